@@ -1,0 +1,1 @@
+//! What a test inside a guest may ask of the lab.

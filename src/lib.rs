@@ -1,0 +1,1 @@
+//! dmpool: owning device-mapper thin pools.

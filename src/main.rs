@@ -1,0 +1,2 @@
+//! The dmpool program.
+fn main() {}
