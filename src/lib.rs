@@ -1,1 +1,6 @@
 //! dmpool: owning device-mapper thin pools.
+
+pub mod error;
+pub mod pool;
+pub mod process;
+pub mod units;

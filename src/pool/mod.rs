@@ -1,0 +1,20 @@
+//! What a thin pool is: values only, no I/O.
+
+mod devno;
+mod entry;
+mod name;
+mod report;
+pub mod sizing;
+mod spec;
+mod status;
+mod table;
+
+pub use devno::{DevNo, NotADevNo};
+pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
+pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
+pub use report::{
+    Activity, Backing, Carrier, HostFs, Limit, LoopFile, Maker, PoolReport, Recorded, Space, User, Verdict,
+};
+pub use spec::Spec;
+pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};
+pub use table::{NotAPoolTable, PoolTable, THIN_POOL};

@@ -1,0 +1,342 @@
+//! All that `status` and `list` know of one pool.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pool::{DevNo, Mode, NoSpace, PoolStatus, PoolTable, sizing};
+use crate::units::{Bytes, DataBlocks, META_BLOCK_BYTES, MetaBlocks, Sectors};
+
+/// Who made a pool. It decides how the pool grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Maker {
+    /// dmpool: its uuid begins `DMPOOL-`, and it is registered.
+    Dmpool,
+    /// Docker's devicemapper driver.
+    Docker,
+    /// LVM: its uuid begins `LVM-`.
+    Lvm,
+    /// Nobody who left a mark.
+    Unknown,
+}
+
+/// Who uses a pool. It decides what may happen to its volumes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum User {
+    /// A Docker root.
+    Docker {
+        /// Where it is.
+        root: PathBuf,
+    },
+    /// Nobody that dmpool knows of.
+    Unknown,
+}
+
+/// Whether the kernel has the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activity {
+    /// It does, and lets I/O through.
+    Active,
+    /// It does, and I/O waits until somebody resumes it.
+    Suspended,
+    /// It does not: the numbers come from the superblock.
+    Inactive,
+}
+
+/// One pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// Its dm name.
+    pub name: String,
+    /// Its dm uuid, when it has one.
+    pub uuid: Option<String>,
+    /// Its device number, when it is active.
+    pub device: Option<DevNo>,
+    /// Whether the kernel has it.
+    pub activity: Activity,
+    /// Who made it.
+    pub maker: Maker,
+    /// Who uses it.
+    pub user: User,
+    /// How many opens its device has: the volumes active on it, when they are the only ones.
+    pub open_count: Option<u32>,
+    /// Its table; unknown when it is inactive and no superblock could be read.
+    pub table: Option<PoolTable>,
+    /// Its status; unknown when the kernel did not answer, or it is inactive.
+    pub status: Option<PoolStatus>,
+    /// What the superblock says; only read when the pool is inactive.
+    pub recorded: Option<Recorded>,
+    /// What could not be read, each a sentence.
+    pub unread: Vec<String>,
+    /// Where the data is kept.
+    pub data: Backing,
+    /// Where the metadata is kept.
+    pub metadata: Backing,
+    /// An operation of dmpool on this pool that was interrupted: its journal's id.
+    pub interrupted: Option<String>,
+}
+
+/// What a pool's superblock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The number that the pool's user counts its changes with.
+    pub transaction_id: u64,
+    /// Whether the kernel wants the metadata checked before it writes again.
+    pub needs_check: bool,
+    /// Data blocks in all.
+    pub data_total: DataBlocks,
+    /// Data blocks in use.
+    pub data_used: DataBlocks,
+    /// Metadata blocks in all.
+    pub metadata_total: MetaBlocks,
+    /// Metadata blocks in use, without the reserve that newer kernels add.
+    pub metadata_used: MetaBlocks,
+}
+
+/// What one of a pool's two devices is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backing {
+    /// The device in the pool's table, when the pool is active.
+    pub device: Option<DevNo>,
+    /// Its size.
+    pub size: Option<Sectors>,
+    /// The linear device between the pool and what carries it, by dm name, when there is one.
+    pub linear: Option<String>,
+    /// What carries it.
+    pub carrier: Carrier,
+}
+
+/// What carries a pool's data or metadata in the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// A file behind a loop device.
+    Loop {
+        /// `/dev/loopN`, when it is attached.
+        device: Option<PathBuf>,
+        /// The file.
+        file: LoopFile,
+    },
+    /// A disk, a partition, an LV or whatever else.
+    Device {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It could not be found out.
+    Unknown,
+}
+
+/// A loop file and the file system it lies on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopFile {
+    /// Its path, as the kernel names it.
+    pub path: PathBuf,
+    /// Whether it has been deleted while attached.
+    pub deleted: bool,
+    /// How long it is.
+    pub size: Option<Bytes>,
+    /// How much of it has blocks.
+    pub allocated: Option<Bytes>,
+    /// The file system it lies on.
+    pub host: Option<HostFs>,
+}
+
+/// A file system that holds loop files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFs {
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// Its type, as in /proc/mounts.
+    pub kind: String,
+    /// Its device number.
+    pub device: DevNo,
+    /// Free bytes, root's reserve included (`f_bfree`): what Docker counts.
+    pub free: Bytes,
+    /// Its size.
+    pub total: Bytes,
+}
+
+/// Which limit a pool that is written to meets first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// The pool's own free blocks.
+    Pool,
+    /// The free space of the file system under its sparse files.
+    HostFileSystem,
+    /// The free metadata blocks.
+    Metadata,
+}
+
+/// How a pool is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All is well.
+    Ok,
+    /// It will need somebody.
+    Warning(String),
+    /// It needs somebody now.
+    Critical(String),
+    /// It cannot be told.
+    Unknown(String),
+}
+
+/// Used and total of one of a pool's two spaces, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Bytes in use.
+    pub used: Bytes,
+    /// Bytes in all.
+    pub total: Bytes,
+}
+
+impl Space {
+    /// Returns the bytes not in use.
+    pub const fn free(self) -> Bytes {
+        self.total.saturating_sub(self.used)
+    }
+
+    /// Returns the hundredths in use, rounded down; 100 of nothing.
+    pub const fn percent(self) -> u64 {
+        match self.used.get().saturating_mul(100).checked_div(self.total.get()) {
+            Some(percent) => percent,
+            None => 100,
+        }
+    }
+}
+
+impl Backing {
+    /// Returns the loop file that carries it, when one does.
+    pub const fn loop_file(&self) -> Option<&LoopFile> {
+        match &self.carrier {
+            Carrier::Loop { file, .. } => Some(file),
+            Carrier::Device { .. } | Carrier::Unknown => None,
+        }
+    }
+}
+
+impl LoopFile {
+    /// Returns the bytes that the file promises and does not have.
+    pub fn promised(&self) -> Option<Bytes> {
+        Some(self.size?.saturating_sub(self.allocated?))
+    }
+}
+
+impl PoolReport {
+    /// Returns the bytes of one data block.
+    pub fn block_bytes(&self) -> Option<Bytes> {
+        self.table.as_ref().map(|t| t.block_size.bytes())
+    }
+
+    /// Returns used and total of the data: from the kernel, else from the superblock.
+    pub fn data_space(&self) -> Option<Space> {
+        let block = self.table.as_ref()?.block_size;
+        let (used, total) = match (self.status.as_ref().and_then(PoolStatus::working), self.recorded) {
+            (Some(s), _) => (s.data_used, s.data_total),
+            (None, Some(r)) => (r.data_used, r.data_total),
+            (None, None) => return None,
+        };
+        Some(Space { used: block.bytes_of(used), total: block.bytes_of(total) })
+    }
+
+    /// Returns used and total of the metadata: from the kernel, else from the superblock with the kernel's reserve
+    /// added, so that both say the same.
+    pub fn metadata_space(&self) -> Option<Space> {
+        let (used, total) = match (self.status.as_ref().and_then(PoolStatus::working), self.recorded) {
+            (Some(s), _) => (s.metadata_used.get(), s.metadata_total),
+            (None, Some(r)) => {
+                let reserve = sizing::metadata_reserve(r.metadata_total);
+                (r.metadata_used.get().saturating_add(reserve.get()), r.metadata_total)
+            }
+            (None, None) => return None,
+        };
+        let used = used.saturating_mul(META_BLOCK_BYTES);
+        Some(Space { used: Bytes::new(used), total: total.bytes() })
+    }
+
+    /// Returns which limit a writer meets first, and the bytes until then.
+    pub fn binding_limit(&self) -> Option<(Limit, Bytes)> {
+        let pool = (Limit::Pool, self.data_space()?.free());
+        let host = self.data.loop_file().and_then(|f| f.host.as_ref()).map(|h| (Limit::HostFileSystem, h.free));
+        Some(match host {
+            Some(host) if host.1 < pool.1 => host,
+            _ => pool,
+        })
+    }
+
+    /// Returns by how many bytes the loop files promise more than their file system has, when they do.
+    pub fn overcommitted_by(&self) -> Option<Bytes> {
+        let data = self.data.loop_file()?;
+        let host = data.host.as_ref()?;
+        let mut promised = data.promised()?;
+        if let Some(metadata) = self.metadata.loop_file()
+            && metadata.host.as_ref().is_some_and(|h| h.device == host.device)
+        {
+            promised = promised.checked_add(metadata.promised()?)?;
+        }
+        (promised > host.free).then(|| promised.saturating_sub(host.free))
+    }
+
+    /// Returns whether writes that were acknowledged have been lost since the pool filled up: after 60 s the kernel
+    /// turns a queueing pool into one that fails writes, without changing its table.
+    pub fn gave_up_queueing(&self) -> bool {
+        let queueing = self.table.as_ref().is_some_and(|t| !t.has("error_if_no_space"));
+        let full = self
+            .status
+            .as_ref()
+            .and_then(PoolStatus::working)
+            .is_some_and(|s| s.mode == Some(Mode::OutOfDataSpace) && s.no_space == Some(NoSpace::Error));
+        queueing && full
+    }
+
+    /// Returns how the pool is, in one word and, when not well, one sentence.
+    pub fn verdict(&self) -> Verdict {
+        if let Some(id) = &self.interrupted {
+            return Verdict::Critical(format!("an operation of dmpool was interrupted: {id}"));
+        }
+        match self.activity {
+            Activity::Suspended => return Verdict::Critical("it is suspended: all I/O waits".to_owned()),
+            Activity::Inactive => return Verdict::Unknown("it is not active".to_owned()),
+            Activity::Active => {}
+        }
+        let working = match &self.status {
+            None => return Verdict::Unknown("the kernel gave no status".to_owned()),
+            Some(PoolStatus::Fail) => return Verdict::Critical("it has failed: all I/O ends with errors".to_owned()),
+            Some(PoolStatus::Error) => {
+                return Verdict::Critical("the kernel cannot read its metadata".to_owned());
+            }
+            Some(PoolStatus::Unreadable(line)) => return Verdict::Unknown(format!("its status is `{line}`")),
+            Some(PoolStatus::Working(working)) => working,
+        };
+        if working.needs_check == Some(true) {
+            return Verdict::Critical("its metadata needs a check; it cannot be written until then".to_owned());
+        }
+        if self.gave_up_queueing() {
+            return Verdict::Critical(
+                "it is full and has been failing writes; acknowledged writes were lost".to_owned(),
+            );
+        }
+        match working.mode {
+            Some(Mode::OutOfDataSpace) => return Verdict::Critical("it is full".to_owned()),
+            Some(Mode::ReadOnly) => return Verdict::Critical("it is read-only".to_owned()),
+            Some(Mode::ReadWrite) | None => {}
+        }
+        for (what, space) in [("data", self.data_space()), ("metadata", self.metadata_space())] {
+            match space.map(Space::percent) {
+                Some(percent @ 95..) => return Verdict::Critical(format!("{percent}% of its {what} is used")),
+                Some(percent @ 80..) => return Verdict::Warning(format!("{percent}% of its {what} is used")),
+                _ => {}
+            }
+        }
+        match (self.binding_limit(), self.data_space()) {
+            (Some((Limit::HostFileSystem, left)), Some(data)) if left.get() < data.total.get() / 20 => {
+                Verdict::Warning("the file system under its loop file is nearly full".to_owned())
+            }
+            _ => Verdict::Ok,
+        }
+    }
+}
