@@ -1,0 +1,119 @@
+//! The system calls that need `unsafe`, each behind a function that cannot be called wrongly.
+
+#![allow(unsafe_code, reason = "this module is where the unsafe calls of dmpool are, one a block")]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{c_int, c_ulong, c_ushort};
+use nix::errno::Errno;
+
+/// Length of `struct dm_ioctl` (linux/dm-ioctl.h), the header of every device-mapper ioctl.
+pub(super) const DM_HEADER: usize = 312;
+/// Length of `struct loop_info64` (linux/loop.h).
+pub(super) const LOOP_INFO64: usize = 232;
+/// Length of `struct loop_config` (linux/loop.h).
+pub(super) const LOOP_CONFIG: usize = 304;
+
+/// Where `data_size` stands in `struct dm_ioctl`.
+const DM_DATA_SIZE: std::ops::Range<usize> = 12..16;
+
+/// Issues one device-mapper ioctl with `buffer` as header and payload. Allocates nothing.
+///
+/// # Errors
+/// The kernel's errno; EINVAL without a call when the buffer is shorter than a header.
+pub(super) fn dm(fd: BorrowedFd<'_>, command: u8, buffer: &mut [u8]) -> Result<(), Errno> {
+    let size = u32::try_from(buffer.len()).map_err(|_| Errno::EINVAL)?;
+    if buffer.len() < DM_HEADER {
+        return Err(Errno::EINVAL);
+    }
+    // The kernel believes this field: it is written here, from the slice itself, and nowhere else.
+    buffer.get_mut(DM_DATA_SIZE).ok_or(Errno::EINVAL)?.copy_from_slice(&size.to_ne_bytes());
+    let request = nix::request_code_readwrite!(0xfd, command, DM_HEADER);
+    // SAFETY: the kernel copies at most `data_size` bytes in and out, which is the length of the slice.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, buffer.as_mut_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// Issues a loop or block ioctl whose argument is a plain number; returns what the kernel returned.
+fn with_number(fd: BorrowedFd<'_>, request: c_ulong, argument: c_ulong) -> Result<c_int, Errno> {
+    // SAFETY: the callers below pass only requests whose argument is a number that no memory hangs on.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, argument) };
+    Errno::result(result)
+}
+
+/// `LOOP_CTL_GET_FREE`: returns the number of an unbound loop device, made if need be.
+pub(super) fn loop_get_free(control: BorrowedFd<'_>) -> Result<c_int, Errno> {
+    with_number(control, 0x4C82, 0)
+}
+
+/// `LOOP_SET_CAPACITY`: tells the loop device to look at its file's size again.
+pub(super) fn loop_set_capacity(device: BorrowedFd<'_>) -> Result<(), Errno> {
+    with_number(device, 0x4C07, 0).map(drop)
+}
+
+/// `LOOP_CLR_FD`: takes the file away, now or when the last user closes the device.
+pub(super) fn loop_clear(device: BorrowedFd<'_>) -> Result<(), Errno> {
+    with_number(device, 0x4C01, 0).map(drop)
+}
+
+/// `LOOP_GET_STATUS64`: returns the bytes of the `struct loop_info64`.
+pub(super) fn loop_get_status(device: BorrowedFd<'_>) -> Result<[u8; LOOP_INFO64], Errno> {
+    let mut info = [0_u8; LOOP_INFO64];
+    // SAFETY: the kernel writes one `struct loop_info64`, which is as long as the array.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), 0x4C05, info.as_mut_ptr()) };
+    Errno::result(result).map(|_| info)
+}
+
+/// `LOOP_CONFIGURE` (5.8 and later): binds the file and sets all options in one call.
+pub(super) fn loop_configure(device: BorrowedFd<'_>, config: &[u8; LOOP_CONFIG]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one `struct loop_config`, which is as long as the array.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), 0x4C0A, config.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// `BLKGETSIZE64`: returns the device's length in bytes.
+pub(super) fn block_size64(device: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut bytes = 0_u64;
+    let request = nix::request_code_read!(0x12, 114, size_of::<libc::size_t>());
+    // SAFETY: the kernel writes one u64.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw mut bytes) };
+    Errno::result(result).map(|_| bytes)
+}
+
+/// `BLKROGET`: returns whether the device refuses writes.
+pub(super) fn block_read_only(device: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut flag: c_int = 0;
+    let request = nix::request_code_none!(0x12, 94);
+    // SAFETY: the kernel writes one int.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw mut flag) };
+    Errno::result(result).map(|_| flag != 0)
+}
+
+/// Returns the id of the process that last operated on the first semaphore of the set.
+pub(super) fn semaphore_last_pid(set: c_int) -> Result<c_int, Errno> {
+    // SAFETY: GETPID takes no fourth argument.
+    let result = unsafe { libc::semctl(set, 0, libc::GETPID) };
+    Errno::result(result)
+}
+
+/// Returns the value of the first semaphore of the set.
+pub(super) fn semaphore_value(set: c_int) -> Result<c_int, Errno> {
+    // SAFETY: GETVAL takes no fourth argument.
+    let result = unsafe { libc::semctl(set, 0, libc::GETVAL) };
+    Errno::result(result)
+}
+
+/// Takes one from the first semaphore of the set without waiting; who waits for zero goes on.
+pub(super) fn semaphore_take(set: c_int) -> Result<(), Errno> {
+    let sem_flg = libc::c_short::try_from(libc::IPC_NOWAIT).map_err(|_| Errno::EINVAL)?;
+    let mut operation = libc::sembuf { sem_num: 0 as c_ushort, sem_op: -1, sem_flg };
+    // SAFETY: one sembuf, as the count says.
+    let result = unsafe { libc::semop(set, &raw mut operation, 1) };
+    Errno::result(result).map(drop)
+}
+
+/// Borrows the descriptor of a value that only has the older `AsRawFd`.
+pub(super) fn borrow_fd<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as its owner lives, and the borrow lives no longer.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
