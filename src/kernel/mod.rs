@@ -6,7 +6,7 @@
 //! Everything runs on kernel 3.10 too; what is newer has a fallback beside it.
 
 use std::fmt;
-use std::fs;
+use std::fs as std_fs;
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 
 pub mod block;
 pub mod dm;
+pub mod fs;
+pub mod holders;
 pub mod loopdev;
+pub mod mounts;
+pub mod processes;
 mod raw;
 pub mod udev;
 
@@ -158,7 +162,7 @@ impl From<DevNo> for String {
 /// # Errors
 /// When it is there and cannot be read.
 fn read_if_there(path: &Path) -> Result<Option<String>, KernelError> {
-    match fs::read(path) {
+    match std_fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
         Err(e) if is_gone(&e) => Ok(None),
         Err(e) => Err(e).called("read", path.display()),
