@@ -15,9 +15,12 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 pub mod block;
+pub mod critical;
 pub mod dm;
 pub mod fs;
 pub mod holders;
+pub mod identity;
+pub mod lock;
 pub mod loopdev;
 pub mod mounts;
 pub mod processes;
@@ -68,9 +71,13 @@ impl<T> Called<T> for io::Result<T> {
     }
 }
 
-/// Returns the errno of an I/O error; EIO for the few that std makes up itself (a short read).
+/// Returns the errno of an I/O error. The few that std makes up itself: a name with a NUL is EINVAL, a short read EIO.
 fn errno_from(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number),
+        None if error.kind() == io::ErrorKind::InvalidInput => Errno::EINVAL,
+        None => Errno::EIO,
+    }
 }
 
 /// A device number: `253:2`.

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_ulong, c_ushort};
 use nix::errno::Errno;
+use nix::unistd::{ForkResult, Pid};
 
 /// Length of `struct dm_ioctl` (linux/dm-ioctl.h), the header of every device-mapper ioctl.
 pub(super) const DM_HEADER: usize = 312;
@@ -116,4 +117,33 @@ pub(super) fn semaphore_take(set: c_int) -> Result<(), Errno> {
 pub(super) fn borrow_fd<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as its owner lives, and the borrow lives no longer.
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
+/// Forks; the child runs `body` and ends with what it returns, without any cleanup of the parent's.
+///
+/// `body` must not allocate, lock or unwind: other threads of the parent may have held locks.
+pub(super) fn fork_running(body: impl FnOnce() -> c_int) -> Result<Pid, Errno> {
+    // SAFETY: the child runs only `body`, which by contract makes bare system calls, and then `_exit`.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = body();
+            // SAFETY: `_exit` may always be called; no destructor of the parent's may run twice.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+/// Closes a descriptor that a forked child inherited and nobody in the child owns.
+pub(super) fn close_inherited(fd: c_int) {
+    // SAFETY: called in the child right after the fork, whose owner of the descriptor never runs again.
+    unsafe { libc::close(fd) };
+}
+
+/// Waits until something can be read, or the other end is closed; returns whether one of them came before the limit.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, milliseconds: c_int) -> Result<bool, Errno> {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, as the count says.
+    let result = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
+    Errno::result(result).map(|ready| ready > 0)
 }

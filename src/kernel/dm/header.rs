@@ -1,4 +1,4 @@
-//! `struct dm_ioctl` as bytes: the header that every device-mapper ioctl begins with (linux/dm-ioctl.h).
+//! `struct dm_ioctl` and `struct dm_target_spec` as bytes (linux/dm-ioctl.h): calls that are filled in beforehand.
 
 use std::fs::File;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use devicemapper::DmFlags;
 use nix::errno::Errno;
 
-use super::{DmId, DmInfo};
+use super::{DmId, DmInfo, TargetLine};
 use crate::kernel::{DevNo, raw};
 
 /// `DM_DEV_SUSPEND_CMD`, which also resumes: the suspend flag says which.
@@ -18,6 +18,13 @@ pub(super) const DEV_SUSPEND: u8 = 6;
 pub(super) const DEV_STATUS: u8 = 7;
 /// `DM_DEV_WAIT_CMD`.
 pub(super) const DEV_WAIT: u8 = 8;
+/// `DM_TABLE_LOAD_CMD`.
+pub(super) const TABLE_LOAD: u8 = 9;
+
+/// Length of `struct dm_target_spec`: start, length, status, offset of the next, then the type's name.
+const SPEC: usize = 40;
+/// Length of the type's name with its NUL (`DM_MAX_TYPE_NAME`).
+const TYPE_NAME: usize = 16;
 
 const VERSION: Range<usize> = 0..4;
 const DATA_START: Range<usize> = 16..20;
@@ -34,8 +41,8 @@ const UUID: Range<usize> = 176..305;
 pub(super) struct HeaderCall {
     control: Arc<File>,
     command: u8,
-    template: [u8; raw::DM_HEADER],
-    answer: [u8; raw::DM_HEADER],
+    template: Box<[u8]>,
+    answer: Box<[u8]>,
 }
 
 impl HeaderCall {
@@ -55,7 +62,22 @@ impl HeaderCall {
             DmId::Uuid(uuid) => put_text(&mut template, UUID, uuid)?,
             DmId::DevNo(devno) => put(&mut template, DEV, &devno.kernel().to_ne_bytes()),
         }
-        Ok(Self { control: Arc::clone(control), command, template, answer: template })
+        Ok(Self { control: Arc::clone(control), command, template: template.into(), answer: template.into() })
+    }
+
+    /// Adds a table, for `DM_TABLE_LOAD`.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told it: a type's name that is too long, a NUL in the parameters.
+    pub(super) fn with_table(mut self, table: &[TargetLine]) -> Result<Self> {
+        let mut bytes = self.template.to_vec();
+        put(&mut bytes, TARGET_COUNT, &u32::try_from(table.len())?.to_ne_bytes());
+        for line in table {
+            put_target(&mut bytes, line)?;
+        }
+        self.template = bytes.into();
+        self.answer = self.template.clone();
+        Ok(self)
     }
 
     /// Sets the event number that `DM_DEV_WAIT` waits to be passed.
@@ -69,8 +91,13 @@ impl HeaderCall {
     /// # Errors
     /// The kernel's errno.
     pub(super) fn fire(&mut self) -> Result<(), Errno> {
-        self.answer = self.template;
+        self.answer.copy_from_slice(&self.template);
         raw::dm(self.control.as_fd(), self.command, &mut self.answer)
+    }
+
+    /// Returns whether I/O to the device waits, by the last answer. Allocates nothing.
+    pub(super) fn suspended(&self) -> bool {
+        number(&self.answer, FLAGS) & DmFlags::DM_SUSPEND.bits() != 0
     }
 
     /// Returns what the kernel said about the device in the last answer.
@@ -90,6 +117,23 @@ impl HeaderCall {
             target_count: number(&self.answer, TARGET_COUNT),
         }
     }
+}
+
+/// Appends one target: its spec, its parameters with a NUL, and zeros up to a multiple of 8.
+fn put_target(bytes: &mut Vec<u8>, line: &TargetLine) -> Result<()> {
+    if line.kind.len() >= TYPE_NAME || line.params.contains('\0') {
+        bail!("`{line}` is not a line of a table: the type is at most 15 bytes long, and no NUL is in it");
+    }
+    let next = (SPEC + line.params.len() + 1).next_multiple_of(8);
+    let end = bytes.len() + next;
+    bytes.extend(line.start.get().to_ne_bytes());
+    bytes.extend(line.length.get().to_ne_bytes());
+    bytes.extend(0_i32.to_ne_bytes());
+    bytes.extend(u32::try_from(next)?.to_ne_bytes());
+    bytes.extend(line.kind.bytes().chain(std::iter::repeat(0)).take(TYPE_NAME));
+    bytes.extend(line.params.bytes());
+    bytes.resize(end, 0);
+    Ok(())
 }
 
 fn put(header: &mut [u8], at: Range<usize>, bytes: &[u8]) {

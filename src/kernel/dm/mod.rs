@@ -17,8 +17,10 @@ use crate::units::Sectors;
 
 mod header;
 mod open;
+mod prepared;
 
 pub use self::open::{CONTROL, DmUnavailable};
+pub use self::prepared::{PreparedLoad, PreparedResume, PreparedState, PreparedSuspend};
 
 /// How a device is named to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,35 +105,6 @@ pub struct TargetLine {
 impl fmt::Display for TargetLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} {}", self.start.get(), self.length.get(), self.kind, self.params)
-    }
-}
-
-/// A resume that was filled in beforehand.
-#[derive(Debug)]
-pub struct PreparedResume(HeaderCall);
-
-impl PreparedResume {
-    /// Resumes the device, swapping in the loaded table if there is one. Allocates nothing and waits for no udev.
-    /// May be fired again.
-    ///
-    /// # Errors
-    /// The kernel's errno from `DM_DEV_SUSPEND`; the device may then be suspended, its info says so.
-    pub fn fire(&mut self) -> Result<(), Errno> {
-        self.0.fire()
-    }
-}
-
-/// A suspend that was filled in beforehand.
-#[derive(Debug)]
-pub struct PreparedSuspend(HeaderCall);
-
-impl PreparedSuspend {
-    /// Suspends the device. Allocates nothing.
-    ///
-    /// # Errors
-    /// The kernel's errno from `DM_DEV_SUSPEND`.
-    pub fn fire(&mut self) -> Result<(), Errno> {
-        self.0.fire()
     }
 }
 
@@ -351,24 +324,6 @@ impl Dm {
     pub fn suspend(&self, id: &DmId) -> Result<()> {
         let mut call = self.prepare_suspend(id)?;
         call.fire().called("DM_DEV_SUSPEND", self.described(id)).with_context(|| format!("suspending {id}"))
-    }
-
-    /// Fills a resume in, to be fired where nothing may be allocated.
-    ///
-    /// # Errors
-    /// When the kernel cannot be told the name.
-    pub fn prepare_resume(&self, id: &DmId) -> Result<PreparedResume> {
-        let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::empty());
-        call.map(PreparedResume).with_context(|| format!("preparing to resume {id}"))
-    }
-
-    /// Fills a suspend in, to be fired where nothing may be allocated.
-    ///
-    /// # Errors
-    /// When the kernel cannot be told the name.
-    pub fn prepare_suspend(&self, id: &DmId) -> Result<PreparedSuspend> {
-        let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::DM_SUSPEND);
-        call.map(PreparedSuspend).with_context(|| format!("preparing to suspend {id}"))
     }
 
     /// Sends a message to the target at sector 0 (`create_thin 1`), and returns what it answered, if anything.

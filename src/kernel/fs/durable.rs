@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::kernel::{Called, is_gone};
+use crate::kernel::{Called, KernelError, is_gone};
 use crate::units::Bytes;
 
 /// Makes a sparse file of that length that only root may use, and returns it open for reading and writing. Neither
@@ -22,7 +22,7 @@ pub fn create_file_durably(path: &Path, length: Bytes) -> Result<File> {
     let context = || format!("making {}", path.display());
     let file = create_new(path, 0o600).with_context(context)?;
     let filled = || -> Result<()> {
-        file.set_len(length.get()).called("ftruncate", path.display())?;
+        set_length(&file, path, length)?;
         file.sync_all().called("fsync", path.display())?;
         sync_dir(parent(path))
     };
@@ -32,6 +32,12 @@ pub fn create_file_durably(path: &Path, length: Bytes) -> Result<File> {
         return Err(e).with_context(context);
     }
     Ok(file)
+}
+
+fn set_length(file: &File, path: &Path, length: Bytes) -> Result<(), KernelError> {
+    // Past 2^63 std refuses without asking the kernel, which would say the same.
+    let asked = if i64::try_from(length.get()).is_ok() { file.set_len(length.get()) } else { Err(Errno::EFBIG.into()) };
+    asked.called("ftruncate", path.display())
 }
 
 fn create_new(path: &Path, mode: u32) -> Result<File> {
@@ -182,7 +188,7 @@ pub fn extend_file(file: &File, path: &Path, length: Bytes) -> Result<Bytes> {
     if length.get() < had {
         bail!("extending {} to {length}: it has {had} bytes, and is never shortened", path.display());
     }
-    file.set_len(length.get()).called("ftruncate", path.display()).with_context(context)?;
+    set_length(file, path, length).with_context(context)?;
     file.sync_all().called("fsync", path.display()).with_context(context)?;
     Ok(Bytes::new(had))
 }
@@ -236,7 +242,8 @@ mod tests {
     fn a_file_that_cannot_have_its_length_is_not_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        assert!(create_file_durably(&path, Bytes::new(u64::MAX)).is_err());
+        let error = create_file_durably(&path, Bytes::new(u64::MAX)).unwrap_err();
+        assert_eq!(errno_of(&error), Some(Errno::EFBIG));
         assert!(!path.exists());
     }
 

@@ -1,0 +1,114 @@
+//! Calls for the critical section: filled in beforehand, they allocate nothing and wait for no udev.
+
+use anyhow::{Context, Result};
+use devicemapper::DmFlags;
+use nix::errno::Errno;
+
+use super::header::{self, HeaderCall};
+use super::{Dm, DmId, TargetLine};
+
+/// A resume that was filled in beforehand.
+#[derive(Debug)]
+pub struct PreparedResume(HeaderCall);
+
+impl PreparedResume {
+    /// A resume that every kernel refuses: its control descriptor is none.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used, reason = "tests")]
+    pub(in crate::kernel) fn on_nothing() -> Self {
+        let null = std::sync::Arc::new(std::fs::File::open("/dev/null").unwrap());
+        let id = DmId::name("dmpool-test-nothing");
+        Self(HeaderCall::new(&null, header::DEV_SUSPEND, &id, DmFlags::empty()).unwrap())
+    }
+
+    /// Resumes the device, swapping in the loaded table if there is one. Allocates nothing and waits for no udev.
+    /// May be fired again.
+    ///
+    /// # Errors
+    /// The kernel's errno from `DM_DEV_SUSPEND`; the device may then be suspended, its info says so.
+    pub fn fire(&mut self) -> Result<(), Errno> {
+        self.0.fire()
+    }
+}
+
+/// A suspend that was filled in beforehand.
+#[derive(Debug)]
+pub struct PreparedSuspend(HeaderCall);
+
+impl PreparedSuspend {
+    /// Suspends the device. Allocates nothing.
+    ///
+    /// # Errors
+    /// The kernel's errno from `DM_DEV_SUSPEND`.
+    pub fn fire(&mut self) -> Result<(), Errno> {
+        self.0.fire()
+    }
+}
+
+/// A question whether a device is suspended, filled in beforehand.
+#[derive(Debug)]
+pub struct PreparedState(HeaderCall);
+
+impl PreparedState {
+    /// Returns whether I/O to the device waits.
+    ///
+    /// # Errors
+    /// The kernel's errno from `DM_DEV_STATUS`.
+    pub fn is_suspended(&mut self) -> Result<bool, Errno> {
+        self.0.fire().map(|()| self.0.suspended())
+    }
+}
+
+/// A table to be loaded, filled in beforehand: the way back when a resume with another one failed.
+#[derive(Debug)]
+pub struct PreparedLoad(HeaderCall);
+
+impl PreparedLoad {
+    /// Loads the table into the inactive slot. Allocates nothing.
+    ///
+    /// # Errors
+    /// The kernel's errno from `DM_TABLE_LOAD`.
+    pub fn fire(&mut self) -> Result<(), Errno> {
+        self.0.fire()
+    }
+}
+
+impl Dm {
+    /// Fills a resume in, to be fired where nothing may be allocated.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told the name.
+    pub fn prepare_resume(&self, id: &DmId) -> Result<PreparedResume> {
+        let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::empty());
+        call.map(PreparedResume).with_context(|| format!("preparing to resume {id}"))
+    }
+
+    /// Fills a suspend in, to be fired where nothing may be allocated.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told the name.
+    pub fn prepare_suspend(&self, id: &DmId) -> Result<PreparedSuspend> {
+        let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::DM_SUSPEND);
+        call.map(PreparedSuspend).with_context(|| format!("preparing to suspend {id}"))
+    }
+
+    /// Fills in the question whether a device is suspended.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told the name.
+    pub fn prepare_state(&self, id: &DmId) -> Result<PreparedState> {
+        let call = HeaderCall::new(&self.control, header::DEV_STATUS, id, DmFlags::empty());
+        call.map(PreparedState).with_context(|| format!("preparing to look at {id}"))
+    }
+
+    /// Fills a load in, to be fired where nothing may be allocated.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told the name or the table.
+    pub fn prepare_load(&self, id: &DmId, table: &[TargetLine], read_only: bool) -> Result<PreparedLoad> {
+        let flags = if read_only { DmFlags::DM_READONLY } else { DmFlags::empty() };
+        let call =
+            HeaderCall::new(&self.control, header::TABLE_LOAD, id, flags).and_then(|call| call.with_table(table));
+        call.map(PreparedLoad).with_context(|| format!("preparing the table of {id}"))
+    }
+}
