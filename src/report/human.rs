@@ -1,0 +1,185 @@
+//! Numbers as people read them.
+//!
+//! Two families, never mixed in one value: Docker's decimal sizes exactly as `docker info` prints them, and binary
+//! sizes (`96.0 GiB`) for everything else. A bare `G` is never printed.
+
+use crate::units::Bytes;
+
+/// Whether Docker puts a space between the number and its unit.
+///
+/// `10.74 GB` up to Docker 17.03, `10.74GB` from 17.05 on (the vendored go-units changed in between).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// `10.74 GB`.
+    Space,
+    /// `10.74GB`.
+    None,
+}
+
+/// The units of go-units' `HumanSize`, each 1000 times the one before. 2^64 bytes are 18.45 EB, so the two beyond
+/// cannot be reached.
+const DECIMAL_UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+
+/// Returns a size as go-units' `HumanSize` prints it: powers of 1000, four significant digits (`%.4g`), trailing
+/// zeros dropped.
+///
+/// The division is done in floating point and step by step, because Go does so and the digits must be the same.
+#[expect(clippy::cast_precision_loss, reason = "Go converts the same integer to the same float64")]
+pub fn docker_size(size: Bytes, spacing: Spacing) -> String {
+    let mut value = size.get() as f64;
+    let mut unit = DECIMAL_UNITS[0];
+    for next in DECIMAL_UNITS.iter().skip(1) {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    let space = match spacing {
+        Spacing::Space => " ",
+        Spacing::None => "",
+    };
+    format!("{}{space}{unit}", four_significant_digits(value))
+}
+
+/// Returns what C and Go print for `%.4g` of a value from 0 up to, but not including, 10000.
+fn four_significant_digits(value: f64) -> String {
+    // One digit, a point, three digits, the exponent after rounding: 999.96 is 1.000e3.
+    let scientific = format!("{value:.3e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let whole_digits = exponent.parse::<usize>().unwrap_or(0) + 1;
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let (whole, fraction) = digits.split_at_checked(whole_digits).unwrap_or((&digits, ""));
+    match fraction.trim_end_matches('0') {
+        "" => whole.to_owned(),
+        fraction => format!("{whole}.{fraction}"),
+    }
+}
+
+/// Returns a size in the largest of bytes, KiB, MiB and GiB that leaves a number of at least 1, with one decimal:
+/// `96.0 GiB`. TiB begins at 10 TiB, so that a pool's size keeps its gibibytes.
+pub fn binary_size(size: Bytes) -> String {
+    // The shift of the unit, and the size from which it is used.
+    const UNITS: [(u32, u128, &str); 4] =
+        [(40, 10 << 40, "TiB"), (30, 1 << 30, "GiB"), (20, 1 << 20, "MiB"), (10, 1 << 10, "KiB")];
+    let bytes = u128::from(size.get());
+    for (shift, from, unit) in UNITS {
+        if bytes >= from {
+            let tenths = (bytes * 10 + (1 << shift) / 2) >> shift;
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    match bytes {
+        1 => "1 byte".to_owned(),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+/// Returns [`binary_size`] with the exact count behind it where the two differ in kind: `96.0 GiB (103079215104 bytes)`.
+pub fn binary_size_exact(size: Bytes) -> String {
+    if size < Bytes::KIB { binary_size(size) } else { format!("{} ({} bytes)", binary_size(size), size.get()) }
+}
+
+/// Returns a share in percent with one decimal, rounded towards zero, so that only what is full reads `100.0 %`.
+/// Nothing when there is no whole.
+pub fn percent(part: u64, whole: u64) -> Option<String> {
+    let tenths = (u128::from(part) * 1000).checked_div(u128::from(whole))?;
+    Some(format!("{}.{} %", tenths / 10, tenths % 10))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GO_PRINTS: &str = include_str!("../../tests/fixtures/human-size/sizes.txt");
+
+    #[test]
+    fn docker_sizes_are_those_of_the_fixture() {
+        let mut compared = 0;
+        for line in GO_PRINTS.lines().filter(|l| !l.starts_with('#')) {
+            let (bytes, text) = line.split_once(' ').unwrap();
+            assert_eq!(docker_size(Bytes::new(bytes.parse().unwrap()), Spacing::None), text, "{bytes}");
+            compared += 1;
+        }
+        assert!(compared > 1000, "the fixture has {compared} lines");
+    }
+
+    #[test]
+    fn docker_sizes_as_docker_info_was_seen_to_print_them() {
+        for (bytes, spaced, plain) in [
+            (0, "0 B", "0B"),
+            (65_536, "65.54 kB", "65.54kB"),
+            (10_737_418_240, "10.74 GB", "10.74GB"),
+            (107_374_182_400, "107.4 GB", "107.4GB"),
+            (2_147_483_648, "2.147 GB", "2.147GB"),
+            (102_000_000_000, "102 GB", "102GB"),
+            (999_960_000, "1000 MB", "1000MB"),
+            (1000, "1 kB", "1kB"),
+            (999, "999 B", "999B"),
+            (u64::MAX, "18.45 EB", "18.45EB"),
+        ] {
+            assert_eq!(docker_size(Bytes::new(bytes), Spacing::Space), spaced);
+            assert_eq!(docker_size(Bytes::new(bytes), Spacing::None), plain);
+        }
+    }
+
+    #[test]
+    fn binary_sizes() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            (65_536, "64.0 KiB"),
+            (103_079_215_104, "96.0 GiB"),
+            (2 << 40, "2048.0 GiB"),
+            (10 << 40, "10.0 TiB"),
+            ((1 << 30) - 1, "1024.0 MiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(binary_size(Bytes::new(bytes)), text);
+        }
+        assert_eq!(binary_size_exact(Bytes::new(103_079_215_104)), "96.0 GiB (103079215104 bytes)");
+        assert_eq!(binary_size_exact(Bytes::new(12)), "12 bytes");
+    }
+
+    #[test]
+    fn only_what_is_full_is_a_hundred_percent() {
+        assert_eq!(percent(9_999, 10_000).as_deref(), Some("99.9 %"));
+        assert_eq!(percent(10_000, 10_000).as_deref(), Some("100.0 %"));
+        assert_eq!(percent(0, 7).as_deref(), Some("0.0 %"));
+        assert_eq!(percent(u64::MAX, u64::MAX).as_deref(), Some("100.0 %"));
+        assert_eq!(percent(5, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_docker_size_has_four_digits_and_is_within_half_of_the_last(bytes in any::<u64>()) {
+            let text = docker_size(Bytes::new(bytes), Spacing::Space);
+            let (number, unit) = text.split_once(' ').unwrap();
+            let power = DECIMAL_UNITS.iter().position(|u| *u == unit).unwrap();
+            prop_assert!(number.chars().filter(char::is_ascii_digit).count() <= 4);
+            prop_assert!(!number.contains('.') || !number.ends_with('0'));
+            let scale = 1000_f64.powi(i32::try_from(power).unwrap());
+            let printed = number.parse::<f64>().unwrap() * scale;
+            #[allow(clippy::cast_precision_loss, reason = "compared with a tolerance")]
+            let meant = bytes as f64;
+            prop_assert!((printed - meant).abs() <= meant * 0.000_500_1, "{} for {}", text, bytes);
+        }
+
+        #[test]
+        fn more_bytes_never_read_as_fewer(a in any::<u64>(), b in any::<u64>()) {
+            let tenths = |bytes: u64| {
+                let text = binary_size(Bytes::new(bytes));
+                let (number, unit) = text.split_once(' ').unwrap();
+                let shift = match unit { "TiB" => 40, "GiB" => 30, "MiB" => 20, "KiB" => 10, _ => 0 };
+                number.replace('.', "").parse::<u128>().unwrap() * if shift == 0 { 10 } else { 1 } << shift
+            };
+            let (low, high) = (a.min(b), a.max(b));
+            prop_assert!(tenths(low) <= tenths(high));
+        }
+    }
+}
