@@ -1,7 +1,9 @@
 //! dmpool: owning device-mapper thin pools.
 
+pub mod engine;
 pub mod error;
 pub mod kernel;
 pub mod pool;
 pub mod process;
+pub mod report;
 pub mod units;

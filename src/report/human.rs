@@ -176,7 +176,8 @@ mod tests {
                 let text = binary_size(Bytes::new(bytes));
                 let (number, unit) = text.split_once(' ').unwrap();
                 let shift = match unit { "TiB" => 40, "GiB" => 30, "MiB" => 20, "KiB" => 10, _ => 0 };
-                number.replace('.', "").parse::<u128>().unwrap() * if shift == 0 { 10 } else { 1 } << shift
+                let digits: u128 = number.replace('.', "").parse().unwrap();
+                if shift == 0 { digits * 10 } else { digits << shift }
             };
             let (low, high) = (a.min(b), a.max(b));
             prop_assert!(tenths(low) <= tenths(high));

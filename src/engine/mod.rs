@@ -1,0 +1,13 @@
+//! What Docker and containerd keep where, read without asking them.
+//!
+//! Nothing here knows device-mapper: a pool is a name, a device is a path. Parsers take `&str` or `&[u8]` and cannot
+//! open anything; the readers beside them open below one directory, never follow a symbolic link there, and stop at a
+//! size that no honest file reaches.
+
+pub mod bookkeeping;
+pub mod daemon_json;
+pub mod docker_root;
+pub mod dockerd;
+pub mod libdm;
+pub mod options;
+pub mod small_file;

@@ -1,0 +1,135 @@
+//! The storage options (`dm.*`) of a Docker daemon.
+
+use crate::units::Bytes;
+
+/// The storage options that bear on what status and grow say. A field is empty when the option was not given; what
+/// Docker then does depends on its version and is not put here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageOptions {
+    /// `dm.min_free_space`: how many hundredths of the pool Docker keeps free before it makes a layer.
+    pub min_free_space_percent: Option<u8>,
+    /// `dm.thinpooldev` without its `/dev/mapper/`: the pool somebody else made for Docker.
+    pub thin_pool: Option<String>,
+    /// `dm.directlvm_device`: Docker made an LVM pool named `docker-thinpool` on that device.
+    pub direct_lvm: Option<String>,
+    /// `dm.datadev`: a device instead of the data file.
+    pub data_device: Option<String>,
+    /// `dm.metadatadev`: a device instead of the metadata file.
+    pub metadata_device: Option<String>,
+    /// `dm.use_deferred_removal`.
+    pub deferred_removal: Option<bool>,
+    /// `dm.use_deferred_deletion`.
+    pub deferred_deletion: Option<bool>,
+    /// `dm.override_udev_sync_check`.
+    pub override_udev_sync_check: Option<bool>,
+    /// `dm.loopdatasize`: the size to which Docker extends the data file when it starts.
+    pub loop_data_size: Option<Bytes>,
+    /// `dm.loopmetadatasize`: the same for the metadata file.
+    pub loop_metadata_size: Option<Bytes>,
+    /// `dm.basesize`: the size of the base device, from which all others are made.
+    pub base_size: Option<Bytes>,
+    /// Options whose value could not be read, as given. Docker refuses to start with these.
+    pub unreadable: Vec<String>,
+}
+
+/// The pool that `dm.directlvm_device` makes (`initDevmapper`, daemon/graphdriver/devmapper/deviceset.go).
+pub const DIRECT_LVM_POOL: &str = "docker-thinpool";
+
+impl StorageOptions {
+    /// Reads options as given (`dm.basesize=20G`), in order; a later one wins, as in Docker.
+    ///
+    /// Options of no concern here, also those nobody here knows, are passed over.
+    pub fn parse<'a>(given: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut options = Self::default();
+        for option in given {
+            if !options.take(option) {
+                options.unreadable.push(option.to_owned());
+            }
+        }
+        options
+    }
+
+    /// Takes one option over; says whether its value could be read.
+    fn take(&mut self, option: &str) -> bool {
+        let Some((key, value)) = option.split_once('=') else {
+            return false;
+        };
+        let value = value.trim();
+        match key.trim().to_ascii_lowercase().as_str() {
+            "dm.min_free_space" => {
+                set(&mut self.min_free_space_percent, value.strip_suffix('%').and_then(|n| n.parse().ok()))
+            }
+            "dm.thinpooldev" => {
+                set(&mut self.thin_pool, Some(value.strip_prefix("/dev/mapper/").unwrap_or(value).to_owned()))
+            }
+            "dm.directlvm_device" => set(&mut self.direct_lvm, Some(value.to_owned())),
+            "dm.datadev" => set(&mut self.data_device, Some(value.to_owned())),
+            "dm.metadatadev" => set(&mut self.metadata_device, Some(value.to_owned())),
+            "dm.use_deferred_removal" => set(&mut self.deferred_removal, go_bool(value)),
+            "dm.use_deferred_deletion" => set(&mut self.deferred_deletion, go_bool(value)),
+            "dm.override_udev_sync_check" => set(&mut self.override_udev_sync_check, go_bool(value)),
+            "dm.loopdatasize" => set(&mut self.loop_data_size, Bytes::parse(value).ok()),
+            "dm.loopmetadatasize" => set(&mut self.loop_metadata_size, Bytes::parse(value).ok()),
+            "dm.basesize" => set(&mut self.base_size, Bytes::parse(value).ok()),
+            _ => true,
+        }
+    }
+
+    /// Returns the pool these options name, when they name one; otherwise Docker makes its own.
+    pub fn named_pool(&self) -> Option<&str> {
+        self.thin_pool.as_deref().or(self.direct_lvm.as_ref().map(|_| DIRECT_LVM_POOL))
+    }
+}
+
+fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
+    let read = value.is_some();
+    *field = value.or(field.take());
+    read
+}
+
+/// Reads what Go's `strconv.ParseBool` takes.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_docker_reads_them() {
+        let options = StorageOptions::parse([
+            "dm.min_free_space=5%",
+            "DM.ThinPoolDev=/dev/mapper/docker-thinpool",
+            "dm.use_deferred_removal=true",
+            "dm.loopdatasize=200GB",
+            "dm.basesize = 20G",
+            "dm.mountopt=nodiscard",
+        ]);
+        assert_eq!(options.min_free_space_percent, Some(5));
+        assert_eq!(options.named_pool(), Some("docker-thinpool"));
+        assert_eq!(options.deferred_removal, Some(true));
+        assert_eq!(options.deferred_deletion, None);
+        assert_eq!(options.loop_data_size, Some(Bytes::new(200 << 30)));
+        assert_eq!(options.base_size, Some(Bytes::new(20 << 30)));
+        assert!(options.unreadable.is_empty());
+    }
+
+    #[test]
+    fn a_later_option_wins_and_a_broken_one_is_kept_for_the_eye() {
+        let options =
+            StorageOptions::parse(["dm.min_free_space=5%", "dm.min_free_space=20%", "dm.min_free_space=300%", "x"]);
+        assert_eq!(options.min_free_space_percent, Some(20));
+        assert_eq!(options.unreadable, ["dm.min_free_space=300%", "x"]);
+    }
+
+    #[test]
+    fn direct_lvm_has_a_pool_of_a_fixed_name() {
+        assert_eq!(StorageOptions::parse(["dm.directlvm_device=/dev/sdb"]).named_pool(), Some("docker-thinpool"));
+        assert_eq!(StorageOptions::default().named_pool(), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! Reading small files below a directory that others can write to, without being led elsewhere.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+/// An open directory; everything is opened relative to it.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+/// Not blocking, so that a FIFO put in a file's place does not hold the caller.
+const FILE: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
+
+impl Directory {
+    /// Opens the directory at a path that the operator named; symbolic links in it are followed.
+    ///
+    /// # Errors
+    /// As open(2) with `O_DIRECTORY`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { fd: open(path, DIRECTORY, Mode::empty())?, path: path.to_owned() })
+    }
+
+    /// Opens a directory in this one, which must not be a symbolic link.
+    ///
+    /// # Errors
+    /// As openat(2) with `O_DIRECTORY` and `O_NOFOLLOW`: `ENOTDIR` or `ELOOP` for a symbolic link.
+    pub fn enter(&self, name: &str) -> io::Result<Self> {
+        let fd = openat(&self.fd, name, DIRECTORY.union(OFlag::O_NOFOLLOW), Mode::empty())?;
+        Ok(Self { fd, path: self.path.join(name) })
+    }
+
+    /// Returns the path by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns its device and inode numbers, `st_dev` and `st_ino`.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = fstat(self.fd.as_fd())?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Returns whether a regular file of that name is in it.
+    ///
+    /// # Errors
+    /// As openat(2); a name that is not there is no error.
+    pub fn has_file(&self, name: &str) -> io::Result<bool> {
+        match openat(&self.fd, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(fd) => Ok(is_regular(&fstat(fd.as_fd())?)),
+            Err(nix::Error::ENOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns the bytes of a regular file in it.
+    ///
+    /// # Errors
+    /// As openat(2) and read(2); `InvalidData` for what is no regular file, or is longer than `limit` bytes.
+    pub fn read(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+        let file = File::from(openat(&self.fd, name, FILE, Mode::empty())?);
+        if !is_regular(&fstat(&file)?) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+        }
+        read_limited(file, limit)
+    }
+
+    /// Returns the names in it, sorted, without `.` and `..`.
+    ///
+    /// # Errors
+    /// As openat(2) and getdents(2).
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut listing = Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in listing.iter() {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn is_regular(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+}
+
+/// Returns the bytes of the file at a path that the operator named, or that the kernel made (`/proc`).
+///
+/// # Errors
+/// As open(2) and read(2); `InvalidData` when it is longer than `limit` bytes.
+pub fn read_at(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    read_limited(File::from(open(path, flags, Mode::empty())?), limit)
+}
+
+fn read_limited(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("base"), b"12345").unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        assert_eq!(directory.read("base", 5).unwrap(), b"12345");
+        assert_eq!(directory.read("base", 4).unwrap_err().to_string(), "it is longer than 4 bytes");
+        assert!(directory.has_file("base").unwrap());
+        assert!(!directory.has_file("other").unwrap());
+    }
+
+    #[test]
+    fn links_fifos_and_directories_in_a_files_place_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        symlink("/etc/hostname", temp.path().join("link")).unwrap();
+        symlink("/etc", temp.path().join("linked-directory")).unwrap();
+        fs::create_dir(temp.path().join("directory")).unwrap();
+        nix::unistd::mkfifo(&temp.path().join("fifo"), Mode::S_IRUSR).unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        for name in ["link", "directory", "fifo"] {
+            assert!(directory.read(name, 100).is_err(), "{name}");
+            assert!(!directory.has_file(name).unwrap(), "{name}");
+        }
+        assert!(directory.enter("linked-directory").is_err());
+        assert_eq!(directory.names().unwrap(), ["directory", "fifo", "link", "linked-directory"]);
+    }
+}

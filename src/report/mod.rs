@@ -1,0 +1,3 @@
+//! How values are shown: from a value to text or JSON. Nothing here reads, asks or waits.
+
+pub mod human;
