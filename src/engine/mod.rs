@@ -6,6 +6,7 @@
 
 pub mod bookkeeping;
 pub mod daemon_json;
+pub mod deferred;
 pub mod docker_root;
 pub mod dockerd;
 pub mod libdm;

@@ -1,3 +1,8 @@
 //! How values are shown: from a value to text or JSON. Nothing here reads, asks or waits.
 
+pub mod docker_info;
+pub mod failure;
 pub mod human;
+
+#[cfg(test)]
+mod samples;
