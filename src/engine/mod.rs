@@ -10,5 +10,6 @@ pub mod deferred;
 pub mod docker_root;
 pub mod dockerd;
 pub mod libdm;
+pub mod minimum_free;
 pub mod options;
 pub mod small_file;

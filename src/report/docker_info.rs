@@ -14,10 +14,6 @@ use crate::units::{Bytes, Sectors};
 /// What stands for a value that could not be read.
 pub const UNKNOWN: &str = "unknown";
 
-/// Docker's own share of free space when `dm.min_free_space` was not given (`defaultMinFreeSpacePercent`,
-/// daemon/graphdriver/devmapper/deviceset.go; the same since 1.12, where it came in).
-const DEFAULT_MIN_FREE_PERCENT: u8 = 10;
-
 /// Which Docker's way of printing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layout {
@@ -155,7 +151,7 @@ impl Values<'_> {
             ("Metadata Space Available", self.size(self.available(metadata, &self.pool.metadata))),
         ];
         pairs.extend(self.of_docker("Thin Pool Minimum Free Space", |root| {
-            self.size(minimum_free_percent(root).and_then(|percent| minimum_free(self.pool, percent)))
+            self.size(root.options.minimum_free_percent().and_then(|percent| minimum_free(self.pool, percent)))
         }));
         pairs
     }
@@ -219,12 +215,6 @@ fn device(backing: &Backing) -> String {
 fn loop_file(backing: &Backing, dockers: Option<&Path>) -> Option<String> {
     let file = backing.loop_file()?;
     Some(dockers.unwrap_or(&file.path).display().to_string())
-}
-
-/// Returns how many hundredths of a pool Docker keeps free before it makes another layer; nothing when its options are
-/// not known.
-pub fn minimum_free_percent(root: &DockerRoot) -> Option<u8> {
-    root.options.known().map(|options| options.min_free_space_percent.unwrap_or(DEFAULT_MIN_FREE_PERCENT))
 }
 
 /// Returns what that share is of the pool's data, in whole blocks as Docker counts.

@@ -80,11 +80,11 @@ pub fn binary_size_exact(size: Bytes) -> String {
     if size < Bytes::KIB { binary_size(size) } else { format!("{} ({} bytes)", binary_size(size), size.get()) }
 }
 
-/// Returns a share in percent with one decimal, rounded towards zero, so that only what is full reads `100.0 %`.
+/// Returns a share in percent with one decimal, rounded towards zero, so that only what is full reads `100.0%`.
 /// Nothing when there is no whole.
 pub fn percent(part: u64, whole: u64) -> Option<String> {
     let tenths = (u128::from(part) * 1000).checked_div(u128::from(whole))?;
-    Some(format!("{}.{} %", tenths / 10, tenths % 10))
+    Some(format!("{}.{}%", tenths / 10, tenths % 10))
 }
 
 #[cfg(test)]
@@ -148,10 +148,10 @@ mod tests {
 
     #[test]
     fn only_what_is_full_is_a_hundred_percent() {
-        assert_eq!(percent(9_999, 10_000).as_deref(), Some("99.9 %"));
-        assert_eq!(percent(10_000, 10_000).as_deref(), Some("100.0 %"));
-        assert_eq!(percent(0, 7).as_deref(), Some("0.0 %"));
-        assert_eq!(percent(u64::MAX, u64::MAX).as_deref(), Some("100.0 %"));
+        assert_eq!(percent(9_999, 10_000).as_deref(), Some("99.9%"));
+        assert_eq!(percent(10_000, 10_000).as_deref(), Some("100.0%"));
+        assert_eq!(percent(0, 7).as_deref(), Some("0.0%"));
+        assert_eq!(percent(u64::MAX, u64::MAX).as_deref(), Some("100.0%"));
         assert_eq!(percent(5, 0), None);
     }
 

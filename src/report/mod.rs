@@ -3,6 +3,9 @@
 pub mod docker_info;
 pub mod failure;
 pub mod human;
+pub mod json;
+pub mod status;
+pub mod table;
 
 #[cfg(test)]
 mod samples;

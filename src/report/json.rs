@@ -1,0 +1,357 @@
+//! The same as JSON, for programs: stable keys, bytes as whole numbers, `null` for what is not known.
+//!
+//! A key is never renamed and never changes its unit; new ones may come. What would break a reader raises `format`.
+//! Keys are described in `docs/guide.md`.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::status::{self, StatusView};
+use crate::engine::docker_root::{DeviceCounts, DockerRoot};
+use crate::pool::{
+    Backing, Carrier, DevNo, Discard, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User, Verdict,
+};
+use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
+
+/// The version of the keys.
+pub const FORMAT: u32 = 1;
+
+/// Returns one pool as `status --format json` prints it, in one document, ended by a line end.
+pub fn status(view: &StatusView<'_>) -> String {
+    document(&Status { format: FORMAT, pool: Pool::of(view) })
+}
+
+/// Returns all pools as `list --format json` prints them.
+pub fn list(views: &[StatusView<'_>]) -> String {
+    document(&List { format: FORMAT, pools: views.iter().map(Pool::of).collect() })
+}
+
+/// The types below hold strings, numbers and vectors only, which always have a JSON form.
+fn document(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Status {
+    format: u32,
+    pool: Pool,
+}
+
+#[derive(Serialize)]
+struct List {
+    format: u32,
+    pools: Vec<Pool>,
+}
+
+#[derive(Serialize)]
+struct Pool {
+    name: String,
+    uuid: Option<String>,
+    device: Option<DevNo>,
+    maker: &'static str,
+    user: &'static str,
+    docker_root: Option<String>,
+    activity: crate::pool::Activity,
+    verdict: Sentence,
+    /// The kernel's word: `rw`, `ro`, `out_of_data_space`, `Fail`, `Error`.
+    mode: Option<&'static str>,
+    needs_check: Option<bool>,
+    no_space_policy: Option<&'static str>,
+    gave_up_queueing: bool,
+    discard: Option<&'static str>,
+    transaction_id: Option<u64>,
+    block_size: Option<Bytes>,
+    data: Device,
+    metadata: Device,
+    low_water_mark_blocks: Option<u64>,
+    metadata_low_watermark_blocks: Option<u64>,
+    held_metadata_root: Option<u64>,
+    features: Option<Vec<String>>,
+    table: Option<String>,
+    open_count: Option<u32>,
+    thin_volumes: Option<u64>,
+    overcommitted_by: Option<Bytes>,
+    binds_first: Option<Binds>,
+    interrupted: Option<String>,
+    docker: Option<Docker>,
+    not_read: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Sentence {
+    /// `ok`, `warning`, `critical`, `unknown`.
+    state: &'static str,
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Device {
+    used: Option<Bytes>,
+    total: Option<Bytes>,
+    free: Option<Bytes>,
+    device: Option<DevNo>,
+    device_size: Option<Bytes>,
+    path: Option<String>,
+    file: Option<File>,
+}
+
+#[derive(Serialize)]
+struct File {
+    path: String,
+    deleted: bool,
+    size: Option<Bytes>,
+    allocated: Option<Bytes>,
+    host_filesystem: Option<Host>,
+}
+
+#[derive(Serialize)]
+struct Host {
+    mount_point: String,
+    r#type: String,
+    device: DevNo,
+    free: Bytes,
+    total: Bytes,
+}
+
+#[derive(Serialize)]
+struct Binds {
+    /// `pool`, `host_file_system`, `metadata`.
+    limit: crate::pool::Limit,
+    after: Bytes,
+}
+
+#[derive(Serialize)]
+struct Docker {
+    daemon_pid: Option<u32>,
+    options_known: bool,
+    base_device_size: Option<Bytes>,
+    backing_filesystem: Option<String>,
+    next_device_id: Option<u32>,
+    open_transaction_id: Option<u64>,
+    min_free_space_percent: Option<u8>,
+    udev_sync: Option<bool>,
+    deferred_removal: Option<bool>,
+    deferred_deletion: Option<bool>,
+    devices: Option<u64>,
+    deferred_deleted_devices: Option<u64>,
+    library_version: Option<String>,
+}
+
+impl Pool {
+    fn of(view: &StatusView<'_>) -> Self {
+        let pool = view.pool;
+        let working = pool.status.as_ref().and_then(PoolStatus::working);
+        let (user, docker_root) = match &pool.user {
+            User::Docker { root } => ("docker", Some(text(root))),
+            User::Unknown => ("unknown", None),
+        };
+        Self {
+            name: pool.name.clone(),
+            uuid: pool.uuid.clone(),
+            device: pool.device,
+            maker: maker(pool),
+            user,
+            docker_root,
+            activity: pool.activity,
+            verdict: Sentence::of(pool.verdict()),
+            mode: pool.status.as_ref().and_then(mode),
+            needs_check: match working {
+                Some(working) => working.needs_check,
+                None => pool.recorded.map(|recorded| recorded.needs_check),
+            },
+            no_space_policy: working.and_then(|w| w.no_space).map(NoSpace::word),
+            gave_up_queueing: pool.gave_up_queueing(),
+            discard: working.and_then(|w| w.discard).map(Discard::word),
+            transaction_id: working
+                .map(|w| w.transaction_id)
+                .or_else(|| pool.recorded.map(|recorded| recorded.transaction_id)),
+            block_size: pool.block_bytes(),
+            data: Device::of(&pool.data, pool.data_space()),
+            metadata: Device::of(&pool.metadata, pool.metadata_space()),
+            low_water_mark_blocks: pool.table.as_ref().map(|table| table.low_water.get()),
+            metadata_low_watermark_blocks: working.and_then(|w| w.metadata_low_water).map(MetaBlocks::get),
+            held_metadata_root: working.and_then(|w| w.held_root).map(MetaBlock::get),
+            features: pool.table.as_ref().map(|table| table.features.clone()),
+            table: pool.table.as_ref().map(ToString::to_string),
+            open_count: pool.open_count,
+            thin_volumes: view.volumes,
+            overcommitted_by: pool.overcommitted_by(),
+            binds_first: pool.binding_limit().map(|(limit, after)| Binds { limit, after }),
+            interrupted: pool.interrupted.clone(),
+            docker: view.docker.root.map(|root| Docker::of(root, view)),
+            not_read: status::not_read(view).collect(),
+        }
+    }
+}
+
+const fn maker(pool: &PoolReport) -> &'static str {
+    match pool.maker {
+        crate::pool::Maker::Dmpool => "dmpool",
+        crate::pool::Maker::Docker => "docker",
+        crate::pool::Maker::Lvm => "lvm",
+        crate::pool::Maker::Unknown => "unknown",
+    }
+}
+
+fn mode(status: &PoolStatus) -> Option<&'static str> {
+    match status {
+        PoolStatus::Working(working) => working.mode.map(Mode::word),
+        PoolStatus::Fail => Some("Fail"),
+        PoolStatus::Error => Some("Error"),
+        PoolStatus::Unreadable(_) => None,
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+impl Sentence {
+    fn of(verdict: Verdict) -> Self {
+        let (state, reason) = match verdict {
+            Verdict::Ok => ("ok", None),
+            Verdict::Warning(why) => ("warning", Some(why)),
+            Verdict::Critical(why) => ("critical", Some(why)),
+            Verdict::Unknown(why) => ("unknown", Some(why)),
+        };
+        Self { state, reason }
+    }
+}
+
+impl Device {
+    fn of(backing: &Backing, space: Option<Space>) -> Self {
+        let path = match &backing.carrier {
+            Carrier::Loop { device, .. } => device.as_deref().map(text),
+            Carrier::Device { path } => Some(text(path)),
+            Carrier::Unknown => None,
+        };
+        Self {
+            used: space.map(|space| space.used),
+            total: space.map(|space| space.total),
+            free: space.map(Space::free),
+            device: backing.device,
+            device_size: backing.size.map(Sectors::bytes),
+            path,
+            file: backing.loop_file().map(File::of),
+        }
+    }
+}
+
+impl File {
+    fn of(file: &LoopFile) -> Self {
+        Self {
+            path: text(&file.path),
+            deleted: file.deleted,
+            size: file.size,
+            allocated: file.allocated,
+            host_filesystem: file.host.as_ref().map(Host::of),
+        }
+    }
+}
+
+impl Host {
+    fn of(host: &HostFs) -> Self {
+        Self {
+            mount_point: text(&host.mount_point),
+            r#type: host.kind.clone(),
+            device: host.device,
+            free: host.free,
+            total: host.total,
+        }
+    }
+}
+
+impl Docker {
+    fn of(root: &DockerRoot, view: &StatusView<'_>) -> Self {
+        let driver = view.docker.driver_version;
+        let whole = |counts: &&DeviceCounts| counts.problems.is_empty();
+        Self {
+            daemon_pid: root.daemon.as_ref().map(|daemon| daemon.pid),
+            options_known: root.options.known().is_some(),
+            base_device_size: root.base.as_ref().map(|base| base.size),
+            backing_filesystem: root.device_set.as_ref().map(|set| set.base_filesystem.clone()),
+            next_device_id: root.device_set.as_ref().map(|set| set.next_device_id),
+            open_transaction_id: root.transaction.as_ref().map(|transaction| transaction.id),
+            min_free_space_percent: root.options.minimum_free_percent(),
+            udev_sync: root.udev_sync(),
+            deferred_removal: root.deferred_removal(driver),
+            deferred_deletion: root.deferred_deletion(driver),
+            devices: view.docker.devices.map(|counts| counts.all),
+            deferred_deleted_devices: view.docker.devices.filter(whole).map(|counts| counts.deleted),
+            library_version: root.library_version.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::report::docker_info::DockerView;
+    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
+
+    fn alone(pool: &PoolReport) -> StatusView<'_> {
+        StatusView { pool, docker: DockerView::default(), volumes: None }
+    }
+
+    #[test]
+    fn dockers_pool_in_raw_bytes() {
+        let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
+        let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
+        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
+        let value: Value =
+            serde_json::from_str(&status(&StatusView { pool: &pool, docker, volumes: Some(61) })).unwrap();
+        assert_eq!(value["format"], 1);
+        let pool = &value["pool"];
+        assert_eq!(pool["data"]["used"], 137_985_u64 * 65_536);
+        assert_eq!(pool["data"]["total"], 107_374_182_400_u64);
+        assert_eq!(pool["metadata"]["file"]["host_filesystem"]["free"], 13_740_000_000_u64);
+        assert_eq!(pool["device"], "253:0");
+        assert_eq!(pool["table"], "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing");
+        assert_eq!(pool["binds_first"], json!({"limit": "host_file_system", "after": 13_740_000_000_u64}));
+        assert_eq!(pool["docker"]["deferred_removal"], true);
+        assert_eq!(pool["docker"]["min_free_space_percent"], 10);
+        assert_eq!(pool["verdict"], json!({"state": "ok", "reason": null}));
+    }
+
+    #[test]
+    fn the_keys_are_those_of_format_1() {
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+        let (pool, root) = (docker_pool("0 1/2 3/4", 0), docker_root());
+        let docker = DockerView { root: Some(&root), ..DockerView::default() };
+        let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool) })).unwrap();
+        assert_eq!(
+            keys(&value["pool"]),
+            "activity binds_first block_size data device discard docker docker_root features gave_up_queueing \
+             held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
+             needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user uuid \
+             verdict"
+        );
+        assert_eq!(keys(&value["pool"]["data"]), "device device_size file free path total used");
+        assert_eq!(keys(&value["pool"]["data"]["file"]), "allocated deleted host_filesystem path size");
+        assert_eq!(
+            keys(&value["pool"]["docker"]),
+            "backing_filesystem base_device_size daemon_pid deferred_deleted_devices deferred_deletion deferred_removal \
+             devices library_version min_free_space_percent next_device_id open_transaction_id options_known udev_sync"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_and_never_zero() {
+        let (mute, lvm) = (mute_pool(), lvm_pool());
+        let value: Value = serde_json::from_str(&list(&[alone(&mute), alone(&lvm)])).unwrap();
+        let mute = &value["pools"][0];
+        for key in ["device", "mode", "needs_check", "transaction_id", "block_size", "table", "open_count", "docker"] {
+            assert_eq!(mute[key], Value::Null, "{key}");
+        }
+        assert_eq!(mute["data"]["used"], Value::Null);
+        assert_eq!(mute["not_read"].as_array().unwrap().len(), 1);
+        let lvm = &value["pools"][1];
+        assert_eq!((&lvm["needs_check"], &lvm["mode"], &lvm["maker"]), (&Value::Null, &json!("rw"), &json!("lvm")));
+    }
+}

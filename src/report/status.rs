@@ -1,0 +1,364 @@
+//! What `status` prints: the keys of `docker info`, then what `docker info` hides, then what to do.
+
+use super::docker_info::{self, DockerView, Layout, Pair, UNKNOWN};
+use super::failure::printable;
+use super::human::{binary_size, binary_size_exact, percent};
+use crate::pool::{
+    Activity, Backing, Carrier, Discard, HostFs, Limit, LoopFile, Maker, Mode, NoSpace, PoolReport, PoolStatus, User,
+    Verdict, Working,
+};
+use crate::units::{Bytes, META_BLOCK_BYTES};
+
+/// All that is shown of one pool.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusView<'a> {
+    /// The pool.
+    pub pool: &'a PoolReport,
+    /// What Docker's files say of it.
+    pub docker: DockerView<'a>,
+    /// How many thin volumes it has, when somebody has counted them.
+    pub volumes: Option<u64>,
+}
+
+/// Returns the whole text, each line ended.
+pub fn text(view: &StatusView<'_>) -> String {
+    let pool = view.pool;
+    let mut text = format!("{}\n", heading(pool));
+    let shown = docker_info::pairs(pool, view.docker, Layout::default());
+    for (key, value) in shown.into_iter().chain(hidden(view)) {
+        text.push_str(&format!(" {key}: {}\n", printable(&value)));
+    }
+    for sentence in not_read(view) {
+        text.push_str(&format!(" Not Read: {}\n", printable(&sentence)));
+    }
+    text.push_str(&format!("{}\n", verdict(&pool.verdict())));
+    if let Some(way_out) = way_out(pool) {
+        text.push_str(&format!("next: {way_out}\n"));
+    }
+    text
+}
+
+/// Returns what could not be read, of the kernel or of Docker's files, each a sentence.
+pub fn not_read<'a>(view: &StatusView<'a>) -> impl Iterator<Item = String> + use<'a> {
+    let root = view.docker.root.into_iter().flat_map(|root| &root.problems);
+    let devices = view.docker.devices.into_iter().flat_map(|devices| &devices.problems);
+    let files = root.chain(devices).map(|problem| format!("{}: {}", problem.path.display(), problem.why));
+    view.pool.unread.iter().cloned().chain(files)
+}
+
+/// Returns the one line that says which pool this is.
+fn heading(pool: &PoolReport) -> String {
+    let number = pool.device.map(|device| format!(" ({device})")).unwrap_or_default();
+    format!("{}{number}, made by {}, used by {}", printable(&pool.name), maker(pool.maker), user(&pool.user))
+}
+
+/// Returns who made a pool, in one word.
+pub fn maker(maker: Maker) -> &'static str {
+    match maker {
+        Maker::Dmpool => "dmpool",
+        Maker::Docker => "Docker",
+        Maker::Lvm => "LVM",
+        Maker::Unknown => UNKNOWN,
+    }
+}
+
+/// Returns who uses a pool, in a few words.
+pub fn user(user: &User) -> String {
+    match user {
+        User::Docker { root } => format!("Docker in {}", printable(&root.to_string_lossy())),
+        User::Unknown => "nobody that dmpool knows".to_owned(),
+    }
+}
+
+/// Returns a verdict in one line: `OK`, or `CRITICAL: it is full`.
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Ok => "OK".to_owned(),
+        Verdict::Warning(why) => format!("WARNING: {why}"),
+        Verdict::Critical(why) => format!("CRITICAL: {why}"),
+        Verdict::Unknown(why) => format!("UNKNOWN: {why}"),
+    }
+}
+
+/// What `docker info` does not tell, in the kernel's words.
+fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
+    let pool = view.pool;
+    let working = pool.status.as_ref().and_then(PoolStatus::working);
+    let mut pairs = vec![("Mode", mode(pool)), ("Suspended", yes_no(pool.activity, Activity::Suspended))];
+    pairs.extend([
+        ("Needs Check", known(needs_check(pool, working).map(|yes| if yes { "yes" } else { "no" }))),
+        ("No Space Policy", no_space_policy(pool, working)),
+        ("Discard", known(working.and_then(|w| w.discard).map(Discard::word))),
+        ("Transaction Id", known(transaction_id(pool, working))),
+        ("Data Used", used(pool.data_space().map(|s| (s.used, s.total)))),
+        ("Metadata Used", used(pool.metadata_space().map(|s| (s.used, s.total)))),
+        ("Low Water Mark", known(low_water(pool))),
+        ("Metadata Low Watermark", known(metadata_low_watermark(working))),
+        ("Held Metadata Root", held_root(working)),
+        ("Zeroing", known(pool.table.as_ref().map(|t| if t.has("skip_block_zeroing") { "no" } else { "yes" }))),
+    ]);
+    if let Some(volumes) = view.volumes {
+        pairs.push(("Thin Volumes", volumes.to_string()));
+    }
+    if let Some(devices) = view.docker.devices {
+        pairs.push(("Thin Volumes Known To Docker", devices.all.to_string()));
+    }
+    pairs.push(("Open Count", known(pool.open_count)));
+    pairs.push(carried(&pool.data, "Data File Allocated", "Data Device Size"));
+    pairs.push(carried(&pool.metadata, "Metadata File Allocated", "Metadata Device Size"));
+    pairs.extend(host_file_systems(pool));
+    if pool.data.loop_file().is_some() {
+        pairs.push(("Overcommitted By", overcommit(pool)));
+    }
+    pairs.push(("Binds First", known(pool.binding_limit().map(|(limit, left)| binds(limit, left)))));
+    if let Some(id) = &pool.interrupted {
+        pairs.push(("Interrupted Operation", id.clone()));
+    }
+    pairs
+}
+
+fn known(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string())
+}
+
+fn yes_no(is: Activity, asked: Activity) -> String {
+    if is == asked { "yes".to_owned() } else { "no".to_owned() }
+}
+
+/// The mode, or what stands in its place when the pool has none.
+fn mode(pool: &PoolReport) -> String {
+    match (&pool.status, pool.activity) {
+        (_, Activity::Inactive) => "not active".to_owned(),
+        (Some(PoolStatus::Working(working)), _) => known(working.mode.map(Mode::word)),
+        (Some(PoolStatus::Fail), _) => "Fail".to_owned(),
+        (Some(PoolStatus::Error), _) => "Error".to_owned(),
+        (Some(PoolStatus::Unreadable(_)) | None, _) => UNKNOWN.to_owned(),
+    }
+}
+
+fn needs_check(pool: &PoolReport, working: Option<&Working>) -> Option<bool> {
+    match working {
+        Some(working) => working.needs_check,
+        None => pool.recorded.map(|recorded| recorded.needs_check),
+    }
+}
+
+fn transaction_id(pool: &PoolReport, working: Option<&Working>) -> Option<u64> {
+    working.map(|w| w.transaction_id).or_else(|| pool.recorded.map(|recorded| recorded.transaction_id))
+}
+
+fn no_space_policy(pool: &PoolReport, working: Option<&Working>) -> String {
+    let word = known(working.and_then(|w| w.no_space).map(NoSpace::word));
+    if pool.gave_up_queueing() {
+        return format!("{word} (its table says queue_if_no_space; it gave up after 60 s)");
+    }
+    word
+}
+
+fn used(space: Option<(Bytes, Bytes)>) -> String {
+    known(space.map(|(used, total)| {
+        let share = percent(used.get(), total.get()).unwrap_or_else(|| UNKNOWN.to_owned());
+        format!("{} of {}, {share}", binary_size_exact(used), binary_size_exact(total))
+    }))
+}
+
+fn low_water(pool: &PoolReport) -> Option<String> {
+    let table = pool.table.as_ref()?;
+    let bytes = table.block_size.bytes_of(table.low_water);
+    Some(format!("{} ({})", table.low_water, binary_size(bytes)))
+}
+
+fn metadata_low_watermark(working: Option<&Working>) -> Option<String> {
+    let blocks = working?.metadata_low_water?;
+    let bytes = Bytes::new(blocks.get().saturating_mul(META_BLOCK_BYTES));
+    Some(format!("{blocks} ({})", binary_size(bytes)))
+}
+
+fn held_root(working: Option<&Working>) -> String {
+    match working {
+        None => UNKNOWN.to_owned(),
+        Some(working) => match working.held_root {
+            Some(block) => format!("block {} (a metadata snapshot is held)", block.get()),
+            None => "none".to_owned(),
+        },
+    }
+}
+
+/// How much of the sparse file has blocks, or how long the device is.
+fn carried(backing: &Backing, file_key: &'static str, device_key: &'static str) -> Pair {
+    match &backing.carrier {
+        Carrier::Loop { file, .. } => {
+            let deleted = if file.deleted { ", deleted: its blocks go when the pool does" } else { "" };
+            let allocated = known(file.allocated.map(binary_size_exact));
+            (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(binary_size))))
+        }
+        Carrier::Device { .. } | Carrier::Unknown => {
+            (device_key, known(backing.size.map(|size| binary_size_exact(size.bytes()))))
+        }
+    }
+}
+
+/// The file systems that hold the loop files, each once.
+fn host_file_systems(pool: &PoolReport) -> Vec<Pair> {
+    let of = |backing: &Backing| backing.loop_file().and_then(|file| file.host.clone());
+    let (data, metadata) = (of(&pool.data), of(&pool.metadata));
+    let same = data.as_ref().map(|host| host.device) == metadata.as_ref().map(|host| host.device);
+    let line = |host: HostFs| {
+        let mount = host.mount_point.display();
+        format!("{} free of {} on {mount} ({})", binary_size_exact(host.free), binary_size(host.total), host.kind)
+    };
+    let mut pairs = Vec::new();
+    pairs.extend(data.map(|host| ("Host Filesystem", line(host))));
+    pairs.extend(metadata.filter(|_| !same).map(|host| ("Host Filesystem Of Metadata", line(host))));
+    pairs
+}
+
+fn overcommit(pool: &PoolReport) -> String {
+    let readable = pool.data.loop_file().is_some_and(|file| file.promised().is_some() && file.host.is_some());
+    match pool.overcommitted_by() {
+        Some(by) => format!("{}: the files promise more than their file system has", binary_size_exact(by)),
+        None if readable => "nothing".to_owned(),
+        None => UNKNOWN.to_owned(),
+    }
+}
+
+fn binds(limit: Limit, left: Bytes) -> String {
+    format!("{}, after {} more", limit_name(limit), binary_size_exact(left))
+}
+
+/// Returns what a limit is called.
+pub fn limit_name(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Pool => "the pool's data",
+        Limit::HostFileSystem => "the file system under its loop file",
+        Limit::Metadata => "the pool's metadata",
+    }
+}
+
+/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves.
+pub fn argument(pool: &PoolReport) -> String {
+    match pool.maker {
+        Maker::Docker => "docker".to_owned(),
+        Maker::Dmpool | Maker::Lvm | Maker::Unknown => crate::process::quote(&pool.name),
+    }
+}
+
+/// Returns what to do about a pool that is not well; nothing for one that is, or whose trouble dmpool has no command for.
+fn way_out(pool: &PoolReport) -> Option<String> {
+    let argument = argument(pool);
+    if pool.interrupted.is_some() {
+        return Some("dmpool continue    or go back with  dmpool undo".to_owned());
+    }
+    if pool.activity == Activity::Suspended {
+        return Some(format!("dmsetup resume {}", crate::process::quote(&pool.name)));
+    }
+    if pool.activity == Activity::Inactive {
+        return (pool.maker == Maker::Dmpool).then(|| format!("dmpool activate {argument}"));
+    }
+    let working = pool.status.as_ref().and_then(PoolStatus::working)?;
+    if working.needs_check == Some(true) {
+        return Some(
+            "take the pool down, then  thin_check  and  thin_check --clear-needs-check-flag  on its metadata"
+                .to_owned(),
+        );
+    }
+    if pool.maker == Maker::Lvm {
+        return None;
+    }
+    let nearly_full = |space: Option<crate::pool::Space>| space.is_some_and(|space| space.percent() >= 80);
+    if nearly_full(pool.metadata_space()) {
+        return Some(format!("dmpool grow {argument} --metadata {}", suggested(pool.metadata_space()?.total)));
+    }
+    if working.mode == Some(Mode::OutOfDataSpace) || nearly_full(pool.data_space()) {
+        let room = pool.data.loop_file().and_then(|file| file.host.as_ref()).map(|host| host.free);
+        let promised = pool.data.loop_file().and_then(LoopFile::promised);
+        return Some(match (room, promised) {
+            (Some(room), Some(promised)) if room <= promised => {
+                "free space on the file system under its loop file first: growing would gain nothing".to_owned()
+            }
+            _ => format!("dmpool grow {argument} {}", suggested(pool.data_space()?.total)),
+        });
+    }
+    let host = pool.data.loop_file().and_then(|file| file.host.as_ref())?;
+    let binds = pool.binding_limit().is_some_and(|(limit, _)| limit == Limit::HostFileSystem);
+    (binds && pool.verdict() != Verdict::Ok)
+        .then(|| format!("free space on {}", printable(&host.mount_point.to_string_lossy())))
+}
+
+/// Half as much again, in whole GiB.
+fn suggested(total: Bytes) -> String {
+    let gib = Bytes::GIB.get();
+    format!("+{}G", (total.get() / 2).div_ceil(gib).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
+
+    fn alone(pool: &PoolReport) -> String {
+        text(&StatusView { pool, docker: DockerView::default(), volumes: None })
+    }
+
+    #[test]
+    fn dockers_pool_whole() {
+        let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
+        let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
+        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
+        let shown = text(&StatusView { pool: &pool, docker, volumes: Some(61) });
+        assert_eq!(shown, include_str!("../../tests/fixtures/status/docker.txt"));
+    }
+
+    #[test]
+    fn an_lvm_pool_on_centos_7() {
+        assert_eq!(alone(&lvm_pool()), include_str!("../../tests/fixtures/status/lvm-centos-7.txt"));
+    }
+
+    #[test]
+    fn a_pool_that_says_nothing() {
+        assert_eq!(alone(&mute_pool()), include_str!("../../tests/fixtures/status/mute.txt"));
+    }
+
+    /// The last lines: the verdict, and what to do.
+    fn end(pool: &PoolReport) -> String {
+        alone(pool).lines().filter(|line| !line.starts_with(' ')).skip(1).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn every_trouble_has_its_way_out() {
+        const PLENTY: u64 = 500 << 30;
+        let full = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown queue_if_no_space - 1024";
+        let lost = full.replace("queue_if", "error_if");
+        let metadata = "0 524288/524288 9/1638400 - ro discard_passdown queue_if_no_space - 1024";
+        let check = "0 487/512 9/1638400 - ro discard_passdown queue_if_no_space needs_check 1024";
+        let well = "0 6211/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
+        for (line, host_free, said) in [
+            (full, PLENTY, "CRITICAL: it is full\nnext: dmpool grow docker +50G"),
+            (&*lost, PLENTY, "acknowledged writes were lost\nnext: dmpool grow docker +50G"),
+            (full, 1 << 30, "CRITICAL: it is full\nnext: free space on the file system under its loop file first"),
+            (metadata, PLENTY, "CRITICAL: it is read-only\nnext: dmpool grow docker --metadata +1G"),
+            (
+                check,
+                PLENTY,
+                "needs a check; it cannot be written until then\nnext: take the pool down, then  thin_check",
+            ),
+            (well, 1 << 30, "WARNING: the file system under its loop file is nearly full\nnext: free space on /"),
+            (well, PLENTY, "OK"),
+            ("Fail", PLENTY, "CRITICAL: it has failed"),
+        ] {
+            let shown = end(&docker_pool(line, host_free));
+            assert!(shown.contains(said), "{line}\n{shown}");
+        }
+        let suspended = PoolReport { activity: Activity::Suspended, ..docker_pool(well, PLENTY) };
+        assert!(end(&suspended).contains("next: dmsetup resume docker-179:2-1049372-pool"));
+        let interrupted = PoolReport { interrupted: Some("grow-1".to_owned()), ..docker_pool(well, PLENTY) };
+        assert!(end(&interrupted).contains("next: dmpool continue    or go back with  dmpool undo"));
+    }
+
+    #[test]
+    fn a_pool_that_gave_up_queueing_says_what_its_table_says() {
+        let lost = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown error_if_no_space - 1024";
+        let said = " No Space Policy: error_if_no_space (its table says queue_if_no_space; it gave up after 60 s)\n";
+        assert!(alone(&docker_pool(lost, 0)).contains(said));
+    }
+}
