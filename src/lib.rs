@@ -3,6 +3,8 @@
 pub mod engine;
 pub mod error;
 pub mod kernel;
+pub mod metadata;
+pub mod ops;
 pub mod pool;
 pub mod process;
 pub mod report;

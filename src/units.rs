@@ -124,6 +124,32 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Returns the size as people read it: in the largest of bytes, KiB, MiB and GiB that leaves a number of at least
+    /// 1, with one decimal: `96.0 GiB`. TiB begins at 10 TiB, so that a pool's size keeps its gibibytes.
+    pub fn human(self) -> String {
+        // The shift of the unit, and the size from which it is used.
+        const UNITS: [(u32, u128, &str); 4] =
+            [(40, 10 << 40, "TiB"), (30, 1 << 30, "GiB"), (20, 1 << 20, "MiB"), (10, 1 << 10, "KiB")];
+        let bytes = u128::from(self.0);
+        for (shift, from, unit) in UNITS {
+            if bytes >= from {
+                let tenths = (bytes * 10 + (1 << shift) / 2) >> shift;
+                return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+            }
+        }
+        match bytes {
+            1 => "1 byte".to_owned(),
+            _ => format!("{bytes} bytes"),
+        }
+    }
+
+    /// Returns [`Self::human`] with the exact count behind it: `96.0 GiB (103079215104 bytes)`.
+    pub fn exact(self) -> String {
+        if self < Self::KIB { self.human() } else { format!("{} ({} bytes)", self.human(), self.0) }
+    }
+}
+
 impl Sectors {
     /// Returns the bytes in this many sectors, or the largest count when they do not fit.
     pub const fn bytes(self) -> Bytes {

@@ -8,11 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::dm::PreparedResume;
 use super::{Called, raw};
 
 /// What the guardian says once it can take over, and what tells it that it need not.
@@ -23,6 +22,9 @@ const DONE: u8 = b'd';
 const TOLD_DONE: i32 = 0;
 const RESUMED: i32 = 10;
 const RESUME_FAILED: i32 = 11;
+
+/// The signals that a terminal, a service manager or a closed pipe sends: a change is not ended by them midway.
+const HELD: [Signal; 5] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE];
 
 /// How much stack a critical section may use without a page fault.
 const STACK: usize = 128 * 1024;
@@ -45,7 +47,7 @@ impl CriticalSection {
         mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
             .called("mlockall", "this process")
             .context(context)?;
-        match SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK) {
+        match SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK) {
             Ok(before) => Ok(Self { before }),
             Err(errno) => {
                 // The first cause is what is told.
@@ -61,6 +63,44 @@ impl Drop for CriticalSection {
         // Neither can fail for want of anything, and there is nobody to tell here.
         let _ = munlockall();
         let _ = self.before.thread_set_mask();
+    }
+}
+
+/// While this lives, the signals that usually end a program wait; who does the work asks for them between two steps.
+#[derive(Debug)]
+pub struct SignalHold {
+    before: Option<SigSet>,
+}
+
+impl SignalHold {
+    /// Holds the signals back in this thread. Where that cannot be done they act as ever: death at any point is provided for.
+    pub fn new() -> Self {
+        let held: SigSet = HELD.into_iter().collect();
+        Self { before: held.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok() }
+    }
+
+    /// Returns a signal that has come meanwhile and means that somebody wants an end, and takes it off the queue.
+    pub fn pending(&self) -> Option<&'static str> {
+        let wanted = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        let pending = raw::pending_signals().ok()?;
+        let signal = wanted.into_iter().find(|signal| pending.contains(*signal))?;
+        let only: SigSet = std::iter::once(signal).collect();
+        only.wait().ok().map(Signal::as_str)
+    }
+}
+
+impl Default for SignalHold {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for SignalHold {
+    fn drop(&mut self) {
+        // A broken pipe is silence, never the end of a change that was done.
+        let mut mask = self.before.unwrap_or_else(SigSet::empty);
+        mask.add(Signal::SIGPIPE);
+        let _ = mask.thread_set_mask();
     }
 }
 
@@ -96,10 +136,11 @@ pub enum GuardianDid {
 
 impl Guardian {
     /// Forks the guardian and returns once it is ready. Call it before the suspend and outside a critical section.
+    /// `act` resumes the device by what was prepared beforehand; it may neither allocate nor take a lock.
     ///
     /// # Errors
     /// When no process can be made, or it does not become ready.
-    pub fn start(mut resume: PreparedResume, deadline: Duration) -> Result<Self> {
+    pub fn start(mut act: impl FnMut() -> Result<(), Errno>, deadline: Duration) -> Result<Self> {
         let context = "starting the guardian that resumes the pool if this process dies";
         let (mut ours, theirs) = UnixStream::pair().called("socketpair", "the guardian").context(context)?;
         // What the child needs is made here: between fork and exit it may not allocate.
@@ -107,10 +148,10 @@ impl Guardian {
         let other_end = ours.as_raw_fd();
         // Blocked across the fork: the child begins with signals blocked and keeps them so.
         let before = SigSet::all()
-            .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
             .called("sigprocmask", "this thread")
             .context(context)?;
-        let child = raw::fork_running(|| guard(&mut resume, &theirs, other_end, milliseconds));
+        let child = raw::fork_running(|| guard(&mut act, &theirs, other_end, milliseconds));
         before.thread_set_mask().called("sigprocmask", "this thread").context(context)?;
         let pid = child.called("fork", "the guardian").context(context)?;
         drop(theirs);
@@ -149,7 +190,7 @@ impl Guardian {
 }
 
 /// The guardian's whole life, in bare system calls: other threads' locks (the allocator's) may be held for ever here.
-fn guard(resume: &mut PreparedResume, stream: &UnixStream, other_end: i32, milliseconds: i32) -> i32 {
+fn guard(act: &mut impl FnMut() -> Result<(), Errno>, stream: &UnixStream, other_end: i32, milliseconds: i32) -> i32 {
     // Our copy of the parent's end would keep the stream open after its death.
     raw::close_inherited(other_end);
     // Neither is needed for the task itself: it is done as well as it can be.
@@ -162,14 +203,12 @@ fn guard(resume: &mut PreparedResume, stream: &UnixStream, other_end: i32, milli
         }
     }
     // The parent is dead, or its time is over.
-    if resume.fire().is_ok() { RESUMED } else { RESUME_FAILED }
+    if act().is_ok() { RESUMED } else { RESUME_FAILED }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use nix::sys::signal::Signal;
-
     use super::*;
 
     #[test]
@@ -184,13 +223,13 @@ mod tests {
 
     #[test]
     fn a_guardian_that_is_told_in_time_does_nothing() {
-        let guardian = Guardian::start(PreparedResume::on_nothing(), Duration::from_secs(60)).unwrap();
+        let guardian = Guardian::start(|| Err(Errno::ENXIO), Duration::from_secs(60)).unwrap();
         assert_eq!(guardian.done().unwrap(), GuardianDid::Nothing);
     }
 
     #[test]
     fn a_guardian_acts_when_its_time_is_over() {
-        let mut guardian = Guardian::start(PreparedResume::on_nothing(), Duration::from_millis(10)).unwrap();
+        let mut guardian = Guardian::start(|| Err(Errno::ENXIO), Duration::from_millis(10)).unwrap();
         // Its end of the stream closes when it has acted.
         assert_eq!(guardian.to_guardian.read(&mut [0]).unwrap(), 0);
         // There is no device behind that resume, so the kernel refuses: seen as such, not as done.

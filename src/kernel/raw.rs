@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_ulong, c_ushort};
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid};
 
 /// Length of `struct dm_ioctl` (linux/dm-ioctl.h), the header of every device-mapper ioctl.
@@ -138,6 +139,18 @@ pub(super) fn fork_running(body: impl FnOnce() -> c_int) -> Result<Pid, Errno> {
 pub(super) fn close_inherited(fd: c_int) {
     // SAFETY: called in the child right after the fork, whose owner of the descriptor never runs again.
     unsafe { libc::close(fd) };
+}
+
+/// Returns the signals that have come while they were blocked.
+pub(super) fn pending_signals() -> Result<SigSet, Errno> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the kernel writes one signal set.
+    let result = unsafe { libc::sigpending(set.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: all zeros is a signal set already, and the call above has filled it.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: the kernel filled it, so it is a valid set.
+    Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
 }
 
 /// Waits until something can be read, or the other end is closed; returns whether one of them came before the limit.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::pool::{DevNo, Mode, NoSpace, PoolStatus, PoolTable, sizing};
-use crate::units::{Bytes, DataBlocks, META_BLOCK_BYTES, MetaBlocks, Sectors};
+use crate::units::{BlockSize, Bytes, DataBlocks, META_BLOCK_BYTES, MetaBlocks, Sectors};
 
 /// Who made a pool. It decides how the pool grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub struct Recorded {
     pub transaction_id: u64,
     /// Whether the kernel wants the metadata checked before it writes again.
     pub needs_check: bool,
+    /// The length of a data block.
+    pub block_size: BlockSize,
     /// Data blocks in all.
     pub data_total: DataBlocks,
     /// Data blocks in use.
@@ -229,12 +231,17 @@ impl LoopFile {
 impl PoolReport {
     /// Returns the bytes of one data block.
     pub fn block_bytes(&self) -> Option<Bytes> {
-        self.table.as_ref().map(|t| t.block_size.bytes())
+        self.block_size().map(BlockSize::bytes)
+    }
+
+    /// Returns the length of a data block: from the kernel, else from the superblock.
+    pub fn block_size(&self) -> Option<BlockSize> {
+        self.table.as_ref().map(|t| t.block_size).or(self.recorded.map(|r| r.block_size))
     }
 
     /// Returns used and total of the data: from the kernel, else from the superblock.
     pub fn data_space(&self) -> Option<Space> {
-        let block = self.table.as_ref()?.block_size;
+        let block = self.block_size()?;
         let (used, total) = match (self.status.as_ref().and_then(PoolStatus::working), self.recorded) {
             (Some(s), _) => (s.data_used, s.data_total),
             (None, Some(r)) => (r.data_used, r.data_total),

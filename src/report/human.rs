@@ -56,30 +56,6 @@ fn four_significant_digits(value: f64) -> String {
     }
 }
 
-/// Returns a size in the largest of bytes, KiB, MiB and GiB that leaves a number of at least 1, with one decimal:
-/// `96.0 GiB`. TiB begins at 10 TiB, so that a pool's size keeps its gibibytes.
-pub fn binary_size(size: Bytes) -> String {
-    // The shift of the unit, and the size from which it is used.
-    const UNITS: [(u32, u128, &str); 4] =
-        [(40, 10 << 40, "TiB"), (30, 1 << 30, "GiB"), (20, 1 << 20, "MiB"), (10, 1 << 10, "KiB")];
-    let bytes = u128::from(size.get());
-    for (shift, from, unit) in UNITS {
-        if bytes >= from {
-            let tenths = (bytes * 10 + (1 << shift) / 2) >> shift;
-            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
-        }
-    }
-    match bytes {
-        1 => "1 byte".to_owned(),
-        _ => format!("{bytes} bytes"),
-    }
-}
-
-/// Returns [`binary_size`] with the exact count behind it where the two differ in kind: `96.0 GiB (103079215104 bytes)`.
-pub fn binary_size_exact(size: Bytes) -> String {
-    if size < Bytes::KIB { binary_size(size) } else { format!("{} ({} bytes)", binary_size(size), size.get()) }
-}
-
 /// Returns a share in percent with one decimal, rounded towards zero, so that only what is full reads `100.0%`.
 /// Nothing when there is no whole.
 pub fn percent(part: u64, whole: u64) -> Option<String> {
@@ -140,10 +116,10 @@ mod tests {
             ((1 << 30) - 1, "1024.0 MiB"),
             (u64::MAX, "16777216.0 TiB"),
         ] {
-            assert_eq!(binary_size(Bytes::new(bytes)), text);
+            assert_eq!(Bytes::new(bytes).human(), text);
         }
-        assert_eq!(binary_size_exact(Bytes::new(103_079_215_104)), "96.0 GiB (103079215104 bytes)");
-        assert_eq!(binary_size_exact(Bytes::new(12)), "12 bytes");
+        assert_eq!(Bytes::new(103_079_215_104).exact(), "96.0 GiB (103079215104 bytes)");
+        assert_eq!(Bytes::new(12).exact(), "12 bytes");
     }
 
     #[test]
@@ -173,7 +149,7 @@ mod tests {
         #[test]
         fn more_bytes_never_read_as_fewer(a in any::<u64>(), b in any::<u64>()) {
             let tenths = |bytes: u64| {
-                let text = binary_size(Bytes::new(bytes));
+                let text = Bytes::new(bytes).human();
                 let (number, unit) = text.split_once(' ').unwrap();
                 let shift = match unit { "TiB" => 40, "GiB" => 30, "MiB" => 20, "KiB" => 10, _ => 0 };
                 let digits: u128 = number.replace('.', "").parse().unwrap();

@@ -2,7 +2,7 @@
 
 use super::docker_info::{self, DockerView, Layout, Pair, UNKNOWN};
 use super::failure::printable;
-use super::human::{binary_size, binary_size_exact, percent};
+use super::human::percent;
 use crate::pool::{
     Activity, Backing, Carrier, Discard, HostFs, Limit, LoopFile, Maker, Mode, NoSpace, PoolReport, PoolStatus, User,
     Verdict, Working,
@@ -158,20 +158,20 @@ fn no_space_policy(pool: &PoolReport, working: Option<&Working>) -> String {
 fn used(space: Option<(Bytes, Bytes)>) -> String {
     known(space.map(|(used, total)| {
         let share = percent(used.get(), total.get()).unwrap_or_else(|| UNKNOWN.to_owned());
-        format!("{} of {}, {share}", binary_size_exact(used), binary_size_exact(total))
+        format!("{} of {}, {share}", used.exact(), total.exact())
     }))
 }
 
 fn low_water(pool: &PoolReport) -> Option<String> {
     let table = pool.table.as_ref()?;
     let bytes = table.block_size.bytes_of(table.low_water);
-    Some(format!("{} ({})", table.low_water, binary_size(bytes)))
+    Some(format!("{} ({})", table.low_water, bytes.human()))
 }
 
 fn metadata_low_watermark(working: Option<&Working>) -> Option<String> {
     let blocks = working?.metadata_low_water?;
     let bytes = Bytes::new(blocks.get().saturating_mul(META_BLOCK_BYTES));
-    Some(format!("{blocks} ({})", binary_size(bytes)))
+    Some(format!("{blocks} ({})", bytes.human()))
 }
 
 fn held_root(working: Option<&Working>) -> String {
@@ -189,12 +189,10 @@ fn carried(backing: &Backing, file_key: &'static str, device_key: &'static str) 
     match &backing.carrier {
         Carrier::Loop { file, .. } => {
             let deleted = if file.deleted { ", deleted: its blocks go when the pool does" } else { "" };
-            let allocated = known(file.allocated.map(binary_size_exact));
-            (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(binary_size))))
+            let allocated = known(file.allocated.map(Bytes::exact));
+            (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(Bytes::human))))
         }
-        Carrier::Device { .. } | Carrier::Unknown => {
-            (device_key, known(backing.size.map(|size| binary_size_exact(size.bytes()))))
-        }
+        Carrier::Device { .. } | Carrier::Unknown => (device_key, known(backing.size.map(|size| size.bytes().exact()))),
     }
 }
 
@@ -205,7 +203,7 @@ fn host_file_systems(pool: &PoolReport) -> Vec<Pair> {
     let same = data.as_ref().map(|host| host.device) == metadata.as_ref().map(|host| host.device);
     let line = |host: HostFs| {
         let mount = host.mount_point.display();
-        format!("{} free of {} on {mount} ({})", binary_size_exact(host.free), binary_size(host.total), host.kind)
+        format!("{} free of {} on {mount} ({})", host.free.exact(), host.total.human(), host.kind)
     };
     let mut pairs = Vec::new();
     pairs.extend(data.map(|host| ("Host Filesystem", line(host))));
@@ -216,14 +214,14 @@ fn host_file_systems(pool: &PoolReport) -> Vec<Pair> {
 fn overcommit(pool: &PoolReport) -> String {
     let readable = pool.data.loop_file().is_some_and(|file| file.promised().is_some() && file.host.is_some());
     match pool.overcommitted_by() {
-        Some(by) => format!("{}: the files promise more than their file system has", binary_size_exact(by)),
+        Some(by) => format!("{}: the files promise more than their file system has", by.exact()),
         None if readable => "nothing".to_owned(),
         None => UNKNOWN.to_owned(),
     }
 }
 
 fn binds(limit: Limit, left: Bytes) -> String {
-    format!("{}, after {} more", limit_name(limit), binary_size_exact(left))
+    format!("{}, after {} more", limit_name(limit), left.exact())
 }
 
 /// Returns what a limit is called.

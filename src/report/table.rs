@@ -2,7 +2,7 @@
 
 use super::docker_info::UNKNOWN;
 use super::failure::printable;
-use super::human::{binary_size, percent};
+use super::human::percent;
 use super::status;
 use crate::pool::{Activity, Mode, PoolReport, PoolStatus, Space};
 
@@ -44,7 +44,7 @@ fn row(pool: &PoolReport) -> [String; 8] {
         printable(&pool.name),
         status::maker(pool.maker).to_owned(),
         user,
-        pool.data_space().map_or_else(|| UNKNOWN.to_owned(), |space| binary_size(space.total)),
+        pool.data_space().map_or_else(|| UNKNOWN.to_owned(), |space| space.total.human()),
         share(pool.data_space()),
         share(pool.metadata_space()),
         mode(pool).to_owned(),

@@ -12,15 +12,6 @@ use super::{Dm, DmId, TargetLine};
 pub struct PreparedResume(HeaderCall);
 
 impl PreparedResume {
-    /// A resume that every kernel refuses: its control descriptor is none.
-    #[cfg(test)]
-    #[allow(clippy::unwrap_used, reason = "tests")]
-    pub(in crate::kernel) fn on_nothing() -> Self {
-        let null = std::sync::Arc::new(std::fs::File::open("/dev/null").unwrap());
-        let id = DmId::name("dmpool-test-nothing");
-        Self(HeaderCall::new(&null, header::DEV_SUSPEND, &id, DmFlags::empty()).unwrap())
-    }
-
     /// Resumes the device, swapping in the loaded table if there is one. Allocates nothing and waits for no udev.
     /// May be fired again.
     ///

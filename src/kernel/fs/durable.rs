@@ -1,7 +1,7 @@
 //! Changes to files that are on disk when the call returns: the file and the folder that names it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,96 @@ pub fn make_dir_durably(path: &Path, mode: u32) -> Result<Vec<PathBuf>> {
         made.push(dir.to_owned());
     }
     Ok(made)
+}
+
+/// Makes one folder with that mode; its parent must be there, and nothing may have its name.
+///
+/// # Errors
+/// EEXIST when something has the name; what else the kernel said.
+pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    let context = || format!("making the folder {}", path.display());
+    DirBuilder::new().mode(mode).create(path).called("mkdir", path.display()).with_context(context)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).called("chmod", path.display()).with_context(context)?;
+    sync_dir(path).and_then(|()| sync_dir(parent(path))).with_context(context)
+}
+
+/// Removes an empty folder. Returns whether there was one.
+///
+/// # Errors
+/// ENOTEMPTY; what else the kernel said.
+pub fn remove_dir_durably(path: &Path) -> Result<bool> {
+    match fs::remove_dir(path) {
+        Ok(()) => sync_dir(parent(path)).map(|()| true),
+        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) => Err(e).called("rmdir", path.display()).with_context(|| format!("removing {}", path.display())),
+    }
+}
+
+/// Reads a whole small file; nothing when it is not there.
+///
+/// # Errors
+/// EFBIG when it is longer than `limit`, ELOOP when it is a symbolic link; what else the kernel said.
+pub fn read_limited(path: &Path, limit: Bytes) -> Result<Option<Vec<u8>>> {
+    let context = || format!("reading {}", path.display());
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if is_gone(&e) => return Ok(None),
+        Err(e) => return Err(e).called("open", path.display()).with_context(context),
+    };
+    let mut bytes = Vec::new();
+    let read = file.take(limit.get().saturating_add(1)).read_to_end(&mut bytes);
+    let read = read.called("read", path.display()).with_context(context)?;
+    if u64::try_from(read).is_ok_and(|read| read > limit.get()) {
+        return Err(Errno::EFBIG).called("read", path.display()).with_context(context);
+    }
+    Ok(Some(bytes))
+}
+
+/// Opens a file of ours for reading and writing, by no symbolic link.
+///
+/// # Errors
+/// ELOOP when it is a symbolic link; what else the kernel said.
+pub fn open_existing(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+    opened.called("open", path.display()).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Gives a file a smaller length. Only for taking back what [`extend_file`] did: who calls it has made sure that
+/// nothing uses what goes.
+///
+/// # Errors
+/// When that would lengthen it; what the kernel said.
+pub fn shorten_file(file: &File, path: &Path, length: Bytes) -> Result<()> {
+    let context = || format!("shortening {} to {length}", path.display());
+    let had = file.metadata().called("fstat", path.display()).with_context(context)?.len();
+    if length.get() > had {
+        bail!("shortening {} to {length}: it has {had} bytes", path.display());
+    }
+    file.set_len(length.get()).called("ftruncate", path.display()).with_context(context)?;
+    file.sync_all().called("fsync", path.display()).with_context(context)
+}
+
+/// Returns whether the file system of a folder can hold a file that long, by making one without a name.
+/// Nothing where the kernel or the file system has no such files (before Linux 3.11).
+///
+/// # Errors
+/// What the kernel said of the folder.
+pub fn can_hold(folder: &Path, length: Bytes) -> Result<Option<bool>> {
+    let context = || format!("trying a file of {length} in {}", folder.display());
+    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e).called("open", folder.display()).with_context(context),
+    };
+    match file.set_len(length.get()) {
+        Ok(()) => Ok(Some(true)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EFBIG | libc::EINVAL)) => Ok(Some(false)),
+        Err(e) => Err(e).called("ftruncate", folder.display()).with_context(context),
+    }
 }
 
 /// Returns once the names in a folder are on disk.

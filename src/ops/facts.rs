@@ -1,0 +1,237 @@
+//! One pool, looked at: what every command decides by, and `status` shows.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::engine::docker_root::DockerRoot;
+use crate::error::{Failure, Outcome};
+use crate::kernel::dm::{Dm, DmId};
+use crate::kernel::fs::FsFacts;
+use crate::kernel::{ask, block, loopdev};
+use crate::ops::find::Found;
+use crate::ops::sight::{self, Live};
+use crate::ops::{State, journal};
+use crate::pool::{
+    Activity, Backing, Carrier, DevNo, Entry, HostFs, LoopFile, Maker, PoolReport, PoolStatus, Recorded, UUID_PREFIX,
+    User,
+};
+use crate::units::{Bytes, Sectors};
+
+/// Looks at a pool: kernel and files only, nothing is changed, nothing waits for ever.
+///
+/// # Errors
+/// When the device is there and is no thin pool, or the kernel does not answer at all. What else cannot be read is
+/// listed in the report.
+pub fn look(dm: &Dm, state: &State, found: &Found) -> Outcome<PoolReport> {
+    let live = sight::live(dm, &found.name)
+        .map_err(|e| Failure::refused(format!("cannot read `{}` as a thin pool", found.name)).because(e))?;
+    let mut unread = Vec::new();
+    let interrupted = interrupted(state, &found.name, &mut unread);
+    let mut report = match live {
+        Some(live) => of_live(dm, found, live, &mut unread),
+        None => of_files(found, &mut unread),
+    };
+    report.interrupted = interrupted;
+    report.unread = unread;
+    Ok(report)
+}
+
+fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> PoolReport {
+    let name = found.name.clone();
+    let status = ask::within_limit(|| sight::status(dm, &name).map_err(|e| format!("{e:#}")));
+    let status = match status {
+        Ok(Ok(status)) => Some(status),
+        Ok(Err(why)) | Err(why) => {
+            unread.push(format!("the pool's status: {why}"));
+            None
+        }
+    };
+    PoolReport {
+        name: live.info.name.clone(),
+        uuid: live.info.uuid.clone(),
+        device: Some(live.info.devno),
+        activity: if live.info.suspended { Activity::Suspended } else { Activity::Active },
+        maker: maker(found, live.info.uuid.as_deref()),
+        user: user(found.docker.as_ref()),
+        open_count: Some(live.info.open_count),
+        status,
+        recorded: None,
+        unread: Vec::new(),
+        data: backing(dm, live.table.data, unread),
+        metadata: backing(dm, live.table.metadata, unread),
+        table: Some(live.table),
+        interrupted: None,
+    }
+}
+
+/// A pool that the kernel does not have: what its superblock and its files say.
+fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
+    let (data, metadata) = files(found);
+    let recorded = metadata.as_deref().and_then(|file| match sight::superblock_in(file) {
+        Ok(Ok(sb)) => Some(Recorded {
+            transaction_id: sb.transaction_id,
+            needs_check: sb.needs_check,
+            block_size: sb.block_size,
+            data_total: sb.data_total,
+            data_used: sb.data_used,
+            metadata_total: sb.metadata_total,
+            metadata_used: sb.metadata_used,
+        }),
+        Ok(Err(bad)) => {
+            unread.push(format!("the superblock in {}: {bad}", file.display()));
+            None
+        }
+        Err(e) => {
+            unread.push(format!("{e:#}"));
+            None
+        }
+    });
+    let backing = |file: Option<PathBuf>, unread: &mut Vec<String>| Backing {
+        device: None,
+        size: None,
+        linear: None,
+        carrier: match file {
+            Some(path) => Carrier::Loop { device: None, file: loop_file(path, false, unread) },
+            None => Carrier::Unknown,
+        },
+    };
+    PoolReport {
+        name: found.name.clone(),
+        uuid: found.entry.as_ref().map(|e| e.uuid.pool()),
+        device: None,
+        activity: Activity::Inactive,
+        maker: maker(found, None),
+        user: user(found.docker.as_ref()),
+        open_count: None,
+        table: None,
+        status: None,
+        recorded,
+        unread: Vec::new(),
+        data: backing(data, unread),
+        metadata: backing(metadata, unread),
+        interrupted: None,
+    }
+}
+
+fn files(found: &Found) -> (Option<PathBuf>, Option<PathBuf>) {
+    match (&found.entry, &found.docker) {
+        (Some(Entry { data, metadata, .. }), _) => (Some(data.file.clone()), Some(metadata.file.clone())),
+        (None, Some(root)) if root.own_pool() == found.name => (root.data_file.clone(), root.metadata_file.clone()),
+        (None, _) => (None, None),
+    }
+}
+
+fn maker(found: &Found, uuid: Option<&str>) -> Maker {
+    match uuid {
+        Some(uuid) if uuid.starts_with("LVM-") => Maker::Lvm,
+        Some(uuid) if uuid.starts_with(UUID_PREFIX) => Maker::Dmpool,
+        _ if found.entry.is_some() => Maker::Dmpool,
+        _ if found.docker.as_ref().is_some_and(|root| root.own_pool() == found.name) => Maker::Docker,
+        _ => Maker::Unknown,
+    }
+}
+
+fn user(root: Option<&DockerRoot>) -> User {
+    root.map_or(User::Unknown, |root| User::Docker { root: root.path.clone() })
+}
+
+/// Follows a device of a pool's table down to what carries it.
+fn backing(dm: &Dm, device: DevNo, unread: &mut Vec<String>) -> Backing {
+    let size = block::size(device).ok();
+    let (linear, below) = match linear_over(dm, device) {
+        Some((name, below)) => (Some(name), below),
+        None => (None, device),
+    };
+    let carrier = match loopdev::info(below) {
+        Ok(Some(info)) => match info.backing_path.clone() {
+            Some(path) => Carrier::Loop { device: Some(info.path()), file: loop_file(path, info.deleted, unread) },
+            None => {
+                unread.push(format!("which file is behind {}", info.path().display()));
+                Carrier::Unknown
+            }
+        },
+        Ok(None) => Carrier::Device { path: device_path(dm, below) },
+        Err(e) => {
+            unread.push(format!("{e:#}"));
+            Carrier::Unknown
+        }
+    };
+    Backing { device: Some(device), size, linear, carrier }
+}
+
+/// Returns the dm name of a device that is one linear segment from sector 0 of another, and that other.
+fn linear_over(dm: &Dm, device: DevNo) -> Option<(String, DevNo)> {
+    let name = dm_name(device)?;
+    let lines = dm.table(&DmId::name(&name)).ok()?;
+    let [line] = lines.as_slice() else { return None };
+    let (below, offset) = line.params.split_once(' ')?;
+    (line.kind == "linear" && line.start == Sectors::new(0) && offset.trim() == "0")
+        .then(|| below.parse().ok())?
+        .map(|below| (name, below))
+}
+
+fn dm_name(device: DevNo) -> Option<String> {
+    fs::read_to_string(block::sysfs(device).join("dm/name")).ok().map(|name| name.trim_end().to_owned())
+}
+
+fn device_path(_: &Dm, device: DevNo) -> PathBuf {
+    match dm_name(device) {
+        Some(name) => Path::new("/dev/mapper").join(name),
+        None => block::name(device).map_or_else(|| PathBuf::from(device.to_string()), |n| Path::new("/dev").join(n)),
+    }
+}
+
+/// Looks at a loop file and the file system under it.
+fn loop_file(path: PathBuf, deleted: bool, unread: &mut Vec<String>) -> LoopFile {
+    if deleted {
+        return LoopFile { path, deleted, size: None, allocated: None, host: None };
+    }
+    let looked = {
+        let path = path.clone();
+        ask::within_limit(move || look_at_file(&path).map_err(|e| format!("{e:#}")))
+    };
+    match looked {
+        Ok(Ok((size, allocated, host))) => {
+            LoopFile { path, deleted, size: Some(size), allocated: Some(allocated), host: Some(host) }
+        }
+        Ok(Err(why)) | Err(why) => {
+            unread.push(format!("the loop file {}: {why}", path.display()));
+            LoopFile { path, deleted, size: None, allocated: None, host: None }
+        }
+    }
+}
+
+fn look_at_file(path: &Path) -> Result<(Bytes, Bytes, HostFs)> {
+    let found = fs::metadata(path).map_err(anyhow::Error::from)?;
+    let host = FsFacts::of(path)?;
+    Ok((
+        Bytes::new(found.len()),
+        Bytes::new(found.blocks().saturating_mul(512)),
+        HostFs {
+            mount_point: host.mount_point,
+            kind: host.fs_type,
+            device: host.devno,
+            free: host.free,
+            total: host.total,
+        },
+    ))
+}
+
+/// Returns the journal of an interrupted operation on a pool.
+fn interrupted(state: &State, pool: &str, unread: &mut Vec<String>) -> Option<String> {
+    match journal::of_pool(state, pool) {
+        Ok(id) => id,
+        Err(e) => {
+            unread.push(e.what);
+            None
+        }
+    }
+}
+
+/// Returns what a report's status says, when the pool is working.
+pub fn working(report: &PoolReport) -> Option<&crate::pool::Working> {
+    report.status.as_ref().and_then(PoolStatus::working)
+}

@@ -1,0 +1,52 @@
+//! Faults on demand, for the tests: with the feature `faults`, `DMPOOL_FAULT` names a step and what befalls it there.
+//!
+//! `DMPOOL_FAULT=STEP:POINT:HOW`, STEP counting from 1 as `--dry-run` numbers them, POINT one of `before`, `after`,
+//! `before-revert`, `after-revert`, HOW `fail` or `die`. Several are separated by commas.
+
+use anyhow::Result;
+
+/// Where in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Written down, not yet done.
+    Before,
+    /// Done, not yet looked at.
+    After,
+    /// Written down that it is taken back, not yet taken back.
+    BeforeRevert,
+    /// Taken back, not yet written down.
+    AfterRevert,
+}
+
+/// Fails or dies when a fault was asked for here.
+///
+/// # Errors
+/// When the fault is `fail`.
+#[cfg(feature = "faults")]
+pub fn reached(step: usize, point: Point) -> Result<()> {
+    let Ok(faults) = std::env::var("DMPOOL_FAULT") else { return Ok(()) };
+    let word = match point {
+        Point::Before => "before",
+        Point::After => "after",
+        Point::BeforeRevert => "before-revert",
+        Point::AfterRevert => "after-revert",
+    };
+    for fault in faults.split(',') {
+        if fault == format!("{}:{word}:fail", step + 1) {
+            anyhow::bail!("a fault was asked for {word} step {}", step + 1);
+        }
+        if fault == format!("{}:{word}:die", step + 1) {
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?;
+        }
+    }
+    Ok(())
+}
+
+/// Does nothing in the binary that users get.
+///
+/// # Errors
+/// Never.
+#[cfg(not(feature = "faults"))]
+pub const fn reached(_: usize, _: Point) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! A journal's file: made whole with its space reserved, then written record by record, each synced.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+
+use crate::error::{Failure, Outcome};
+use crate::kernel::{fs, identity};
+use crate::ops::State;
+use crate::ops::journal::record::{self, Journal, Opened, Record};
+use crate::ops::plan::Plan;
+use crate::units::Bytes;
+
+/// Room for the records of steps that are done, taken back and begun again several times, each with an error.
+const RESERVED_FOR_RECORDS: usize = 64 * 1024;
+
+/// More than any journal that dmpool writes has.
+const MAX_JOURNAL: Bytes = Bytes::new(4 << 20);
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Log {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub journal: Journal,
+    file: File,
+}
+
+impl Log {
+    /// Opens a journal for a plan, with the space of all its records reserved.
+    ///
+    /// # Errors
+    /// When the state directory cannot be written, or has no space: nothing was begun then.
+    pub fn begin(state: &State, plan: Plan) -> Result<Self> {
+        let opened = Opened {
+            id: format!("{}-{}", plan.pool, stamp(SystemTime::now())),
+            boot: identity::boot_id()?,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            plan,
+        };
+        let path = path_of(state, &opened.id);
+        let mut bytes = record::first_line();
+        let id = opened.id.clone();
+        bytes.extend(Record::Opened(opened).line().with_context(|| format!("writing the journal {id}"))?);
+        let journal = Journal::parse(&bytes)?;
+        let whole = bytes.len() + RESERVED_FOR_RECORDS;
+        bytes.resize(whole, 0);
+        fs::make_dir_durably(&state.journals, 0o700)?;
+        fs::write_replace(&path, &bytes, 0o600)?;
+        let file = fs::open_existing(&path)?;
+        Ok(Self { path, journal, file })
+    }
+
+    /// Opens a journal that an operation left behind.
+    ///
+    /// # Errors
+    /// Refused when the file is no journal that this dmpool can use.
+    pub fn resume(state: &State, id: &str) -> Outcome<Self> {
+        let path = path_of(state, id);
+        let journal = read(&path)?;
+        let file = fs::open_existing(&path)
+            .map_err(|e| Failure::failed(format!("cannot open the journal `{id}`")).because(e))?;
+        Ok(Self { path, journal, file })
+    }
+
+    /// Writes one record and syncs it.
+    ///
+    /// # Errors
+    /// When the disk fails; the space is there already.
+    pub fn write(&mut self, record: Record) -> Result<()> {
+        let line = record.line()?;
+        let context = || format!("writing the journal {}", self.path.display());
+        let offset = u64::try_from(self.journal.length)?;
+        self.file.write_all_at(&line, offset).with_context(context)?;
+        self.file.sync_data().with_context(context)?;
+        self.journal.length += line.len();
+        self.journal.take(record).map_err(anyhow::Error::msg)
+    }
+
+    /// Ends the journal: the operation is whole, or wholly taken back.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn close(self) -> Result<()> {
+        fs::remove_durably(&self.path).map(drop)
+    }
+}
+
+/// Reads the journal in a file.
+///
+/// # Errors
+/// Refused when the file is no journal that this dmpool can use.
+pub fn read(path: &Path) -> Outcome<Journal> {
+    let bytes = match fs::read_limited(path, MAX_JOURNAL) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(Failure::refused(format!("there is no journal `{}`", path.display()))),
+        Err(e) => return Err(Failure::refused(format!("cannot read the journal `{}`", path.display())).because(e)),
+    };
+    Journal::parse(&bytes).map_err(|bad| {
+        Failure::refused(format!("cannot use the journal `{}`: {bad}", path.display()))
+            .fact("state", "nothing was touched; the file was not changed, and the operation it belongs to is not finished")
+            .next(format!(
+                "look at the pools first (dmpool list); if they are as they should be, move it away:  mv {0} {0}.broken",
+                path.display()
+            ))
+    })
+}
+
+/// Returns the ids of all journals, sorted: operations that were begun and not ended.
+///
+/// # Errors
+/// When the directory is there and cannot be listed.
+pub fn open_journals(state: &State) -> Result<Vec<String>> {
+    let context = || format!("listing {}", state.journals.display());
+    let reader = match std::fs::read_dir(&state.journals) {
+        Ok(reader) => reader,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(context),
+    };
+    let mut ids = Vec::new();
+    for file in reader {
+        let name = file.with_context(context)?.file_name();
+        ids.extend(name.to_str().and_then(|n| n.strip_suffix(".journal")).map(str::to_owned));
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// Returns the journal of an interrupted operation on a pool.
+///
+/// # Errors
+/// When the journals cannot be listed, or one of them cannot be used: it might be this pool's.
+pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<String>> {
+    let ids = open_journals(state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
+    for id in ids {
+        if read(&path_of(state, &id))?.opened.plan.pool == pool {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+fn path_of(state: &State, id: &str) -> PathBuf {
+    state.journals.join(format!("{id}.journal"))
+}
+
+/// Returns a moment as `20261121T101500Z`.
+fn stamp(moment: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(moment).to_string().replace(['-', ':'], "")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_without_separators() {
+        assert_eq!(stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_393_700)), "20260822T101500Z");
+    }
+}

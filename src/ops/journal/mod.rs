@@ -1,0 +1,9 @@
+//! What was begun and not ended survives a death: the journal, and the one runner that carries plans out by it.
+
+mod log;
+mod record;
+mod run;
+
+pub use log::{Log, of_pool, open_journals};
+pub use record::{BadJournal, Journal, Opened, Progress, Record};
+pub use run::{Ended, carry_out, finish, take_back};

@@ -1,0 +1,200 @@
+//! The one runner: writes a step down, does it, looks whether it is so, writes that it is.
+
+use anyhow::{Context, Error, Result};
+
+use crate::error::{Failure, Kind, Outcome};
+use crate::kernel::critical::SignalHold;
+use crate::kernel::identity;
+use crate::ops::fault::{self, Point};
+use crate::ops::journal::{Log, Progress, Record};
+use crate::ops::plan::Plan;
+use crate::ops::steps::{Attempt, Kit, Reverted, WayBack};
+
+/// How a run that did not fail ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Whole,
+    /// Everything was taken back but for what stands, each in a sentence.
+    TakenBack(Vec<String>),
+}
+
+/// Why a step was not done.
+struct Stop {
+    /// Which step.
+    step: usize,
+    /// Why.
+    why: Error,
+}
+
+/// Carries a plan out. A step that fails takes back those before it, as long as none of them has no way back.
+///
+/// # Errors
+/// [`Kind::Failed`] when all was taken back; [`Kind::Partial`] when the journal had to be kept.
+pub fn carry_out(kit: &Kit, plan: Plan) -> Outcome<Ended> {
+    let signals = SignalHold::new();
+    let what = plan.what.clone();
+    let log = Log::begin(&kit.state, plan).map_err(|e| {
+        Failure::failed(format!("cannot {what}: its journal cannot be written"))
+            .fact("state", "nothing was begun")
+            .because(e)
+    })?;
+    run(kit, log, Attempt::First, &signals)
+}
+
+/// Finishes an interrupted operation.
+///
+/// # Errors
+/// [`Kind::Partial`] when a step cannot be done now either; the journal is kept.
+pub fn finish(kit: &Kit, mut log: Log) -> Outcome<Ended> {
+    let signals = SignalHold::new();
+    resumed(&mut log)?;
+    run(kit, log, Attempt::Again, &signals)
+}
+
+/// Takes an interrupted operation back, up to the first step with no way back.
+///
+/// # Errors
+/// [`Kind::Partial`] when a step cannot be taken back; the journal is kept.
+pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
+    let _signals = SignalHold::new();
+    resumed(&mut log)?;
+    match revert_all(kit, &mut log) {
+        Ok(stands) => {
+            close(log)?;
+            Ok(Ended::TakenBack(stands))
+        }
+        Err(stop) => {
+            let what = format!("cannot take back `{}`: {}", log.journal.opened.id, sentence(&log, stop.step));
+            Err(kept(&log, Failure::new(Kind::Partial, what).because(stop.why)))
+        }
+    }
+}
+
+fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outcome<Ended> {
+    let Err(first) = forward(kit, &mut log, attempt, signals) else {
+        close(log)?;
+        return Ok(Ended::Whole);
+    };
+    let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, first.step));
+    // What cannot be written down must not stop taking back.
+    let _ = log.write(Record::Failed(first.step, format!("{:#}", first.why)));
+    if attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
+        let failure = Failure::new(Kind::Partial, what).because(first.why);
+        return Err(kept(&log, failure));
+    }
+    match revert_all(kit, &mut log) {
+        Ok(stands) => {
+            close(log)?;
+            let state = if stands.is_empty() {
+                "everything that had been done was taken back; the machine is as it was".to_owned()
+            } else {
+                format!("taken back but for this: {}", stands.join("; "))
+            };
+            Err(Failure::failed(what).fact("state", state).because(first.why))
+        }
+        Err(then) => {
+            let failure = Failure::new(Kind::Partial, format!("{what}; and so did taking it back"))
+                .fact("then", format!("{}: {:#}", sentence(&log, then.step), then.why))
+                .because(first.why);
+            Err(kept(&log, failure))
+        }
+    }
+}
+
+/// Does every step that is not known to be done, in order.
+fn forward(kit: &Kit, log: &mut Log, attempt: Attempt, signals: &SignalHold) -> Result<(), Stop> {
+    for step in 0..log.journal.progress.len() {
+        let mut go = || -> Result<()> {
+            if attempt == Attempt::First
+                && let Some(signal) = signals.pending()
+            {
+                anyhow::bail!("interrupted by {signal}");
+            }
+            let it = log.journal.opened.plan.steps.get(step).context("reading the plan")?.clone();
+            let act = it.act();
+            if attempt == Attempt::Again
+                && log.journal.progress.get(step) == Some(&Progress::Done)
+                && act.verify(kit).is_ok()
+            {
+                return Ok(());
+            }
+            log.write(Record::Begun(step))?;
+            fault::reached(step, Point::Before)?;
+            act.apply(kit, attempt)?;
+            fault::reached(step, Point::After)?;
+            act.verify(kit).context("looking whether it was done")?;
+            log.write(Record::Done(step))
+        };
+        go().map_err(|why| Stop { step, why })?;
+    }
+    Ok(())
+}
+
+/// Takes every step that was begun back, last first, and returns what stands.
+fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
+    let mut stands = Vec::new();
+    for step in (0..log.journal.progress.len()).rev() {
+        let mut go = || -> Result<()> {
+            if matches!(log.journal.progress.get(step), None | Some(Progress::Not | Progress::Reverted)) {
+                return Ok(());
+            }
+            let it = log.journal.opened.plan.steps.get(step).context("reading the plan")?.clone();
+            log.write(Record::Reverting(step))?;
+            fault::reached(step, Point::BeforeRevert)?;
+            match it.act().revert(kit)? {
+                Reverted::Gone => {}
+                Reverted::Stands(what) => stands.push(what),
+            }
+            fault::reached(step, Point::AfterRevert)?;
+            log.write(Record::Reverted(step))
+        };
+        go().map_err(|why| Stop { step, why })?;
+        if !stands.is_empty() {
+            // What came before a step that stands is what it stands on.
+            break;
+        }
+    }
+    Ok(stands)
+}
+
+/// Returns whether a step with no way back has been begun: then going back would be neither the beginning nor the end.
+fn no_way_back_begun(log: &Log, failed: usize) -> bool {
+    let steps = log.journal.opened.plan.steps.iter();
+    steps.take(failed).any(|s| s.act().way_back() == WayBack::None)
+}
+
+fn resumed(log: &mut Log) -> Outcome<()> {
+    let boot = identity::boot_id().and_then(|boot| log.write(Record::Resumed(boot)));
+    boot.map_err(|e| {
+        Failure::failed(format!("cannot go on with `{}`: its journal cannot be written", log.journal.opened.id))
+            .fact("state", "nothing was done; the operation is where it was")
+            .because(e)
+    })
+}
+
+fn close(log: Log) -> Outcome<()> {
+    let (id, path) = (log.journal.opened.id.clone(), log.path.clone());
+    log.close().map_err(|e| {
+        Failure::new(Kind::Partial, format!("finished `{id}`, but its journal cannot be removed"))
+            .fact("kept", path.display().to_string())
+            .next(format!("dmpool continue {id}"))
+            .because(e)
+    })
+}
+
+fn sentence(log: &Log, step: usize) -> String {
+    let steps = &log.journal.opened.plan.steps;
+    let says = steps.get(step).map_or_else(String::new, |s| s.act().sentence());
+    format!("step {} of {} failed, {says}", step + 1, steps.len())
+}
+
+/// Adds to a failure what an interrupted operation leaves behind and how to go on.
+fn kept(log: &Log, failure: Failure) -> Failure {
+    let id = &log.journal.opened.id;
+    let done = log.journal.progress.iter().filter(|p| **p == Progress::Done).count();
+    failure
+        .fact("state", format!("{done} of {} steps stand", log.journal.progress.len()))
+        .fact("kept", log.path.display().to_string())
+        .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}"))
+}

@@ -1,0 +1,56 @@
+//! What an operation would do, before it does it: found out from facts alone, and with every refusal already made.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ops::steps::Step;
+
+/// Which command made a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// `create`
+    Create,
+    /// `grow`
+    Grow,
+    /// `activate`
+    Activate,
+    /// `deactivate`
+    Deactivate,
+    /// `destroy`
+    Destroy,
+}
+
+impl Operation {
+    /// Returns the command's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Grow => "grow",
+            Self::Activate => "activate",
+            Self::Deactivate => "deactivate",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
+/// The steps of one operation on one pool, in the order in which they are done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which command made it.
+    pub operation: Operation,
+    /// The pool's dm name: what a journal is found by.
+    pub pool: String,
+    /// What it does, as a sentence goes on after "cannot": "grow the data of pool `p0` to 200 GiB".
+    pub what: String,
+    /// What is done, one after the other.
+    pub steps: Vec<Step>,
+    /// What the user should know before it is done, each a sentence.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Returns whether there is nothing to do.
+    pub const fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}

@@ -1,0 +1,151 @@
+//! The pools that dmpool made: one TOML file each, replaced whole.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::error::{Failure, Outcome};
+use crate::kernel::fs;
+use crate::ops::State;
+use crate::pool::{ENTRY_FORMAT, Entry, PoolName};
+use crate::units::Bytes;
+
+/// More than any entry that dmpool writes has.
+const MAX_ENTRY: Bytes = Bytes::new(64 << 10);
+
+/// Returns where the entry of a pool is.
+pub fn path_of(state: &State, name: &PoolName) -> PathBuf {
+    state.registry.join(format!("{name}.toml"))
+}
+
+/// Reads the entry of a pool, or nothing when it has none.
+///
+/// # Errors
+/// Refused when the file is not an entry of this format for this name.
+pub fn read(state: &State, name: &PoolName) -> Outcome<Option<Entry>> {
+    let path = path_of(state, name);
+    let text = match fs::read_limited(&path, MAX_ENTRY) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
+        Err(e) => return Err(Failure::refused(format!("cannot read the registry's `{}`", path.display())).because(e)),
+    };
+    parse(&text, name).map(Some).map_err(|why| {
+        Failure::refused(format!("cannot use the registry's `{}`: {why}", path.display()))
+            .fact("state", "nothing was touched; the file was not changed")
+            .next(format!("put the right file back, or move it away:  mv {0} {0}.broken", path.display()))
+    })
+}
+
+/// Reads every entry, in the order of their names.
+///
+/// # Errors
+/// As [`read`], at the first entry that cannot be used.
+pub fn read_all(state: &State) -> Outcome<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for name in names(&state.registry)
+        .map_err(|e| Failure::failed(format!("cannot list the registry `{}`", state.registry.display())).because(e))?
+    {
+        entries.extend(read(state, &name)?);
+    }
+    Ok(entries)
+}
+
+/// Returns the names that have an entry, sorted.
+fn names(registry: &Path) -> anyhow::Result<Vec<PoolName>> {
+    let reader = match std::fs::read_dir(registry) {
+        Ok(reader) => reader,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("listing {}", registry.display())),
+    };
+    let mut names = Vec::new();
+    for file in reader {
+        let file = file.with_context(|| format!("listing {}", registry.display()))?;
+        if let Some(stem) = file.file_name().to_str().and_then(|n| n.strip_suffix(".toml"))
+            && let Ok(name) = PoolName::new(stem)
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Writes an entry: to a temporary file, synced, renamed, the directory synced.
+///
+/// # Errors
+/// When the directory cannot be made or the file not written.
+pub fn write(state: &State, entry: &Entry) -> anyhow::Result<()> {
+    let text = toml::to_string_pretty(entry).context("writing a registry entry as TOML")?;
+    fs::make_dir_durably(&state.registry, 0o755)?;
+    fs::write_replace(&path_of(state, &entry.name), text.as_bytes(), 0o644)
+}
+
+/// Removes an entry; one that is not there is removed already.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn remove(state: &State, name: &PoolName) -> anyhow::Result<()> {
+    fs::remove_durably(&path_of(state, name)).map(drop)
+}
+
+fn parse(bytes: &[u8], name: &PoolName) -> Result<Entry, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| format!("it is not TOML: {}", e.message()))?;
+    match table.get("format").and_then(toml::Value::as_integer) {
+        Some(format) if format == i64::from(ENTRY_FORMAT) => {}
+        Some(format) if format > i64::from(ENTRY_FORMAT) => {
+            return Err(format!("its format is {format}, this dmpool knows {ENTRY_FORMAT}: a newer dmpool wrote it"));
+        }
+        _ => return Err("it has no format number: dmpool did not write it".to_owned()),
+    }
+    let entry: Entry = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+    if &entry.name == name { Ok(entry) } else { Err(format!("it is the entry of pool `{}`", entry.name)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::pool::{Behaviour, PoolUuid, Store};
+    use crate::units::{BlockSize, DataBlocks};
+
+    fn entry() -> Entry {
+        Entry {
+            format: ENTRY_FORMAT,
+            name: PoolName::new("p0").unwrap(),
+            uuid: PoolUuid::from_random(7),
+            pool: Behaviour {
+                block_size: BlockSize::DEFAULT,
+                low_water: DataBlocks::new(32768),
+                features: vec!["skip_block_zeroing".to_owned()],
+            },
+            metadata: Store { file: "/srv/p0/metadata".into() },
+            data: Store { file: "/srv/p0/data".into() },
+        }
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_was_written() {
+        let text = toml::to_string_pretty(&entry()).unwrap();
+        assert_eq!(parse(text.as_bytes(), &entry().name), Ok(entry()));
+    }
+
+    #[test]
+    fn bad_entries_are_named() {
+        let good = toml::to_string_pretty(&entry()).unwrap();
+        for (text, why) in [
+            (String::new(), "no format number"),
+            ("[a".to_owned(), "not TOML"),
+            ("format = 99".to_owned(), "a newer dmpool wrote it"),
+            ("format = 1".to_owned(), "missing field"),
+            (good.replace("\"p0\"", "\"p1\""), "the entry of pool `p1`"),
+            (good.replace("block_size = 128", "block_size = 100"), "not a block size"),
+            (good[..good.len() / 2].to_owned(), ""),
+            (format!("{good}\nsurprise = 1"), "unknown field"),
+        ] {
+            let error = parse(text.as_bytes(), &entry().name).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert_eq!(parse(&[0xff, 0xfe], &entry().name), Err("it is not text".to_owned()));
+    }
+}

@@ -1,0 +1,115 @@
+//! What operations and their steps look at again and again: a live pool, its superblock, the loops on a file.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::kernel::block;
+use crate::kernel::dm::{Dm, DmId, DmInfo};
+use crate::kernel::loopdev::{self, LoopInfo};
+use crate::metadata::{BLOCK, BadSuperblock, Superblock};
+use crate::ops::steps::Part;
+use crate::pool::{DevNo, PoolStatus, PoolTable, THIN_POOL};
+use crate::units::Bytes;
+
+/// A pool that the kernel has.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Its name, uuid, number and state.
+    pub info: DmInfo,
+    /// Its active table.
+    pub table: PoolTable,
+}
+
+/// Returns the live pool of that dm name, or nothing when the kernel has no such device.
+///
+/// # Errors
+/// When the device is there and is no thin pool, or the kernel does not answer.
+pub fn live(dm: &Dm, name: &str) -> Result<Option<Live>> {
+    let id = DmId::name(name);
+    let Some(info) = dm.info(&id)? else { return Ok(None) };
+    let lines = dm.table(&id)?;
+    let [line] = lines.as_slice() else {
+        bail!("`{name}` ({}) has a table of {} lines; a thin pool's has one", info.devno, lines.len());
+    };
+    if line.kind != THIN_POOL {
+        bail!("`{name}` ({}) is a {} device, no thin pool", info.devno, line.kind);
+    }
+    let table = PoolTable::parse(line.length, &line.params)?;
+    Ok(Some(Live { info, table }))
+}
+
+/// Returns the status of a pool as the kernel gives it now, without making it commit.
+///
+/// # Errors
+/// When the kernel does not answer with one line.
+pub fn status(dm: &Dm, name: &str) -> Result<PoolStatus> {
+    let lines = dm.status(&DmId::name(name))?;
+    let line = lines.first().with_context(|| format!("reading the status of `{name}`: it has no table"))?;
+    Ok(PoolStatus::parse(&line.params))
+}
+
+/// Returns the superblock on a metadata device, read past the page cache.
+///
+/// # Errors
+/// When the device cannot be read; the inner result says what is wrong with the bytes.
+pub fn superblock_on(device: DevNo) -> Result<Result<Superblock, BadSuperblock>> {
+    let file = block::open_direct(device)?;
+    let bytes = block::read_direct(&file, 0, BLOCK)?;
+    Ok(Superblock::parse(&bytes))
+}
+
+/// Returns the superblock in a metadata file: coherent with a loop device on it, which writes through the page cache.
+///
+/// # Errors
+/// When the file cannot be read; the inner result says what is wrong with the bytes.
+pub fn superblock_in(path: &Path) -> Result<Result<Superblock, BadSuperblock>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|f| f.take(4096).read_to_end(&mut bytes))
+        .with_context(|| format!("reading the superblock in {}", path.display()))?;
+    Ok(Superblock::parse(&bytes))
+}
+
+/// Returns how many bytes of one part a pool needs: the larger of what its superblock records and, when it is live,
+/// what its table and status say.
+///
+/// # Errors
+/// When the superblock cannot be read, so that nobody knows.
+pub fn needed(dm: &Dm, pool: &str, part: Part, metadata_file: &Path) -> Result<Bytes> {
+    let live = live(dm, pool)?;
+    let superblock = match &live {
+        Some(live) => superblock_on(live.table.metadata)?,
+        None => superblock_in(metadata_file)?,
+    };
+    let mut needed = match (superblock, part) {
+        (Err(BadSuperblock::Zero), _) => Bytes::default(),
+        (Err(e), _) => return Err(e).with_context(|| format!("reading the superblock of `{pool}`")),
+        (Ok(sb), Part::Data) => sb.block_size.bytes_of(sb.data_total),
+        (Ok(sb), Part::Metadata) => sb.metadata_total.bytes(),
+    };
+    if let Some(live) = live {
+        if part == Part::Data {
+            needed = needed.max(live.table.length.bytes());
+        }
+        if let Some(working) = status(dm, pool)?.working() {
+            needed = needed.max(match part {
+                Part::Data => live.table.block_size.bytes_of(working.data_total),
+                Part::Metadata => working.metadata_total.bytes(),
+            });
+        }
+    }
+    Ok(needed)
+}
+
+/// Returns the loop devices that a file is attached to.
+///
+/// # Errors
+/// When the file is missing, or the loop devices cannot be listed.
+pub fn loops_on(path: &Path) -> Result<Vec<LoopInfo>> {
+    let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    loopdev::users_of(DevNo::from_dev_t(found.dev()), found.ino())
+}

@@ -1,0 +1,39 @@
+//! Where dmpool keeps what must outlive a command: the registry, the journals, the locks.
+
+use std::path::{Path, PathBuf};
+
+/// The directories of dmpool's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// One file per registered pool.
+    pub registry: PathBuf,
+    /// One file per open journal.
+    pub journals: PathBuf,
+    /// One file per lock; on a tmpfs unless the state directory was chosen.
+    pub locks: PathBuf,
+    /// Where `create` makes a pool's directory when none is named.
+    pub pools: PathBuf,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            registry: "/etc/dmpool/pools".into(),
+            journals: "/var/lib/dmpool/journal".into(),
+            locks: "/run/dmpool/lock".into(),
+            pools: "/var/lib/dmpool/pools".into(),
+        }
+    }
+}
+
+impl State {
+    /// Returns the directories for `--state-dir`: everything below it, the registry too.
+    pub fn below(directory: &Path) -> Self {
+        Self {
+            registry: directory.join("registry"),
+            journals: directory.join("journal"),
+            locks: directory.join("lock"),
+            pools: directory.join("pools"),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Steps that bring a pool's devices up and down. They last until the next reboot, and boot activation repeats them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::dm::{Dm, DmId, TargetLine};
+use crate::kernel::{fs, loopdev, udev};
+use crate::ops::sight;
+use crate::ops::steps::{Act, Attempt, Kit, Reverted, Step, WayBack};
+use crate::pool::{Behaviour, DevNo, PoolTable, THIN_POOL};
+use crate::units::Sectors;
+
+/// Attaches a loop file and puts a linear device over it.
+///
+/// The loop device is AUTOCLEAR and held open until the linear device has it: a death in between leaves no litter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFile {
+    /// The loop file.
+    pub file: PathBuf,
+    /// The linear device's dm name.
+    pub name: String,
+    /// Its dm uuid.
+    pub uuid: String,
+    /// How long it is.
+    pub length: Sectors,
+}
+
+/// Makes the pool device on two linear devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakePool {
+    /// Its dm name.
+    pub name: String,
+    /// Its dm uuid.
+    pub uuid: String,
+    /// The dm name of the device with its metadata.
+    pub metadata: String,
+    /// The dm name of the device with its data.
+    pub data: String,
+    /// How long it is.
+    pub length: Sectors,
+    /// What stands in its table besides.
+    pub behaviour: Behaviour,
+}
+
+/// Removes a device that another step would make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeDown {
+    /// The step that makes it: [`MapFile`] or [`MakePool`].
+    pub made_by: Box<Step>,
+}
+
+impl MapFile {
+    fn table(&self, device: DevNo) -> TargetLine {
+        TargetLine {
+            start: Sectors::new(0),
+            length: self.length,
+            kind: "linear".to_owned(),
+            params: format!("{device} 0"),
+        }
+    }
+}
+
+impl Act for MapFile {
+    fn sentence(&self) -> String {
+        format!(
+            "attach {} to a loop device and put the linear device {} over it, {}",
+            self.file.display(),
+            self.name,
+            self.length.bytes().human()
+        )
+    }
+
+    fn lasts(&self) -> bool {
+        false
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("removed; the loop device goes with it")
+    }
+
+    fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
+        if attempt == Attempt::Again {
+            if self.verify(kit).is_ok() {
+                return Ok(());
+            }
+            remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        }
+        let file = fs::open_existing(&self.file)?;
+        let held = loopdev::attach(&file, &self.file, true, false)?;
+        bring_up(&kit.dm, &self.name, &self.uuid, &self.table(held.devno))
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let table = sole_line(&kit.dm, &self.name, &self.uuid)?;
+        ensure!(table.kind == "linear", "`{}` is a {} device", self.name, table.kind);
+        ensure!(table.length >= self.length, "`{}` has {}, not {}", self.name, table.length, self.length);
+        let below = table.params.split_whitespace().next().unwrap_or_default().parse::<DevNo>()?;
+        let ours = sight::loops_on(&self.file)?.iter().any(|l| l.devno == below);
+        ensure!(ours, "`{}` does not stand on {}", self.name, self.file.display());
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        Ok(Reverted::Gone)
+    }
+}
+
+impl Act for MakePool {
+    fn sentence(&self) -> String {
+        format!("make the pool device {} on {} and {}", self.name, self.metadata, self.data)
+    }
+
+    fn lasts(&self) -> bool {
+        false
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("removed")
+    }
+
+    fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
+        if attempt == Attempt::Again {
+            if self.verify(kit).is_ok() {
+                return Ok(());
+            }
+            remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        }
+        let devno = |name: &str| -> Result<DevNo> {
+            let info = kit.dm.info(&DmId::name(name))?;
+            Ok(info.with_context(|| format!("looking for `{name}`: the kernel has no such device"))?.devno)
+        };
+        let table = PoolTable {
+            length: self.length,
+            metadata: devno(&self.metadata)?,
+            data: devno(&self.data)?,
+            block_size: self.behaviour.block_size,
+            low_water: self.behaviour.low_water,
+            features: self.behaviour.features.clone(),
+        };
+        let line = TargetLine {
+            start: Sectors::new(0),
+            length: self.length,
+            kind: THIN_POOL.to_owned(),
+            params: table.params(),
+        };
+        bring_up(&kit.dm, &self.name, &self.uuid, &line)
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let line = sole_line(&kit.dm, &self.name, &self.uuid)?;
+        ensure!(line.kind == THIN_POOL, "`{}` is a {} device", self.name, line.kind);
+        ensure!(line.length >= self.length, "`{}` has {}, not {}", self.name, line.length, self.length);
+        let status = sight::status(&kit.dm, &self.name)?;
+        ensure!(status.working().is_some(), "`{}` does not work: {status:?}", self.name);
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        Ok(Reverted::Gone)
+    }
+}
+
+impl TakeDown {
+    fn name(&self) -> &str {
+        match &*self.made_by {
+            Step::MapFile(step) => &step.name,
+            Step::MakePool(step) => &step.name,
+            _ => "?",
+        }
+    }
+}
+
+impl Act for TakeDown {
+    fn sentence(&self) -> String {
+        format!("remove the device {}", self.name())
+    }
+
+    fn lasts(&self) -> bool {
+        false
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("made again")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        self.made_by.act().revert(kit).map(|_| ())
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        if kit.dm.info(&DmId::name(self.name()))?.is_some() {
+            bail!("`{}` is still there", self.name());
+        }
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        self.made_by.act().apply(kit, Attempt::Again)?;
+        Ok(Reverted::Gone)
+    }
+}
+
+/// Makes a device, gives it its table and lets it run; on any error the empty device is removed again.
+fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &TargetLine) -> Result<()> {
+    let devno = dm.create(name, Some(uuid))?;
+    let id = DmId::name(name);
+    let up = || -> Result<()> {
+        dm.load(&id, std::slice::from_ref(table), false)?;
+        dm.resume_private(&id)?;
+        udev::ensure_node(name, devno)?;
+        Ok(())
+    };
+    up().inspect_err(|_| {
+        // The error that matters is the one above; what is left is found by the next attempt through its uuid.
+        let _ = dm.remove(&id);
+    })
+}
+
+/// Returns the one line of a device's table.
+fn sole_line(dm: &Dm, name: &str, uuid: &str) -> Result<TargetLine> {
+    let id = DmId::name(name);
+    let info = dm.info(&id)?.with_context(|| format!("looking for `{name}`: the kernel has no such device"))?;
+    ensure!(info.uuid.as_deref() == Some(uuid), "`{name}` ({}) is not the device that dmpool made", info.devno);
+    ensure!(!info.suspended, "`{name}` ({}) is suspended", info.devno);
+    let lines = dm.table(&id)?;
+    lines.into_iter().next().with_context(|| format!("reading the table of `{name}`: it has none"))
+}
+
+/// Removes a device when it is there and has our uuid.
+fn remove_ours(dm: &Dm, name: &str, uuid: &str) -> Result<()> {
+    let id = DmId::name(name);
+    let Some(info) = dm.info(&id)? else { return Ok(()) };
+    ensure!(info.uuid.as_deref() == Some(uuid), "`{name}` ({}) is not the device that dmpool made", info.devno);
+    if !info.live_table && info.suspended && info.open_count == 0 {
+        // A death between create and load leaves an empty device.
+        dm.clear(&id)?;
+    }
+    dm.remove(&id)?;
+    udev::remove_node(name, info.devno)?;
+    Ok(())
+}

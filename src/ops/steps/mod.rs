@@ -1,0 +1,129 @@
+//! The steps that operations are made of: data that a journal can hold, each with how it is done, seen and taken back.
+//!
+//! Doing and taking back may both be repeated: after a death nobody knows how far a step came.
+
+mod devices;
+mod files;
+mod register;
+mod resize;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+pub use devices::{MakePool, MapFile, TakeDown};
+pub use files::{DeleteFile, ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
+pub use register::{Register, Unregister};
+pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
+
+use crate::kernel::dm::Dm;
+use crate::ops::State;
+
+/// What steps work with.
+#[derive(Debug)]
+pub struct Kit {
+    /// The kernel's device-mapper.
+    pub dm: Dm,
+    /// Where the registry is.
+    pub state: State,
+}
+
+/// Whether a step may find its own effect already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It may not: what is there is somebody else's.
+    First,
+    /// It may: an earlier attempt may have come that far.
+    Again,
+}
+
+/// What became of taking a step back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reverted {
+    /// Its effect is gone, or never was.
+    Gone,
+    /// Its effect stands and cannot be taken back: what stands, in a sentence.
+    Stands(String),
+}
+
+/// How a step is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    /// In that way.
+    By(&'static str),
+    /// Not at all.
+    None,
+}
+
+/// What every step can say and do.
+pub trait Act {
+    /// Returns what it does, as a sentence begins: "make the file /srv/p0/data, 100 GiB, sparse".
+    fn sentence(&self) -> String;
+
+    /// Returns whether its effect survives a reboot.
+    fn lasts(&self) -> bool;
+
+    /// Returns how it is taken back.
+    fn way_back(&self) -> WayBack;
+
+    /// Does it, and makes its effect durable. When `attempt` is [`Attempt::Again`], an effect that is already there is
+    /// success.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()>;
+
+    /// Looks whether its effect is there: by reading the kernel or the disk again.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    fn verify(&self, kit: &Kit) -> Result<()>;
+
+    /// Takes it back; an effect that is not there is success.
+    ///
+    /// # Errors
+    /// When it cannot be taken back although it should.
+    fn revert(&self, kit: &Kit) -> Result<Reverted>;
+}
+
+macro_rules! steps {
+    ($($name:ident),+ $(,)?) => {
+        /// One step.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "step", rename_all = "snake_case")]
+        #[allow(missing_docs, reason = "each variant carries the type of its own name")]
+        pub enum Step {
+            $($name($name)),+
+        }
+
+        impl Step {
+            /// Returns the step as what it can do.
+            pub fn act(&self) -> &dyn Act {
+                match self {
+                    $(Self::$name(step) => step),+
+                }
+            }
+        }
+
+        $(impl From<$name> for Step {
+            fn from(step: $name) -> Self {
+                Self::$name(step)
+            }
+        })+
+    };
+}
+
+steps!(
+    MakeDirectory,
+    MakeFile,
+    ExtendFile,
+    DeleteFile,
+    RemoveDirectory,
+    MapFile,
+    MakePool,
+    TakeDown,
+    Register,
+    Unregister,
+    SetCapacity,
+    ReloadLinear,
+    ReloadPool,
+);

@@ -1,0 +1,325 @@
+//! Steps that let a live pool see that what is beneath it has grown.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::critical::{CriticalSection, Guardian};
+use crate::kernel::dm::{DmId, TargetLine};
+use crate::kernel::{KernelError, block, loopdev};
+use crate::ops::sight::{self, Live};
+use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
+use crate::pool::{DevNo, PoolTable, THIN_POOL};
+use crate::units::{Bytes, MAX_META_BLOCKS, Sectors};
+
+/// One of a pool's two spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Where volumes' blocks are.
+    Data,
+    /// Where the mappings are.
+    Metadata,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Data => "data",
+            Self::Metadata => "metadata",
+        })
+    }
+}
+
+/// Tells the loop device on a file that the file is longer now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetCapacity {
+    /// The file.
+    pub file: PathBuf,
+    /// How long it shall at least be.
+    pub to: Bytes,
+}
+
+/// Gives a linear device under a pool its new length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadLinear {
+    /// Its dm name.
+    pub name: String,
+    /// Its dm uuid.
+    pub uuid: String,
+    /// The pool that stands on it, by dm name.
+    pub pool: String,
+    /// Which part of the pool it carries.
+    pub part: Part,
+    /// The file that holds the pool's superblock.
+    pub metadata_file: PathBuf,
+    /// How long it is.
+    pub from: Sectors,
+    /// How long it shall be.
+    pub to: Sectors,
+}
+
+/// Lets a pool take possession of the longer device beneath: the one step of a grow with no way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadPool {
+    /// The pool's dm name.
+    pub name: String,
+    /// Which part grows.
+    pub part: Part,
+    /// How large that part is.
+    pub from: Bytes,
+    /// How large it shall be.
+    pub to: Bytes,
+}
+
+impl Act for SetCapacity {
+    fn sentence(&self) -> String {
+        format!("tell the loop device on {} that it has {} now", self.file.display(), self.to.human())
+    }
+
+    fn lasts(&self) -> bool {
+        false
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("with the file, when that is shortened")
+    }
+
+    fn apply(&self, _: &Kit, _: Attempt) -> Result<()> {
+        for user in sight::loops_on(&self.file)? {
+            loopdev::set_capacity(user.devno)?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self, _: &Kit) -> Result<()> {
+        for user in sight::loops_on(&self.file)? {
+            let size = block::size(user.devno)?.bytes();
+            ensure!(size >= self.to, "{} has {} bytes, not {}", user.devno, size.get(), self.to.get());
+        }
+        Ok(())
+    }
+
+    fn revert(&self, _: &Kit) -> Result<Reverted> {
+        Ok(Reverted::Gone)
+    }
+}
+
+impl ReloadLinear {
+    /// Loads the device's live table with another length and makes it live.
+    fn reload(&self, kit: &Kit, length: Sectors) -> Result<()> {
+        let id = DmId::name(&self.name);
+        let info = kit.dm.info(&id)?.with_context(|| format!("looking for `{}`: no such device", self.name))?;
+        ensure!(info.uuid.as_deref() == Some(&self.uuid), "`{}` is not the device that dmpool made", self.name);
+        let lines = kit.dm.table(&id)?;
+        let [line] = lines.as_slice() else { bail!("`{}` has a table of {} lines", self.name, lines.len()) };
+        ensure!(line.kind == "linear", "`{}` is a {} device", self.name, line.kind);
+        let new = TargetLine { length, ..line.clone() };
+        if *line != new {
+            ensure_room(line, length)?;
+            swap(kit, &id, line, &new)?;
+        } else if info.suspended {
+            kit.dm.resume(&id)?;
+        }
+        Ok(())
+    }
+}
+
+impl Act for ReloadLinear {
+    fn sentence(&self) -> String {
+        format!(
+            "reload the linear device {} with {} instead of {}",
+            self.name,
+            self.to.bytes().human(),
+            self.from.bytes().human()
+        )
+    }
+
+    fn lasts(&self) -> bool {
+        false
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("reloaded with the old length, as long as the pool has its old size")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        self.reload(kit, self.to)
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let info = kit.dm.info(&DmId::name(&self.name))?;
+        let info = info.with_context(|| format!("looking for `{}`: no such device", self.name))?;
+        ensure!(!info.suspended, "`{}` is suspended", self.name);
+        let length = block::size(info.devno)?;
+        ensure!(length == self.to, "`{}` has {length}, not {}", self.name, self.to);
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        if kit.dm.info(&DmId::name(&self.name))?.is_none() {
+            return Ok(Reverted::Gone);
+        }
+        let needed = sight::needed(&kit.dm, &self.pool, self.part, &self.metadata_file)?;
+        if needed > self.from.bytes() {
+            return Ok(Reverted::Stands(format!("`{}` keeps its new length: the pool uses it", self.name)));
+        }
+        self.reload(kit, self.from)?;
+        Ok(Reverted::Gone)
+    }
+}
+
+impl ReloadPool {
+    fn live(&self, kit: &Kit) -> Result<Live> {
+        sight::live(&kit.dm, &self.name)?
+            .with_context(|| format!("looking for the pool `{}`: the kernel has no such device", self.name))
+    }
+
+    /// Returns what the kernel will say the part's size is once it has grown.
+    fn wanted(&self) -> Bytes {
+        match self.part {
+            Part::Data => self.to,
+            Part::Metadata => self.to.min(MAX_META_BLOCKS.bytes()),
+        }
+    }
+
+    fn found(&self, kit: &Kit, live: &Live) -> Result<Bytes> {
+        let status = sight::status(&kit.dm, &self.name)?;
+        let Some(working) = status.working() else { bail!("the pool `{}` does not work: {status:?}", self.name) };
+        Ok(match self.part {
+            Part::Data => live.table.block_size.bytes_of(working.data_total),
+            Part::Metadata => working.metadata_total.bytes(),
+        })
+    }
+}
+
+impl Act for ReloadPool {
+    fn sentence(&self) -> String {
+        format!("let the pool {} take the new {} size: {}", self.name, self.part, self.to.human())
+    }
+
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::None
+    }
+
+    fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
+        let live = self.live(kit)?;
+        let new = match self.part {
+            Part::Data => live.table.with_length(self.to.sectors().max(live.table.length)),
+            Part::Metadata => live.table.clone(),
+        };
+        if live.info.suspended {
+            ensure!(attempt == Attempt::Again, "the pool `{}` is suspended", self.name);
+        } else if self.found(kit, &live)? >= self.wanted() {
+            return Ok(());
+        }
+        let (device, needed) = match self.part {
+            Part::Data => (live.table.data, new.length),
+            Part::Metadata => (live.table.metadata, self.wanted().sectors()),
+        };
+        let room = block::size(device)?;
+        ensure!(room >= needed, "the {} device {device} has {room}, {needed} are needed", self.part);
+        swap(kit, &DmId::name(&self.name), &line(&live.table), &line(&new))
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let live = self.live(kit)?;
+        ensure!(!live.info.suspended, "the pool `{}` is suspended", self.name);
+        let found = self.found(kit, &live)?;
+        ensure!(
+            found >= self.wanted(),
+            "the kernel took the new table and the pool still has {} bytes of {}, not {}",
+            found.get(),
+            self.part,
+            self.wanted().get()
+        );
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        let Some(live) = sight::live(&kit.dm, &self.name)? else { return Ok(Reverted::Gone) };
+        let id = DmId::name(&self.name);
+        if live.info.inactive_table {
+            kit.dm.clear(&id)?;
+        }
+        if live.info.suspended {
+            let old = live.table.with_length(self.from.sectors());
+            let old = if self.part == Part::Data { old } else { live.table.clone() };
+            swap(kit, &id, &line(&live.table), &line(&old))?;
+        }
+        if self.found(kit, &live)? > self.from {
+            return Ok(Reverted::Stands(format!(
+                "the pool `{}` has its new {} size, {}",
+                self.name,
+                self.part,
+                self.to.human()
+            )));
+        }
+        Ok(Reverted::Gone)
+    }
+}
+
+fn line(table: &PoolTable) -> TargetLine {
+    TargetLine { start: Sectors::new(0), length: table.length, kind: THIN_POOL.to_owned(), params: table.params() }
+}
+
+fn ensure_room(linear: &TargetLine, length: Sectors) -> Result<()> {
+    let mut words = linear.params.split_whitespace();
+    let below: DevNo = words.next().unwrap_or_default().parse()?;
+    let offset: u64 = words.next().unwrap_or_default().parse().context("reading the offset of a linear table")?;
+    let room = block::size(below)?.saturating_sub(Sectors::new(offset));
+    ensure!(room >= length, "{below} has {room} from sector {offset} on, {length} are needed");
+    Ok(())
+}
+
+/// How long a resume may take before the guardian steps in: far longer than any flush of what the pool has in flight.
+const RESUME_LIMIT: Duration = Duration::from_secs(120);
+
+/// Makes `new` the live table: load, then the one ioctl by which the kernel itself suspends, swaps and resumes.
+///
+/// A resume that fails may leave the device suspended with either table live; loading the old one and resuming again
+/// is right in both cases. Between the two nothing is read, written or allocated, and if this process is killed there,
+/// the guardian does the same.
+fn swap(kit: &Kit, id: &DmId, old: &TargetLine, new: &TargetLine) -> Result<()> {
+    let mut resume = kit.dm.prepare_resume(id)?;
+    let mut back = kit.dm.prepare_load(id, std::slice::from_ref(old), false)?;
+    let guardian = {
+        let mut state = kit.dm.prepare_state(id)?;
+        let mut back = kit.dm.prepare_load(id, std::slice::from_ref(old), false)?;
+        let mut resume = kit.dm.prepare_resume(id)?;
+        let put_right = move || match state.is_suspended() {
+            Ok(false) => Ok(()),
+            _ => back.fire().and_then(|()| resume.fire()),
+        };
+        Guardian::start(put_right, RESUME_LIMIT)?
+    };
+    kit.dm.load(id, std::slice::from_ref(new), false)?;
+    let (first, second) = {
+        let _critical = CriticalSection::enter()?;
+        let first = resume.fire();
+        let second = match first {
+            Ok(()) => Ok(()),
+            Err(_) => back.fire().and_then(|()| resume.fire()),
+        };
+        (first, second)
+    };
+    // What the guardian did is seen in the device's state, which the caller looks at.
+    let _ = guardian.done();
+    let named = |errno| KernelError { errno, call: "DM_DEV_SUSPEND", object: id.to_string() };
+    match (first, second) {
+        (Ok(()), _) => Ok(()),
+        (Err(errno), Ok(())) => Err(anyhow::Error::new(named(errno))
+            .context(format!("resuming {id} with its new table; it runs with its old one again"))),
+        (Err(errno), Err(then)) => Err(anyhow::Error::new(named(errno)).context(format!(
+            "resuming {id} with its new table; going back to the old one failed too ({}), so it may be suspended",
+            named(then)
+        ))),
+    }
+}
