@@ -230,7 +230,8 @@ impl Dm {
                 start: Sectors::new(start),
                 length: Sectors::new(length),
                 kind,
-                params,
+                // The thin pool's own words end in a blank.
+                params: params.trim_end().to_owned(),
             })
             .collect())
     }
@@ -391,7 +392,7 @@ fn taken_apart(error: DmError, call: &'static str, object: &str) -> anyhow::Erro
         DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => {
             KernelError { errno: *errno, call, object: object.to_owned() }.into()
         }
-        DmError::Core(errors::Error::InvalidArgument(why)) => anyhow!("{object}: {why}"),
+        DmError::Core(errors::Error::InvalidArgument(why)) => anyhow!("{why}"),
         DmError::Core(errors::Error::UdevSync(why)) => anyhow!("synchronising {call} on {object} with udev: {why}"),
         DmError::Core(errors::Error::GeneralIo(why) | errors::Error::ContextInit(why)) => {
             anyhow!("{call} on {object}: {why}")

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::kernel::errno_from;
+use crate::kernel::identity::{self, ModuleState};
 
 /// The character device all device-mapper ioctls go through.
 pub const CONTROL: &str = "/dev/mapper/control";
@@ -22,10 +23,12 @@ const MISC_MAJOR: u64 = 10;
 pub enum DmUnavailable {
     /// The process may not use it.
     NotRoot,
-    /// The running kernel has no device-mapper, and found no module for it.
+    /// The running kernel has no device-mapper, and did not load it when asked.
     NoKernelSupport {
         /// The module that brings it.
         module: &'static str,
+        /// Whether the machine has that module for the running kernel: `modprobe MODULE` helps then.
+        loadable: bool,
     },
     /// The kernel has it, but `/dev/mapper/control` is missing and could not be made.
     NoControlNode {
@@ -45,9 +48,12 @@ impl fmt::Display for DmUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRoot => write!(f, "device-mapper may only be used by root (with CAP_SYS_ADMIN)"),
-            Self::NoKernelSupport { module } => write!(
+            Self::NoKernelSupport { module, loadable: true } => {
+                write!(f, "the running kernel has not loaded device-mapper, the module `{module}`")
+            }
+            Self::NoKernelSupport { module, loadable: false } => write!(
                 f,
-                "the running kernel has no device-mapper: the module `{module}` is neither loaded, nor built in, nor loadable"
+                "the running kernel has no device-mapper: the module `{module}` is neither loaded, nor built in, nor installed"
             ),
             Self::NoControlNode { why } => {
                 write!(f, "the kernel has device-mapper, but {CONTROL} is missing and could not be made: {why}")
@@ -70,12 +76,17 @@ pub(super) fn control() -> Result<File, DmUnavailable> {
                 make_control()?;
                 open_control().map_err(|e| DmUnavailable::NoControlNode { why: e.to_string() })
             }
-            Errno::ENODEV | Errno::ENXIO => Err(DmUnavailable::NoKernelSupport { module: "dm_mod" }),
+            Errno::ENODEV | Errno::ENXIO => Err(no_kernel_support()),
             // A device cgroup says EPERM to root too; only who is not root is told so.
             Errno::EACCES | Errno::EPERM if !nix::unistd::geteuid().is_root() => Err(DmUnavailable::NotRoot),
             errno => Err(DmUnavailable::Other { errno, call: "open" }),
         },
     }
+}
+
+fn no_kernel_support() -> DmUnavailable {
+    let module = "dm_mod";
+    DmUnavailable::NoKernelSupport { module, loadable: identity::module_state(module) == ModuleState::Loadable }
 }
 
 fn open_control() -> io::Result<File> {
@@ -86,11 +97,7 @@ fn open_control() -> io::Result<File> {
 fn make_control() -> Result<(), DmUnavailable> {
     let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
     let Some(minor) = misc_minor(&misc, "device-mapper") else {
-        return Err(if nix::unistd::geteuid().is_root() {
-            DmUnavailable::NoKernelSupport { module: "dm_mod" }
-        } else {
-            DmUnavailable::NotRoot
-        });
+        return Err(if nix::unistd::geteuid().is_root() { no_kernel_support() } else { DmUnavailable::NotRoot });
     };
     if !nix::unistd::geteuid().is_root() {
         return Err(DmUnavailable::NotRoot);
