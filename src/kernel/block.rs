@@ -157,7 +157,19 @@ pub fn claimed_exclusively(path: &Path) -> Result<bool> {
 /// # Errors
 /// When sysfs cannot be read.
 pub fn holders(devno: DevNo) -> Result<Vec<DevNo>> {
-    let dir = sysfs(devno).join("holders");
+    linked(devno, "holders")
+}
+
+/// Returns the block devices that this one stands on (dm, md), by sysfs; none when it is gone.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn slaves(devno: DevNo) -> Result<Vec<DevNo>> {
+    linked(devno, "slaves")
+}
+
+fn linked(devno: DevNo, which: &str) -> Result<Vec<DevNo>> {
+    let dir = sysfs(devno).join(which);
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

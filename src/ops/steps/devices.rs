@@ -9,7 +9,7 @@ use crate::kernel::dm::{Dm, DmId, TargetLine};
 use crate::kernel::{fs, loopdev, udev};
 use crate::ops::sight;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, Step, WayBack};
-use crate::pool::{Behaviour, DevNo, PoolTable, THIN_POOL};
+use crate::pool::{Behaviour, DevNo, Entry, PoolName, PoolTable, THIN_POOL};
 use crate::units::Sectors;
 
 /// Attaches a loop file and puts a linear device over it.
@@ -202,6 +202,30 @@ impl Act for TakeDown {
         self.made_by.act().apply(kit, Attempt::Again)?;
         Ok(Reverted::Gone)
     }
+}
+
+/// Returns the steps that bring a registered pool's three devices up: metadata, data, pool.
+pub fn devices_of(entry: &Entry, metadata_length: Sectors, length: Sectors) -> [Step; 3] {
+    let name: &PoolName = &entry.name;
+    [
+        MapFile {
+            file: entry.metadata.file.clone(),
+            name: name.metadata_device(),
+            uuid: entry.uuid.metadata(),
+            length: metadata_length,
+        }
+        .into(),
+        MapFile { file: entry.data.file.clone(), name: name.data_device(), uuid: entry.uuid.data(), length }.into(),
+        MakePool {
+            name: name.to_string(),
+            uuid: entry.uuid.pool(),
+            metadata: name.metadata_device(),
+            data: name.data_device(),
+            length,
+            behaviour: entry.pool.clone(),
+        }
+        .into(),
+    ]
 }
 
 /// Makes a device, gives it its table and lets it run; on any error the empty device is removed again.

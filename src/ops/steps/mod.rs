@@ -3,6 +3,7 @@
 //! Doing and taking back may both be repeated: after a death nobody knows how far a step came.
 
 mod devices;
+pub mod down;
 mod files;
 mod register;
 mod resize;
@@ -10,7 +11,7 @@ mod resize;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-pub use devices::{MakePool, MapFile, TakeDown};
+pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub use files::{DeleteFile, ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use register::{Register, Unregister};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};

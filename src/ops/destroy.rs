@@ -1,0 +1,102 @@
+//! `destroy`: a pool that dmpool made goes for good.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::Outcome;
+use crate::ops::journal;
+use crate::ops::plan::{Operation, Plan};
+use crate::ops::steps::{DeleteFile, Kit, RemoveDirectory, Unregister, down};
+use crate::ops::{Change, Done, gate, sight};
+use crate::pool::Entry;
+
+/// What `destroy` is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether its files stay.
+    pub keep_data: bool,
+}
+
+/// What decides whether it can be done.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its devices.
+    pub down: down::Facts,
+    /// Those of its files that are there.
+    pub files: Vec<PathBuf>,
+    /// A loop device that has one of them without being beneath the pool's own devices: the file and the device.
+    pub elsewhere: Option<(PathBuf, PathBuf)>,
+    /// The folder that `create` made for them, when they are in one.
+    pub folder: Option<PathBuf>,
+}
+
+/// Destroys the pool, or says what would be done.
+///
+/// # Errors
+/// Refused with the reason, above all who has it open; [`crate::error::Kind::Failed`] when it could not be done and was
+/// taken back; [`crate::error::Kind::Partial`] when a file is deleted already.
+pub fn destroy(kit: &Kit, entry: &Entry, options: Options, change: Change) -> Outcome<Done> {
+    gate::may_change(kit)?;
+    gate::no_interrupted(kit, entry.name.as_str())?;
+    let first = plan(&look(kit, entry)?, entry, options)?;
+    if change == Change::Describe {
+        return Ok(Done::planned(first));
+    }
+    let _existence = gate::lock(kit, gate::EXISTENCE, &first.what)?;
+    let _lock = gate::lock(kit, &gate::key_of(&entry.metadata.file), &first.what)?;
+    gate::no_interrupted(kit, entry.name.as_str())?;
+    let plan = plan(&look(kit, entry)?, entry, options)?;
+    let ended = journal::carry_out(kit, plan.clone())?;
+    Ok(Done::ended(plan, ended))
+}
+
+/// Looks at what decides.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
+    let down = down::look(kit, entry)?;
+    let there = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let files: Vec<PathBuf> =
+        [&entry.data.file, &entry.metadata.file].into_iter().filter(|p| there(p)).cloned().collect();
+    let folder = entry.data.file.parent().filter(|folder| {
+        folder.file_name() == Some(entry.name.as_str().as_ref()) && entry.metadata.file.parent() == Some(folder)
+    });
+    let mut elsewhere = None;
+    if down.pool.is_none() && down.data.is_none() && down.metadata.is_none() {
+        for file in &files {
+            let user = sight::loops_on(file).ok().and_then(|loops| loops.first().map(|l| l.path()));
+            elsewhere = elsewhere.or(user.map(|device| (file.clone(), device)));
+        }
+    }
+    Ok(Facts { down, files, elsewhere, folder: folder.map(Path::to_owned) })
+}
+
+/// Decides what is to be done.
+///
+/// # Errors
+/// Every reason not to do it.
+pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
+    let name = &entry.name;
+    let what = format!("destroy pool `{name}`");
+    let mut steps = down::steps(&facts.down, entry).map_err(|why| why.failure(&what))?;
+    if let Some((file, device)) = &facts.elsewhere {
+        return Err(crate::error::Failure::refused(format!(
+            "cannot {what}: its file {} is in use by {}",
+            file.display(),
+            device.display()
+        ))
+        .fact("state", "nothing was touched")
+        .next(format!("losetup -l {}    says more", device.display())));
+    }
+    steps.push(Unregister { entry: entry.clone() }.into());
+    let mut notes = Vec::new();
+    if options.keep_data {
+        let files: Vec<_> = facts.files.iter().map(|f| f.display().to_string()).collect();
+        notes.push(format!("its files stay: {}", files.join(", ")));
+    } else {
+        steps.extend(facts.files.iter().map(|path| DeleteFile { path: path.clone() }.into()));
+        steps.extend(facts.folder.iter().map(|path| RemoveDirectory { path: path.clone() }.into()));
+    }
+    Ok(Plan { operation: Operation::Destroy, pool: name.to_string(), what, steps, notes })
+}

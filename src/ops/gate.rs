@@ -1,0 +1,109 @@
+//! What stands before every operation: whether dmpool can work here at all, and whether it is alone.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Failure, Outcome};
+use crate::kernel::dm::{Dm, DmUnavailable};
+use crate::kernel::lock::FileLock;
+use crate::kernel::udev::{self, Udev};
+use crate::kernel::{fs as durable, identity};
+use crate::ops::steps::Kit;
+use crate::ops::{State, journal};
+
+/// The target that a pool needs, and the module that brings it.
+const TARGET: (&str, &str) = ("thin-pool", "dm_thin_pool");
+
+/// Opens what operations work with.
+///
+/// # Errors
+/// Refused when this is not root, or the kernel has no device-mapper.
+pub fn open(state: State) -> Outcome<Kit> {
+    match Dm::open() {
+        Ok(dm) => Ok(Kit { dm, state }),
+        Err(why) => {
+            let failure = Failure::refused(format!("cannot use device-mapper: {why}"));
+            Err(match why {
+                DmUnavailable::NotRoot => failure.next("sudo dmpool …"),
+                DmUnavailable::NoKernelSupport { module, loadable: true } => failure.next(format!("modprobe {module}")),
+                DmUnavailable::NoKernelSupport { module, loadable: false } => failure
+                    .fact("needed", format!("a kernel with the modules {module} and {}", TARGET.1))
+                    .next("boot the distribution's own kernel, or install the package with its modules"),
+                DmUnavailable::NoControlNode { .. } => failure.next("dmsetup mknodes"),
+                DmUnavailable::Other { .. } => failure,
+            })
+        }
+    }
+}
+
+/// Makes sure that devices can be made and changed here: the thin-pool target is there, and nothing would wait for a
+/// udev that does not answer.
+///
+/// # Errors
+/// Refused with what is missing.
+pub fn may_change(kit: &Kit) -> Outcome<()> {
+    if !identity::is_root() {
+        return Err(Failure::refused("cannot change pools: only root may").next("sudo dmpool …"));
+    }
+    let there = kit.dm.has_target(TARGET.0);
+    if !there.map_err(|e| Failure::failed("cannot ask the kernel for its targets").because(e))?.is_some() {
+        return Err(Failure::refused(format!("cannot change pools: the kernel has no {} target", TARGET.0))
+            .fact("found", format!("the module {} is {}", TARGET.1, identity::thin_module_state()))
+            .next(format!("modprobe {}", TARGET.1)));
+    }
+    if let Udev::Stale { why } = udev::state() {
+        return Err(Failure::refused(
+            "cannot change devices: udev does not answer, and every change would wait for it",
+        )
+        .fact("cause", why)
+        .fact("state", "reading works: dmpool status, dmpool list")
+        .next(
+            "start udevd again (systemctl restart systemd-udevd); or, if this machine has none: rm /run/udev/control",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses when an operation on that pool was interrupted and neither finished nor taken back.
+///
+/// # Errors
+/// Refused with the journal's id.
+pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
+    match journal::of_pool(&kit.state, pool)? {
+        None => Ok(()),
+        Some(id) => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
+            .fact("found", format!("the journal {id}"))
+            .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}"))),
+    }
+}
+
+/// Takes a lock, or says who has it.
+///
+/// # Errors
+/// Refused when another dmpool has it.
+pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
+    let path = kit.state.locks.join(format!("{key}.lock"));
+    let made = durable::make_dir_durably(&kit.state.locks, 0o700).and_then(|_| FileLock::try_exclusive(&path));
+    match made {
+        Ok(Ok(lock)) => Ok(lock),
+        Ok(Err(holder)) => Err(Failure::refused(format!("cannot {what}: another dmpool is at work"))
+            .fact("by", holder.to_string())
+            .next("wait for it to end, then run this again")),
+        Err(e) => Err(Failure::failed(format!("cannot {what}: the lock cannot be taken"))
+            .fact("state", "nothing was touched")
+            .because(e)),
+    }
+}
+
+/// The key of the lock for what does not exist yet, or is about to be there or not.
+pub const EXISTENCE: &str = "existence";
+
+/// Returns the key of the lock of a pool: by the file or device that holds its metadata.
+pub fn key_of(metadata: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    match fs::metadata(metadata) {
+        Ok(found) if found.is_file() => format!("file-{}-{}", found.dev(), found.ino()),
+        Ok(found) => format!("device-{}", found.rdev()),
+        Err(_) => EXISTENCE.to_owned(),
+    }
+}

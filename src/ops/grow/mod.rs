@@ -1,0 +1,193 @@
+//! `grow`: a pool on loop files becomes larger while everything runs.
+//!
+//! The file is extended and synced, the loop device told, a linear device in between reloaded, and then the pool: one
+//! load and one ioctl by which the kernel itself suspends, swaps and resumes. The thin volumes above need nothing.
+
+mod plan;
+mod room;
+
+pub use plan::plan;
+pub use room::{Room, room};
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::engine::minimum_free;
+use crate::error::{Failure, Outcome};
+use crate::kernel::fs::{self as durable, FsFacts};
+use crate::kernel::loopdev::LoopInfo;
+use crate::metadata::{BadSuperblock, Superblock};
+use crate::ops::find::Found;
+use crate::ops::steps::{Kit, Part};
+use crate::ops::{Change, Done, facts, gate, ground, journal, sight};
+use crate::pool::{Backing, Carrier, LoopFile, PoolReport};
+use crate::units::{BlockSize, Bytes, DataBlocks, SizeArg};
+
+/// What `grow` is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which part.
+    pub part: Part,
+    /// How large it shall be.
+    pub size: SizeArg,
+    /// Whether it may promise more than the host's file system has, even when nothing is gained now.
+    pub overcommit: bool,
+}
+
+/// What decides whether it can be done.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The pool.
+    pub report: PoolReport,
+    /// What its superblock says; what was wrong with it otherwise.
+    pub superblock: Result<Superblock, BadSuperblock>,
+    /// Its registered uuid, when dmpool made it.
+    pub entry: Option<crate::pool::Entry>,
+    /// The loop devices on the part's file: there must be one.
+    pub loops: Vec<LoopInfo>,
+    /// What the path of the loop file leads to now.
+    pub file: FileFacts,
+    /// The file system under it.
+    pub fs: Option<FsFacts>,
+    /// Whether that file system can hold a file that long; nothing when it cannot be tried.
+    pub holds: Option<bool>,
+    /// dmpool's own needs that lie on the pool.
+    pub needs_on_it: Vec<PathBuf>,
+    /// How many hundredths of its pool Docker keeps free, when Docker uses it and its options are known.
+    pub docker_minimum: Option<u8>,
+}
+
+/// What the path of a loop file leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFacts {
+    /// The file that the loop device has.
+    Same,
+    /// Another file: the one that the loop device has was moved or replaced.
+    Another,
+    /// A block device: Docker's shape of a symlink to a disk.
+    Device,
+    /// Nothing, or it could not be looked at.
+    Missing,
+}
+
+/// Grows the pool, or says what would be done.
+///
+/// # Errors
+/// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
+pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outcome<Done> {
+    let first = plan(&look(kit, found, options)?, options)?;
+    gate::may_change(kit)?;
+    gate::no_interrupted(kit, &found.name)?;
+    if change == Change::Describe || first.is_empty() {
+        return Ok(Done::planned(first));
+    }
+    let key = metadata_of(kit, found)?;
+    let _lock = gate::lock(kit, &gate::key_of(&key), &first.what)?;
+    gate::no_interrupted(kit, &found.name)?;
+    let plan = plan(&look(kit, found, options)?, options)?;
+    let ended = journal::carry_out(kit, plan.clone())?;
+    Ok(Done::ended(plan, ended))
+}
+
+/// Looks at what decides.
+///
+/// # Errors
+/// When the pool cannot be looked at.
+pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
+    let report = facts::look(&kit.dm, &kit.state, found)?;
+    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot grow pool `{}`", found.name)).because(e);
+    let backing = part_of(&report, options.part);
+    let superblock = match (&report.table, report.metadata.loop_file()) {
+        (Some(table), _) => sight::superblock_on(table.metadata).map_err(cannot)?,
+        (None, Some(file)) => sight::superblock_in(&file.path).map_err(cannot)?,
+        (None, None) => Err(BadSuperblock::Short(0)),
+    };
+    let (loops, file, fs, holds) = match backing.loop_file() {
+        Some(file) if !file.deleted => look_at_file(&file.path, backing, &report, options),
+        _ => (Vec::new(), FileFacts::Missing, None, None),
+    };
+    let needs_on_it = report.device.map(|device| ground::needs_on(&kit.state, device)).unwrap_or_default();
+    Ok(Facts {
+        docker_minimum: found.docker.as_ref().and_then(|root| root.options.minimum_free_percent()),
+        entry: found.entry.clone(),
+        report,
+        superblock,
+        loops,
+        file,
+        fs,
+        holds,
+        needs_on_it,
+    })
+}
+
+type FileLook = (Vec<LoopInfo>, FileFacts, Option<FsFacts>, Option<bool>);
+
+fn look_at_file(path: &Path, backing: &Backing, report: &PoolReport, options: &Options) -> FileLook {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let Ok(found) = fs::metadata(path) else { return (Vec::new(), FileFacts::Missing, None, None) };
+    let loops = sight::loops_on(path).unwrap_or_default();
+    let carrier = match &backing.carrier {
+        Carrier::Loop { device: Some(device), .. } => fs::metadata(device).ok().map(|d| d.rdev()),
+        _ => None,
+    };
+    let file = if found.file_type().is_block_device() {
+        FileFacts::Device
+    } else if carrier.is_none_or(|rdev| loops.iter().any(|l| l.devno.dev_t() == rdev)) {
+        FileFacts::Same
+    } else {
+        FileFacts::Another
+    };
+    let fs = FsFacts::of(path).ok();
+    let room = room(report, options.part);
+    let wanted = room.and_then(|room| room::wanted(options.size, &room, block_of(report, options.part)));
+    let holds = match (wanted, path.parent(), fs.as_ref().is_some_and(|f| f.read_only)) {
+        (Some(wanted), Some(folder), false) => durable::can_hold(folder, wanted).unwrap_or(None),
+        _ => None,
+    };
+    (loops, file, fs, holds)
+}
+
+/// Returns the backing of one part of a pool.
+pub(super) const fn part_of(report: &PoolReport, part: Part) -> &Backing {
+    match part {
+        Part::Data => &report.data,
+        Part::Metadata => &report.metadata,
+    }
+}
+
+/// Returns the unit that a part's size is a multiple of.
+fn block_of(report: &PoolReport, part: Part) -> Bytes {
+    match part {
+        Part::Data => report.block_bytes().unwrap_or(BlockSize::DEFAULT.bytes()),
+        Part::Metadata => Bytes::new(crate::units::META_BLOCK_BYTES),
+    }
+}
+
+/// Returns the path that the pool's lock is named by.
+fn metadata_of(kit: &Kit, found: &Found) -> Outcome<PathBuf> {
+    let report = facts::look(&kit.dm, &kit.state, found)?;
+    Ok(match (&report.metadata.carrier, report.metadata.device) {
+        (Carrier::Loop { file: LoopFile { path, .. }, .. } | Carrier::Device { path }, _) => path.clone(),
+        (Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
+        (Carrier::Unknown, None) => PathBuf::new(),
+    })
+}
+
+/// Returns what Docker makes of a pool's size: whether it makes new layers, and from which size on it does.
+pub(super) fn docker_note(used: DataBlocks, total: DataBlocks, block: BlockSize, percent: u8) -> Option<String> {
+    let kept = block.bytes_of(DataBlocks::new(minimum_free::kept_free(total.get(), percent)));
+    if minimum_free::lets_docker_work(used.get(), total.get(), percent) {
+        return Some(format!(
+            "Docker keeps {percent}% of its pool free, {} of {}: pulls and new containers work at that size",
+            kept.human(),
+            block.bytes_of(total).human()
+        ));
+    }
+    let enough = minimum_free::smallest_total(used.get(), percent)?;
+    Some(format!(
+        "Docker keeps {percent}% of its pool free, {} of {}: it still refuses pulls and new containers; from {} on it does not",
+        kept.human(),
+        block.bytes_of(total).human(),
+        block.bytes_of(DataBlocks::new(enough)).exact()
+    ))
+}

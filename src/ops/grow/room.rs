@@ -1,0 +1,104 @@
+//! How much room a pool has to grow, and what a size argument comes to.
+
+use crate::ops::grow::part_of;
+use crate::ops::steps::Part;
+use crate::pool::PoolReport;
+use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
+
+/// What one part of a pool has, and what is beneath it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// How large the part is now.
+    pub size: Bytes,
+    /// Free on the file system under its loop file; nothing when it has none.
+    pub host_free: Option<Bytes>,
+    /// What the pool's sparse files on that file system may still take of it.
+    pub promised: Bytes,
+    /// The largest it can be; nothing when nothing but the file system limits it.
+    pub most: Option<Bytes>,
+}
+
+impl Room {
+    /// Returns what the file system has beyond what is promised already.
+    pub fn unpromised(&self) -> Bytes {
+        self.host_free.unwrap_or_default().saturating_sub(self.promised)
+    }
+
+    /// Returns the largest size that the file system can really carry.
+    pub fn max(&self) -> Bytes {
+        let carried = Bytes::new(self.size.get().saturating_add(self.unpromised().get()));
+        self.most.map_or(carried, |most| carried.min(most))
+    }
+}
+
+/// Returns the room of one part; nothing when the pool's sizes are not known.
+pub fn room(report: &PoolReport, part: Part) -> Option<Room> {
+    let space = match part {
+        Part::Data => report.data_space()?,
+        Part::Metadata => report.metadata_space()?,
+    };
+    let file = part_of(report, part).loop_file();
+    let host = file.and_then(|f| f.host.as_ref());
+    let both = [report.data.loop_file(), report.metadata.loop_file()];
+    let on_host = |f: &&crate::pool::LoopFile| matches!((&f.host, host), (Some(a), Some(b)) if a.device == b.device);
+    let promised = both.into_iter().flatten().filter(on_host).filter_map(crate::pool::LoopFile::promised);
+    Some(Room {
+        size: space.total,
+        host_free: host.map(|h| h.free),
+        promised: Bytes::new(promised.fold(0, |sum, next| sum.saturating_add(next.get()))),
+        most: (part == Part::Metadata).then_some(MAX_META_BLOCKS.bytes()),
+    })
+}
+
+/// Returns the size that an argument means, rounded up to whole blocks (`max` down); nothing when it does not fit 64 bits.
+pub fn wanted(size: SizeArg, room: &Room, block: Bytes) -> Option<Bytes> {
+    let whole = |bytes: u64| bytes.checked_next_multiple_of(block.get()).map(Bytes::new);
+    match size {
+        SizeArg::To(bytes) => whole(bytes.get()),
+        SizeArg::By(bytes) => whole(room.size.get().checked_add(bytes.get())?),
+        SizeArg::ByPercent(percent) => {
+            let more = u128::from(room.size.get()) * u128::from(percent) / 100;
+            whole(room.size.get().checked_add(u64::try_from(more).ok()?)?)
+        }
+        SizeArg::Max => {
+            let gib = Bytes::GIB.get();
+            let max = room.max().get();
+            let unit = if max >= gib { gib.max(block.get()) } else { block.get() };
+            Some(Bytes::new((max / unit * unit).max(room.size.get())))
+        }
+    }
+    .filter(|bytes| bytes.get() < 1 << 63)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const G: u64 = 1 << 30;
+
+    fn room(size: u64, free: u64, promised: u64) -> Room {
+        Room { size: Bytes::new(size), host_free: Some(Bytes::new(free)), promised: Bytes::new(promised), most: None }
+    }
+
+    #[test]
+    fn size_arguments_come_to_whole_blocks() {
+        let block = Bytes::new(65536);
+        let r = room(100 * G, 50 * G + 5, 10 * G);
+        for (arg, bytes) in [
+            (SizeArg::To(Bytes::new(200 * G)), 200 * G),
+            (SizeArg::To(Bytes::new(200 * G + 1)), 200 * G + 65536),
+            (SizeArg::By(Bytes::new(G)), 101 * G),
+            (SizeArg::ByPercent(20), 120 * G),
+            (SizeArg::Max, 140 * G),
+        ] {
+            assert_eq!(wanted(arg, &r, block), Some(Bytes::new(bytes)), "{arg:?}");
+        }
+        assert_eq!(wanted(SizeArg::By(Bytes::new(u64::MAX)), &r, block), None);
+        assert_eq!(wanted(SizeArg::To(Bytes::new((1 << 63) - 1)), &r, block), None);
+    }
+
+    #[test]
+    fn max_of_a_full_host_is_what_there_is() {
+        assert_eq!(wanted(SizeArg::Max, &room(100 * G, 5 * G, 50 * G), Bytes::new(65536)), Some(Bytes::new(100 * G)));
+    }
+}

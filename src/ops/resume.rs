@@ -1,0 +1,130 @@
+//! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
+
+use crate::error::{Failure, Kind, Outcome};
+use crate::ops::journal::{self, Ended, Log, Progress};
+use crate::ops::plan::Operation;
+use crate::ops::steps::{Attempt, Kit, Step, devices_of};
+use crate::ops::{gate, registry, sight};
+use crate::pool::{Entry, PoolName};
+
+/// Which way to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the end.
+    Continue,
+    /// To the beginning, up to the first step with no way back.
+    Undo,
+}
+
+/// What was finished or taken back.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    /// The journal's id.
+    pub id: String,
+    /// What the operation does, as a sentence goes on after "cannot".
+    pub what: String,
+    /// How it ended.
+    pub ended: Ended,
+    /// What the user should know, each a sentence.
+    pub notes: Vec<String>,
+}
+
+/// Finishes an interrupted operation, or takes it back; without an id, the only one.
+///
+/// # Errors
+/// Refused when there is none, or the journal cannot be used; [`Kind::Partial`] when it could not be done now either.
+pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Resumed> {
+    gate::may_change(kit)?;
+    let id = which(kit, id)?;
+    let verb = match way {
+        Way::Continue => format!("continue `{id}`"),
+        Way::Undo => format!("undo `{id}`"),
+    };
+    let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
+    let log = Log::resume(&kit.state, &id)?;
+    let plan = log.journal.opened.plan.clone();
+    let key = metadata_file(&plan.steps).map(|file| gate::key_of(&file));
+    let _lock = match key.filter(|key| key != gate::EXISTENCE) {
+        Some(key) => Some(gate::lock(kit, &key, &verb)?),
+        None => None,
+    };
+    let mut notes = Vec::new();
+    let ended = match way {
+        Way::Undo => journal::take_back(kit, log)?,
+        Way::Continue if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
+        Way::Continue => journal::finish(kit, log)?,
+    };
+    Ok(Resumed { id, what: plan.what, ended, notes })
+}
+
+fn which(kit: &Kit, id: Option<&str>) -> Outcome<String> {
+    let ids = journal::open_journals(&kit.state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
+    match (id, ids.as_slice()) {
+        (Some(id), _) if ids.iter().any(|i| i == id) => Ok(id.to_owned()),
+        (Some(id), []) => Err(Failure::refused(format!("there is no interrupted operation `{id}`"))
+            .fact("found", "none at all: nothing was interrupted, or it has been ended already")),
+        (Some(id), _) => {
+            Err(Failure::refused(format!("there is no interrupted operation `{id}`")).fact("found", ids.join(", ")))
+        }
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(Failure::refused("there is no interrupted operation")
+            .fact("found", format!("no journal in {}", kit.state.journals.display()))),
+        (None, several) => Err(Failure::new(Kind::Usage, "several operations were interrupted: say which one")
+            .fact("found", several.join(", "))),
+    }
+}
+
+/// After a reboot the pool may be down: ours is brought up first; Docker brings its own up with the file's length.
+fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
+    let plan = &log.journal.opened.plan;
+    let what = plan.what.clone();
+    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot continue: {what}")).because(e);
+    if sight::live(&kit.dm, &plan.pool).map_err(cannot)?.is_some() {
+        return journal::finish(kit, log);
+    }
+    let entry = match PoolName::new(&plan.pool) {
+        Ok(name) => registry::read(&kit.state, &name)?,
+        Err(_) => None,
+    };
+    if let Some(entry) = entry {
+        bring_up(kit, &entry).map_err(cannot)?;
+        notes.push(format!("pool `{}` was down and has been activated", entry.name));
+        return journal::finish(kit, log);
+    }
+    let extended = plan.steps.iter().zip(&log.journal.progress);
+    let file_is_done = extended.filter(|(s, _)| matches!(s, Step::ExtendFile(_))).all(|(_, p)| *p == Progress::Done);
+    if file_is_done {
+        let pool = plan.pool.clone();
+        let id = log.journal.opened.id.clone();
+        log.close().map_err(|e| Failure::failed(format!("cannot close the journal `{id}`")).because(e))?;
+        notes.push(format!(
+            "the file under `{pool}` has its new length; the pool is down, and takes that size when who made it brings it up (Docker does at its start)"
+        ));
+        return Ok(Ended::Whole);
+    }
+    Err(Failure::refused(format!(
+        "cannot continue: the pool `{}` is down, and its file was not extended yet",
+        plan.pool
+    ))
+    .next(format!("dmpool undo {}    or bring the pool up first (start Docker)", log.journal.opened.id)))
+}
+
+/// Brings a registered pool up with the size that its superblock says.
+fn bring_up(kit: &Kit, entry: &Entry) -> anyhow::Result<()> {
+    let superblock = sight::superblock_in(&entry.metadata.file)??;
+    let length = superblock.length().ok_or_else(|| anyhow::anyhow!("the superblock counts too many blocks"))?;
+    for step in devices_of(entry, superblock.metadata_total.bytes().sectors(), length) {
+        step.act().apply(kit, Attempt::Again)?;
+    }
+    Ok(())
+}
+
+/// Returns the metadata file that a plan's steps are about.
+fn metadata_file(steps: &[Step]) -> Option<std::path::PathBuf> {
+    steps.iter().find_map(|step| match step {
+        Step::Register(s) => Some(s.entry.metadata.file.clone()),
+        Step::Unregister(s) => Some(s.entry.metadata.file.clone()),
+        Step::ExtendFile(s) => Some(s.metadata_file.clone()),
+        _ => None,
+    })
+}

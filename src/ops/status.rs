@@ -1,0 +1,45 @@
+//! `status` and `list`: what there is, changed by nothing.
+
+use crate::engine::docker_root::{DeviceCounts, DockerRoot};
+use crate::error::Outcome;
+use crate::ops::facts;
+use crate::ops::find::{self, Found};
+use crate::ops::steps::Kit;
+use crate::pool::PoolReport;
+
+/// One pool as `status` shows it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What kernel and files say.
+    pub report: PoolReport,
+    /// The Docker root that uses it.
+    pub docker: Option<DockerRoot>,
+    /// How many devices Docker's bookkeeping names.
+    pub devices: Option<DeviceCounts>,
+    /// The version of the kernel's device-mapper driver.
+    pub driver: Option<(u32, u32)>,
+}
+
+/// Returns the status of the pool that the argument means.
+///
+/// # Errors
+/// As [`find::find`]; when the device cannot be read as a pool.
+pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Status> {
+    let found = find::find(&kit.dm, &kit.state, argument)?;
+    of(kit, found)
+}
+
+/// Returns the status of every pool on the machine, by name.
+///
+/// # Errors
+/// As [`find::find_all`].
+pub fn all(kit: &Kit) -> Outcome<Vec<Status>> {
+    find::find_all(&kit.dm, &kit.state)?.into_iter().map(|found| of(kit, found)).collect()
+}
+
+fn of(kit: &Kit, found: Found) -> Outcome<Status> {
+    let report = facts::look(&kit.dm, &kit.state, &found)?;
+    let devices = found.docker.as_ref().map(DockerRoot::count_devices);
+    let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
+    Ok(Status { report, docker: found.docker, devices, driver })
+}
