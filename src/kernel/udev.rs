@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use super::{Called, DevNo, is_gone, raw};
+use super::{Called, DevNo, is_gone, processes, raw};
 
 /// Where udevd listens, and the file whose existence makes the crate hand out cookies.
 const CONTROL: &str = "/run/udev/control";
@@ -72,16 +72,28 @@ pub fn state() -> Udev {
     if listener == 0 {
         return stale(format!("{CONTROL} belongs to a process of another pid namespace"));
     }
-    let ipc = |who: &str| fs::read_link(format!("/proc/{who}/ns/ipc")).ok();
-    if let (Some(theirs), Some(ours)) = (ipc(&listener.to_string()), ipc("self"))
+    if let (Some(theirs), Some(ours)) = (ipc_namespace_of_udevd(listener), ipc_namespace("self"))
         && theirs != ours
     {
-        return stale(format!("{CONTROL} belongs to process {listener}, which is in another IPC namespace"));
+        return stale(format!("{CONTROL} belongs to a udevd in another IPC namespace: it cannot see our semaphores"));
     }
     if !RULES.iter().any(|dir| completes_cookies(Path::new(dir))) {
         return stale("udevd runs, but no rules file calls `dmsetup udevcomplete`".to_owned());
     }
     Udev::Running
+}
+
+fn ipc_namespace(process: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/ns/ipc")).ok()
+}
+
+/// Returns the IPC namespace of who listens, or nothing when it cannot be told. A udevd that made itself a daemon
+/// listened before it forked: then that process is gone, and udevd is looked for by name.
+fn ipc_namespace_of_udevd(listener: i32) -> Option<PathBuf> {
+    ipc_namespace(&listener.to_string()).or_else(|| {
+        let udevd = |pid: &u32| processes::comm(*pid).ends_with("udevd");
+        processes::all().ok()?.into_iter().find(udevd).and_then(|pid| ipc_namespace(&pid.to_string()))
+    })
 }
 
 /// Connects to udevd; returns the process that listens (0: not of our pid namespace), or nothing without a socket.

@@ -1,7 +1,7 @@
 //! Device-mapper: devices, their tables and status, and the calls that change them.
 //!
 //! Calls with a payload, and those that wait for udev, go through the crate `devicemapper`. Calls that are a header
-//! only go through [`header`]: they take a device number as it is, and can be prepared beforehand.
+//! only go through `header`: they take a device number as it is, and can be prepared beforehand.
 
 use std::fmt;
 use std::fs::File;
