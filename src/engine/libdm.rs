@@ -40,6 +40,7 @@ fn mapped_library(maps: &[u8]) -> Option<&[u8]> {
 pub fn version_in_library(library: &[u8]) -> Option<String> {
     let mut versions = library
         .split(|b| *b == 0)
+        .filter(|text| text.first().is_some_and(u8::is_ascii_digit))
         .filter_map(|text| std::str::from_utf8(text).ok())
         .filter(|text| version_numbers(text).is_some());
     let first = versions.next()?;

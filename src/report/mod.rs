@@ -4,6 +4,7 @@ pub mod docker_info;
 pub mod failure;
 pub mod human;
 pub mod json;
+pub mod plan;
 pub mod status;
 pub mod table;
 

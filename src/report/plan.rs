@@ -1,0 +1,87 @@
+//! A plan as `--dry-run` shows it: what would be done, in order, what of it outlasts a reboot, and how each step is taken
+//! back.
+
+use super::failure::printable;
+use crate::ops::plan::Plan;
+use crate::ops::steps::WayBack;
+
+/// Returns the text of a plan, each line ended.
+///
+/// ```text
+/// dmpool would grow the data of pool `p0` to 20.0 GiB:
+///   1. make the file /srv/p0/data 20.0 GiB long
+///      outlasts a reboot; way back: shortened again
+/// nothing was changed
+/// ```
+pub fn text(plan: &Plan) -> String {
+    let mut text = if plan.is_empty() {
+        format!("dmpool would {}: there is nothing to do\n", printable(&plan.what))
+    } else {
+        format!("dmpool would {}:\n", printable(&plan.what))
+    };
+    let width = plan.steps.len().to_string().len();
+    for (number, step) in plan.steps.iter().enumerate() {
+        let act = step.act();
+        let lasts = if act.lasts() { "outlasts a reboot" } else { "until a reboot" };
+        let way_back = match act.way_back() {
+            WayBack::By(way) => format!("way back: {way}"),
+            WayBack::None => "no way back".to_owned(),
+        };
+        text.push_str(&format!("  {:>width$}. {}\n", number + 1, printable(&act.sentence())));
+        text.push_str(&format!("  {:width$}  {lasts}; {way_back}\n", ""));
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("note: {}\n", printable(note)));
+    }
+    text.push_str("nothing was changed\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::plan::Operation;
+    use crate::ops::steps::{MakeDirectory, MakeFile, Part, ReloadPool};
+    use crate::units::Bytes;
+
+    #[test]
+    fn every_step_says_what_it_does_and_how_it_is_taken_back() {
+        let plan = Plan {
+            operation: Operation::Create,
+            pool: "p0".to_owned(),
+            what: "create the pool `p0`".to_owned(),
+            steps: vec![
+                MakeDirectory { path: "/srv/p0".into() }.into(),
+                MakeFile { path: "/srv/p0/data".into(), size: Bytes::new(10 << 30), preallocate: false }.into(),
+                ReloadPool {
+                    name: "p0".to_owned(),
+                    part: Part::Data,
+                    from: Bytes::new(10 << 30),
+                    to: Bytes::new(20 << 30),
+                }
+                .into(),
+            ],
+            notes: vec!["the files promise 1.0 GiB more than /srv has".to_owned()],
+        };
+        let shown = text(&plan);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.first(), Some(&"dmpool would create the pool `p0`:"));
+        assert_eq!(lines.get(1), Some(&"  1. make the directory /srv/p0 (mode 0700)"));
+        assert_eq!(lines.get(2), Some(&"     outlasts a reboot; way back: removed when empty"));
+        assert_eq!(lines.get(6), Some(&"     outlasts a reboot; no way back"), "{shown}");
+        assert_eq!(lines.get(7), Some(&"note: the files promise 1.0 GiB more than /srv has"));
+        assert_eq!(lines.last(), Some(&"nothing was changed"));
+    }
+
+    #[test]
+    fn a_plan_without_steps_says_so() {
+        let plan = Plan {
+            operation: Operation::Activate,
+            pool: "p0".to_owned(),
+            what: "activate the pool `p0`".to_owned(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+        };
+        assert_eq!(text(&plan), "dmpool would activate the pool `p0`: there is nothing to do\nnothing was changed\n");
+    }
+}
