@@ -1,5 +1,6 @@
 //! dmpool: owning device-mapper thin pools.
 
+pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod kernel;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Outcome;
+use crate::kernel::loopdev::LoopInfo;
 use crate::ops::journal;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{DeleteFile, Kit, RemoveDirectory, Unregister, down};
@@ -65,7 +66,7 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     let mut elsewhere = None;
     if down.pool.is_none() && down.data.is_none() && down.metadata.is_none() {
         for file in &files {
-            let user = sight::loops_on(file).ok().and_then(|loops| loops.first().map(|l| l.path()));
+            let user = sight::loops_on(file).ok().and_then(|loops| loops.first().map(LoopInfo::path));
             elsewhere = elsewhere.or(user.map(|device| (file.clone(), device)));
         }
     }

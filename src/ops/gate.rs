@@ -46,7 +46,7 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
         return Err(Failure::refused("cannot change pools: only root may").next("sudo dmpool …"));
     }
     let there = kit.dm.has_target(TARGET.0);
-    if !there.map_err(|e| Failure::failed("cannot ask the kernel for its targets").because(e))?.is_some() {
+    if there.map_err(|e| Failure::failed("cannot ask the kernel for its targets").because(e))?.is_none() {
         return Err(Failure::refused(format!("cannot change pools: the kernel has no {} target", TARGET.0))
             .fact("found", format!("the module {} is {}", TARGET.1, identity::thin_module_state()))
             .next(format!("modprobe {}", TARGET.1)));

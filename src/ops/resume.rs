@@ -29,13 +29,13 @@ pub struct Resumed {
     pub notes: Vec<String>,
 }
 
-/// Finishes an interrupted operation, or takes it back; without an id, the only one.
+/// Finishes an interrupted operation, or takes it back; without an id, the only one. Nothing when none was interrupted.
 ///
 /// # Errors
-/// Refused when there is none, or the journal cannot be used; [`Kind::Partial`] when it could not be done now either.
-pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Resumed> {
+/// Refused when there is none of that id, or the journal cannot be used; [`Kind::Partial`] when it could not be done now either.
+pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>> {
+    let Some(id) = which(kit, id)? else { return Ok(None) };
     gate::may_change(kit)?;
-    let id = which(kit, id)?;
     let verb = match way {
         Way::Continue => format!("continue `{id}`"),
         Way::Undo => format!("undo `{id}`"),
@@ -54,21 +54,20 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Resumed> {
         Way::Continue if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
         Way::Continue => journal::finish(kit, log)?,
     };
-    Ok(Resumed { id, what: plan.what, ended, notes })
+    Ok(Some(Resumed { id, what: plan.what, ended, notes }))
 }
 
-fn which(kit: &Kit, id: Option<&str>) -> Outcome<String> {
+fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
     let ids = journal::open_journals(&kit.state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
     match (id, ids.as_slice()) {
-        (Some(id), _) if ids.iter().any(|i| i == id) => Ok(id.to_owned()),
+        (Some(id), _) if ids.iter().any(|i| i == id) => Ok(Some(id.to_owned())),
         (Some(id), []) => Err(Failure::refused(format!("there is no interrupted operation `{id}`"))
             .fact("found", "none at all: nothing was interrupted, or it has been ended already")),
         (Some(id), _) => {
             Err(Failure::refused(format!("there is no interrupted operation `{id}`")).fact("found", ids.join(", ")))
         }
-        (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(Failure::refused("there is no interrupted operation")
-            .fact("found", format!("no journal in {}", kit.state.journals.display()))),
+        (None, [only]) => Ok(Some(only.clone())),
+        (None, []) => Ok(None),
         (None, several) => Err(Failure::new(Kind::Usage, "several operations were interrupted: say which one")
             .fact("found", several.join(", "))),
     }

@@ -1,5 +1,6 @@
 //! How values are shown: from a value to text or JSON. Nothing here reads, asks or waits.
 
+pub mod choices;
 pub mod docker_info;
 pub mod failure;
 pub mod human;

@@ -1,0 +1,88 @@
+//! `dmpool activate`
+
+use crate::cli::{parse, show};
+use crate::error::{Failure, Kind, Outcome};
+use crate::ops::{Change, State, activate, gate, registry};
+use crate::pool::{Entry, PoolName};
+use crate::report;
+
+/// Bring registered pools up
+///
+/// A pool comes up with the size that its superblock says. What is active already is left alone.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pool; may be left out when one is registered
+    #[arg(value_parser = parse::pool_name, conflicts_with = "all")]
+    pool: Option<PoolName>,
+
+    /// Every registered pool; the others are brought up even when one cannot be
+    #[arg(long)]
+    all: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, state: State) -> Outcome<()> {
+        let kit = gate::open(state.clone())?;
+        let change = parse::change(self.dry_run);
+        let one = |entry: &Entry| -> Outcome<()> {
+            let done = activate::activate(&kit, entry, change)?;
+            show::done(&done, change, &format!("activated pool `{}`", entry.name));
+            Ok(())
+        };
+        if !self.all {
+            return one(&registered(&state, self.pool.as_ref(), "activate")?);
+        }
+        each(&state, change, one)
+    }
+}
+
+/// Does something with every registered pool; what cannot be done is printed, and the first of it is the outcome.
+fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<()>) -> Outcome<()> {
+    let entries = registry::read_all(state)?;
+    if entries.is_empty() {
+        show::value("no pool is registered\n");
+    }
+    let mut failed = Vec::new();
+    for entry in &entries {
+        if let Err(failure) = one(entry) {
+            show::error(&report::failure::text(&failure));
+            failed.push(entry.name.to_string());
+        }
+    }
+    if failed.is_empty() || change == Change::Describe {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Damaged, format!("{} of {} pools did not come up", failed.len(), entries.len()))
+        .fact("found", failed.join(", ")))
+}
+
+/// Returns the registry's entry of a pool; without a name, the only one.
+pub(super) fn registered(state: &State, pool: Option<&PoolName>, verb: &str) -> Outcome<Entry> {
+    match pool {
+        Some(name) => registry::read(state, name)?.ok_or_else(|| {
+            Failure::refused(format!("cannot {verb} pool `{name}`: it is not registered, so dmpool did not make it"))
+                .fact("found", format!("no {}", registry::path_of(state, name).display()))
+                .next("dmpool list    shows the pools here; who made a pool takes it up and down (Docker, LVM)")
+        }),
+        None => {
+            let mut entries = registry::read_all(state)?;
+            match entries.len() {
+                1 => Ok(entries.remove(0)),
+                0 => Err(Failure::refused(format!("cannot {verb}: no pool is registered"))
+                    .next("dmpool create NAME    makes one; dmpool list    shows the pools that others made")),
+                _ => {
+                    let names: Vec<_> = entries.iter().map(|e| e.name.as_str()).collect();
+                    Err(Failure::new(
+                        Kind::Usage,
+                        format!("cannot {verb}: several pools are registered, say which one"),
+                    )
+                    .fact("found", names.join(", ")))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `dmpool deactivate`
+
+use crate::cli::{activate, parse, show};
+use crate::error::Outcome;
+use crate::ops::{State, deactivate, gate};
+use crate::pool::PoolName;
+
+/// Take a pool down; its files stay
+///
+/// Only for pools that dmpool made, and only when nothing has them open: otherwise it says what has.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pool; may be left out when one is registered
+    #[arg(value_parser = parse::pool_name)]
+    pool: Option<PoolName>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, state: State) -> Outcome<()> {
+        let kit = gate::open(state.clone())?;
+        let entry = activate::registered(&state, self.pool.as_ref(), "deactivate")?;
+        let change = parse::change(self.dry_run);
+        let done = deactivate::deactivate(&kit, &entry, change)?;
+        show::done(&done, change, &format!("deactivated pool `{}`; its files stay", entry.name));
+        Ok(())
+    }
+}

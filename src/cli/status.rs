@@ -1,0 +1,63 @@
+//! `dmpool status`
+
+use clap::ValueEnum;
+
+use crate::cli::show;
+use crate::error::Outcome;
+use crate::ops::status::Status;
+use crate::ops::{State, gate, status};
+use crate::report::docker_info::{self, DockerView, Layout};
+use crate::report::status::StatusView;
+use crate::report::{json, status as text};
+
+/// Show a pool: the storage block of `docker info`, what that hides, and the way out
+///
+/// Reads the kernel and files only: it works with Docker stopped, hanging or gone, and changes nothing. What cannot be
+/// known is printed as unknown.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pool's dm name, `docker`, or the path of a Docker root; may be left out when there is one pool
+    pool: Option<String>,
+
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How a status is printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// Only the storage block of `docker info`, byte for byte
+    Docker,
+    /// For programs: raw bytes, null for what is unknown
+    Json,
+}
+
+impl Args {
+    pub(super) fn run(self, state: State) -> Outcome<()> {
+        let kit = gate::open(state)?;
+        let status = status::status(&kit, self.pool.as_deref())?;
+        let view = view(&status);
+        show::value(&match self.format {
+            Format::Text => text::text(&view),
+            Format::Docker => docker_info::block(view.pool, view.docker, Layout::default()),
+            Format::Json => json::status(&view),
+        });
+        Ok(())
+    }
+}
+
+/// Returns what the reports show of a status.
+pub(super) fn view(status: &Status) -> StatusView<'_> {
+    StatusView {
+        pool: &status.report,
+        docker: DockerView {
+            root: status.docker.as_ref(),
+            devices: status.devices.as_ref(),
+            driver_version: status.driver,
+        },
+        volumes: None,
+    }
+}
