@@ -84,7 +84,7 @@ pub struct DockerRoot {
     pub transaction: Option<Transaction>,
     /// Whether Docker 18.06 or later has run on it: those make `<root>/buildkit`.
     pub has_buildkit: bool,
-    /// The libdevmapper of the running daemon: `1.02.185 (2022-05-18)`.
+    /// The libdevmapper of the running daemon, `1.02.185 (2022-05-18)`; only after [`Self::with_library_version`].
     pub library_version: Option<String>,
     /// Files that could not be read, or made no sense.
     pub problems: Vec<Problem>,
@@ -225,7 +225,6 @@ fn read_if_there(path: &Path, daemon: Option<Dockerd>, config: DaemonConfig) -> 
         there.then(|| path.join(DRIVER).join(DRIVER).join(name))
     };
     let records = home.enter("metadata").ok();
-    let library_version = daemon.as_ref().and_then(|d| libdm::version_in_process(d.pid));
     Ok(Some(DockerRoot {
         daemon,
         options,
@@ -236,7 +235,7 @@ fn read_if_there(path: &Path, daemon: Option<Dockerd>, config: DaemonConfig) -> 
         device_set: record(records.as_ref(), bookkeeping::DEVICE_SET, DeviceSet::parse, &mut problems),
         transaction: record(records.as_ref(), bookkeeping::TRANSACTION, Transaction::parse, &mut problems),
         has_buildkit: directory.enter("buildkit").is_ok(),
-        library_version,
+        library_version: None,
         problems,
         path,
     }))
@@ -283,6 +282,14 @@ impl DockerRoot {
             Some(options) => Some(options.named_pool().map_or_else(|| self.own_pool(), str::to_owned)),
             None => (self.data_file.is_some() || self.metadata_file.is_some()).then(|| self.own_pool()),
         }
+    }
+
+    /// Reads which libdevmapper the daemon has mapped, a file of half a megabyte: for what shows it, not for what only
+    /// looks for a pool's root.
+    #[must_use]
+    pub fn with_library_version(self) -> Self {
+        let library_version = self.daemon.as_ref().and_then(|daemon| libdm::version_in_process(daemon.pid));
+        Self { library_version, ..self }
     }
 
     /// Counts the devices in Docker's bookkeeping; one small file is read for each.

@@ -205,7 +205,8 @@ fn base_size(root: &DockerRoot) -> Option<Bytes> {
 /// Returns the device as the pool's user names it: the loop device, or the disk's path.
 fn device(backing: &Backing) -> String {
     match &backing.carrier {
-        Carrier::Loop { device, .. } => known(device.as_ref().map(|path| path.display())),
+        Carrier::Loop { device: Some(device), .. } => device.display().to_string(),
+        Carrier::Loop { device: None, .. } => "not attached".to_owned(),
         Carrier::Device { path } => path.display().to_string(),
         Carrier::Unknown => UNKNOWN.to_owned(),
     }
@@ -219,7 +220,7 @@ fn loop_file(backing: &Backing, dockers: Option<&Path>) -> Option<String> {
 
 /// Returns what that share is of the pool's data, in whole blocks as Docker counts.
 fn minimum_free(pool: &PoolReport, percent: u8) -> Option<Bytes> {
-    let block = pool.table.as_ref()?.block_size.bytes();
+    let block = pool.block_bytes()?;
     let blocks = pool.data_space()?.total.get().checked_div(block.get())?;
     let kept = u128::from(blocks) * u128::from(percent) / 100;
     u64::try_from(kept).ok()?.checked_mul(block.get()).map(Bytes::new)
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
     use crate::engine::docker_root::{Options, Problem};
     use crate::engine::options::StorageOptions;
-    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
+    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool, stopped_docker_pool};
 
     const DRIVER: Option<(u32, u32)> = Some((4, 43));
 
@@ -286,6 +287,25 @@ mod tests {
             let is_read = matches!(key, "Pool Name" | "Pool Blocksize" | "Data file" | "Metadata file")
                 || key.ends_with("loop file");
             assert_eq!(value == UNKNOWN, !is_read, "{key}: {value}");
+        }
+    }
+
+    #[test]
+    fn with_docker_stopped_the_superblock_and_the_files_answer() {
+        let (pool, root) = (stopped_docker_pool(), docker_root());
+        let docker = DockerView { root: Some(&root), ..DockerView::default() };
+        let lines = pairs(&pool, docker, Layout::default());
+        for line in [
+            ("Pool Blocksize", "65.54kB"),
+            ("Data file", "not attached"),
+            ("Data loop file", "/var/lib/docker/devicemapper/devicemapper/data"),
+            ("Data Space Used", "9.043GB"),
+            ("Data Space Available", "13.74GB"),
+            // The kernel counts a reserve of 4096 blocks as used, the superblock does not.
+            ("Metadata Space Used", "25.44MB"),
+            ("Thin Pool Minimum Free Space", "10.74GB"),
+        ] {
+            assert!(lines.iter().any(|(key, value)| (*key, value.as_str()) == line), "{line:?} is not in {lines:?}");
         }
     }
 

@@ -7,9 +7,9 @@ use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options};
 use crate::engine::dockerd::{Dockerd, Flags};
 use crate::engine::options::StorageOptions;
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, User,
+    Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded, User,
 };
-use crate::units::{BlockSize, Bytes, DataBlocks, Sectors};
+use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlocks, Sectors};
 
 /// Docker's default pool: 100 GiB and 2 GiB sparse files on one file system.
 pub(crate) fn docker_pool(status: &str, host_free: u64) -> PoolReport {
@@ -59,6 +59,34 @@ fn loop_backing(minor: u32, name: &str, size: u64, allocated: u64, host_free: u6
                 }),
             },
         },
+    }
+}
+
+/// The same pool with Docker stopped: the kernel does not have it, its superblock and its files are there.
+pub(crate) fn stopped_docker_pool() -> PoolReport {
+    let mut pool = docker_pool("Fail", 13_740_000_000);
+    for backing in [&mut pool.data, &mut pool.metadata] {
+        (backing.device, backing.size) = (None, None);
+        if let Carrier::Loop { device, .. } = &mut backing.carrier {
+            *device = None;
+        }
+    }
+    PoolReport {
+        device: None,
+        activity: Activity::Inactive,
+        open_count: None,
+        table: None,
+        status: None,
+        recorded: Some(Recorded {
+            transaction_id: 180,
+            needs_check: false,
+            block_size: BlockSize::DEFAULT,
+            data_total: DataBlocks::new(1_638_400),
+            data_used: DataBlocks::new(137_985),
+            metadata_total: MetaBlocks::new(524_288),
+            metadata_used: MetaBlocks::new(6211 - 4096),
+        }),
+        ..pool
     }
 }
 
