@@ -1,0 +1,3 @@
+//! What a test inside a guest may ask of the lab.
+
+pub mod boot;
