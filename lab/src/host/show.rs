@@ -28,3 +28,8 @@ pub fn step<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, 
     line(&format!("{what}: {:.1} s", start.elapsed().as_secs_f64()));
     Ok(done)
 }
+
+/// What stopped the lab.
+pub fn trouble(trouble: &super::trouble::Trouble) {
+    eprintln!("cargo lab: {trouble}");
+}
