@@ -35,18 +35,26 @@ pub(super) fn run(
 ) -> Ended {
     let before = Before::look(settings.systemd);
     let start = Instant::now();
+    let mut silent = false;
     let exit = match spawn(settings, kernel, job, sender) {
         Err(e) => Exit::NotStarted(format!("{}: {e}", job.program)),
-        Ok(child) => Watch {
-            settings,
-            wire,
-            events,
-            child,
-            start,
-            limit: job.limit_s,
-            unanswered: VecDeque::new(),
+        Ok(child) => {
+            let unanswered = VecDeque::new();
+            let limit = job.limit_s;
+            let mut watch = Watch {
+                settings,
+                wire,
+                events,
+                child,
+                start,
+                limit,
+                unanswered,
+                silent,
+            };
+            let exit = watch.follow();
+            silent = watch.silent;
+            exit
         }
-        .follow(),
     };
     let seconds = start.elapsed().as_secs_f64();
     let mut ended = Ended {
@@ -64,7 +72,7 @@ pub(super) fn run(
             wire.say(&Word::Out { text: line });
         }
     }
-    if job.on_console || matches!(ended.exit, Exit::NotStarted(_) | Exit::Reboot) {
+    if silent || job.on_console || matches!(ended.exit, Exit::NotStarted(_) | Exit::Reboot) {
         return ended;
     }
     let give_up = Instant::now() + AFTERMATH;
@@ -168,6 +176,8 @@ struct Watch<'a> {
     limit: Option<u64>,
     /// Tests that wait until the host has their note.
     unanswered: VecDeque<Ring>,
+    /// Whether the job's output is closed already.
+    silent: bool,
 }
 
 impl Watch<'_> {
@@ -188,7 +198,8 @@ impl Watch<'_> {
                 }
                 Ok(Event::Order(Order::PowerOff) | Event::Alone)
                 | Err(RecvTimeoutError::Disconnected) => down::go(self.settings),
-                Ok(Event::Order(_) | Event::Silent) => {}
+                Ok(Event::Silent) => self.silent = true,
+                Ok(Event::Order(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return self.hung(),
             }
         }
@@ -252,6 +263,7 @@ impl Watch<'_> {
             match event {
                 Event::Output(text) => self.wire.say(&Word::Out { text }),
                 Event::Ended(_) => break,
+                Event::Silent => self.silent = true,
                 _ => {}
             }
         }
