@@ -125,8 +125,12 @@ impl Wrapped {
     /// Puts a mark into the log of a device that logs its writes.
     ///
     /// # Errors
-    /// When it does not log, or dmsetup fails.
+    /// When it does not log, dmsetup fails, or the text is not one word: the kernel takes no other.
     pub fn mark(&self, text: &str) -> Result<()> {
+        ensure!(
+            !text.is_empty() && !text.contains(char::is_whitespace),
+            "a mark is one word, not {text:?}"
+        );
         sys::dmsetup(["message", &self.name, "0", "mark", text])
             .run()
             .checked()?;
