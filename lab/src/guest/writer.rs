@@ -23,6 +23,10 @@ pub const BLOCK: usize = 4096;
 /// Errors whose text is kept; all are counted.
 const ERRORS_KEPT: usize = 20;
 
+/// A tenth of a second, and how many of them a tally keeps.
+const TENTH_US: u64 = 100_000;
+const RECENT: usize = 600;
+
 /// What is written where, and for how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -69,6 +73,9 @@ pub struct Tally {
     pub longest_at_us: u64,
     /// Microseconds since 1970 at the end of the last write.
     pub last_us: u64,
+    /// The longest wait that began in each tenth of a second of the last minute of writing: when it began, how long it
+    /// took, in microseconds. Asked with [`Tally::longest_between`].
+    pub recent: BTreeMap<u64, (u64, u64)>,
     /// The last acknowledged write of each slot, by slot. Writes are numbered from 1.
     pub acknowledged: BTreeMap<u64, u64>,
     /// Which run wrote: blocks of others do not count.
@@ -80,6 +87,32 @@ impl Tally {
     #[must_use]
     pub fn longest(&self) -> Duration {
         Duration::from_micros(self.longest_us)
+    }
+
+    /// The longest wait that touched this span of time, both ends in microseconds since 1970 ([`now_us`]) and within the
+    /// last minute of writing; `None` when no write did.
+    #[must_use]
+    pub fn longest_between(&self, from_us: u64, to_us: u64) -> Option<Duration> {
+        let touching = self
+            .recent
+            .values()
+            .filter(|(began, took)| *began <= to_us && began + took >= from_us);
+        touching.map(|(_, took)| Duration::from_micros(*took)).max()
+    }
+
+    fn count(&mut self, began_us: u64, waited_us: u64) {
+        self.ops += 1;
+        self.last_us = began_us + waited_us;
+        if waited_us > self.longest_us {
+            (self.longest_us, self.longest_at_us) = (waited_us, began_us);
+        }
+        let slowest = self.recent.entry(began_us / TENTH_US).or_default();
+        if waited_us >= slowest.1 {
+            *slowest = (began_us, waited_us);
+        }
+        if self.recent.len() > RECENT {
+            self.recent.pop_first();
+        }
     }
 
     /// One line for people.
@@ -319,11 +352,7 @@ impl Job {
         let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let done = done.and_then(|()| self.acknowledge(&block));
         let mut tally = shared.tally();
-        tally.ops += 1;
-        tally.last_us = now_us();
-        if waited > tally.longest_us {
-            (tally.longest_us, tally.longest_at_us) = (waited, began_us);
-        }
+        tally.count(began_us, waited);
         match done {
             Ok(()) => {
                 tally.acknowledged.insert(slot, number);
@@ -402,7 +431,9 @@ fn checksum(block: &[u8]) -> u64 {
     hash.finish()
 }
 
-fn now_us() -> u64 {
+/// Microseconds since 1970, the clock of every tally.
+#[must_use]
+pub fn now_us() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -467,6 +498,32 @@ mod tests {
             .unwrap()
             .copy_from_slice(&block_of(number - 4, tally.run));
         assert!(damage(old).contains("holds write"));
+    }
+
+    #[test]
+    fn the_longest_wait_of_a_span_is_known() {
+        let mut tally = Tally::default();
+        for (began, took) in [
+            (1_000_000, 500),
+            (1_010_000, 90),
+            (1_300_000, 250_000),
+            (1_550_000, 40),
+        ] {
+            tally.count(began, took);
+        }
+        let between = |from, to| tally.longest_between(from, to).map(|wait| wait.as_micros());
+        assert_eq!(between(0, 2_000_000), Some(250_000));
+        assert_eq!(between(0, 1_200_000), Some(500));
+        assert_eq!(
+            between(1_500_000, 1_510_000),
+            Some(250_000),
+            "it began before and ended within"
+        );
+        assert_eq!(between(1_551_000, 1_600_000), None);
+        for more in 0..1000 {
+            tally.count(2_000_000 + more * TENTH_US, 1);
+        }
+        assert_eq!((tally.recent.len(), tally.longest_us), (RECENT, 250_000));
     }
 
     #[test]

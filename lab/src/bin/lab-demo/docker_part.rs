@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::guest::docker::{Config, DAEMON_JSON, Docker, IMAGE, find, pairs, storage_block};
-use lab::guest::run::Cmd;
-use lab::guest::writer::{Plan, Tally};
+use lab::guest::docker::{Config, DAEMON_JSON, Docker, IMAGE, find, pairs};
+use lab::guest::run::{Cmd, Ran};
+use lab::guest::writer::{Plan, Tally, now_us};
 
 use crate::terminal::Terminal;
 
@@ -60,28 +60,20 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
 
     terminal.chapter("Twice the size, while the container writes");
     let before = tally()?;
-    let (began_us, began) = (now_us(), Instant::now());
+    let began = now_us();
     let grown = terminal.try_run(Cmd::new("dmpool").args(["grow", "docker", "200G"]));
-    let took = began.elapsed();
-    let ended_us = now_us();
+    let ended = now_us();
     let after = writes(20)?;
+    let wait = after
+        .longest_between(began, ended)
+        .map_or(0, |wait| wait.as_millis());
     terminal.remark(&format!(
         "dmpool took {} ms from start to end",
-        took.as_millis()
+        (ended - began) / 1000
     ));
     terminal.remark(&format!("the writer before: {}", before.line()));
     terminal.remark(&format!("the writer now:    {}", after.line()));
-    let at_the_grow =
-        after.longest_at_us + after.longest_us >= began_us && after.longest_at_us <= ended_us;
-    let when = if at_the_grow {
-        "during the grow"
-    } else {
-        "not during the grow"
-    };
-    terminal.remark(&format!(
-        "its longest wait of all was {} ms, {when}",
-        after.longest_us.div_ceil(1000)
-    ));
+    terminal.remark(&format!("its longest wait during the grow: {wait} ms"));
     terminal.promise("dmpool grow docker 200G ended with 0", grown.ok());
     terminal.promise("the writer saw no error", after.errors == 0);
     terminal.promise("the writer went on", after.ops > before.ops);
@@ -121,31 +113,9 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
 
 /// Shows both blocks and says where they differ.
 fn compare(terminal: &mut Terminal, docker: &Docker) -> Result<()> {
-    let mut seen = None;
-    // A commit of metadata between the two commands moves a number: then both are asked again.
-    for _ in 0..5 {
-        let theirs = docker.storage_block()?;
-        let ours = Cmd::new("dmpool")
-            .args(["status", "docker", "--format", "docker"])
-            .run();
-        let differ = differences(&theirs, &ours.stdout);
-        let same = ours.ok() && differ.is_empty();
-        seen = Some((theirs, ours, differ));
-        if same {
-            break;
-        }
-    }
-    let (theirs, ours, differ) = seen.context("nothing was compared")?;
+    let (theirs, ours, differ) = ask_both(docker)?;
     terminal.typed("docker info");
-    let info = docker.info()?;
-    terminal.remark(&format!(
-        "{} lines; the storage block:",
-        info.lines().count()
-    ));
-    ensure!(
-        storage_block(&info).is_some(),
-        "docker info has no storage block any more"
-    );
+    terminal.remark("its storage block:");
     print_block(&theirs);
     terminal.typed("dmpool status docker --format docker");
     print_block(&ours.stdout);
@@ -153,14 +123,33 @@ fn compare(terminal: &mut Terminal, docker: &Docker) -> Result<()> {
     for line in &differ {
         terminal.remark(line);
     }
+    if theirs == ours.stdout {
+        terminal.remark("the same, byte for byte");
+    }
     terminal.promise(
         "dmpool status says what docker info says",
         ours.ok() && differ.is_empty(),
     );
-    if theirs == ours.stdout {
-        terminal.remark("byte for byte");
-    }
     Ok(())
+}
+
+/// What Docker said, what dmpool said, and where they contradict each other.
+///
+/// The pool is written to meanwhile, so Docker is asked before and after, and all again while its own answers differ.
+fn ask_both(docker: &Docker) -> Result<(String, Ran, Vec<String>)> {
+    let mut tries = 0;
+    loop {
+        let before = docker.storage_block()?;
+        let ours = Cmd::new("dmpool")
+            .args(["status", "docker", "--format", "docker"])
+            .run();
+        let after = docker.storage_block()?;
+        tries += 1;
+        if before == after || tries == 10 {
+            let differ = differences(&before, &ours.stdout, &after);
+            return Ok((after, ours, differ));
+        }
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the output of a program")]
@@ -168,24 +157,44 @@ fn print_block(block: &str) {
     print!("{block}");
 }
 
-/// The keys whose values contradict each other. Where dmpool says `unknown`, it contradicts nothing.
-fn differences(theirs: &str, ours: &str) -> Vec<String> {
-    let (theirs, ours) = (pairs(theirs), pairs(ours));
-    let value = |key: &str| {
-        ours.iter()
+/// The keys of dmpool's block whose values contradict Docker's before and after. `unknown` contradicts nothing, and a
+/// number that moved may be anywhere on its way.
+fn differences(before: &str, ours: &str, after: &str) -> Vec<String> {
+    let (ours, after) = (pairs(ours), pairs(after));
+    let value = |block: &[(String, String)], key: &str| {
+        block
+            .iter()
             .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+            .map_or(String::new(), |(_, value)| value.clone())
     };
-    let differ = theirs.iter().filter_map(|(key, theirs)| match value(key) {
-        Some(ours) if ours == theirs || ours == "unknown" => None,
-        Some(ours) => Some(format!(
-            "{key}: docker info says {theirs}, dmpool says {ours}"
-        )),
-        None => Some(format!(
-            "{key}: docker info says {theirs}, dmpool says nothing"
-        )),
-    });
-    differ.collect()
+    let mut differ = Vec::new();
+    for (key, before) in pairs(before) {
+        let (ours, after) = (value(&ours, &key), value(&after, &key));
+        if ours != before
+            && ours != after
+            && ours != "unknown"
+            && !on_the_way(&before, &ours, &after)
+        {
+            differ.push(format!(
+                "{key}: docker info says {before}, dmpool says {ours:?}"
+            ));
+        }
+    }
+    differ
+}
+
+/// Whether a size lies between two others that are printed in the same unit.
+fn on_the_way(before: &str, ours: &str, after: &str) -> bool {
+    let split = |text: &str| {
+        let (number, unit) = text.split_at(text.find(char::is_alphabetic)?);
+        Some((number.trim().parse::<f64>().ok()?, unit.to_owned()))
+    };
+    match (split(before), split(ours), split(after)) {
+        (Some(a), Some(b), Some(c)) => {
+            a.1 == b.1 && b.1 == c.1 && (a.0.min(c.0)..=a.0.max(c.0)).contains(&b.0)
+        }
+        _ => false,
+    }
 }
 
 /// What the writer in the container last reported.
@@ -213,27 +222,27 @@ fn writes(more: u64) -> Result<Tally> {
     }
 }
 
-fn now_us() -> u64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_contradictions_count() {
-        let theirs = " Storage Driver: devicemapper\n  Pool Name: p\n  Data Space Total: 107.4GB\n  Library Version: 1\n";
-        let ours = " Storage Driver: devicemapper\n  Pool Name: p\n  Data Space Total: 107.4GB\n  Library Version: unknown\n";
-        assert_eq!(differences(theirs, ours), Vec::<String>::new());
-        let wrong = ours.replace("107.4GB", "1GB");
+        let block = |used: &str, library: &str| {
+            format!("  Data Space Used: {used}\n  Library Version: {library}\n")
+        };
+        let (before, after) = (block("147.2MB", "1"), block("151.7MB", "1"));
+        let differ =
+            |used: &str, library: &str| differences(&before, &block(used, library), &after).len();
+        assert_eq!(differ("147.2MB", "unknown"), 0);
+        assert_eq!(differ("151.7MB", "1"), 0);
+        assert_eq!(differ("150MB", "1"), 0, "on its way");
+        assert_eq!(differ("160MB", "1"), 1);
+        assert_eq!(differ("150GB", "2"), 2);
+        let missing = differences(&before, "", &after);
         assert_eq!(
-            differences(theirs, &wrong),
-            ["Data Space Total: docker info says 107.4GB, dmpool says 1GB"]
+            missing.first().map(String::as_str),
+            Some("Data Space Used: docker info says 147.2MB, dmpool says \"\"")
         );
-        assert_eq!(differences(theirs, "").len(), 4);
     }
 }
