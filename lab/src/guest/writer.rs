@@ -76,6 +76,8 @@ pub struct Tally {
     /// The longest wait that began in each tenth of a second of the last minute of writing: when it began, how long it
     /// took, in microseconds. Asked with [`Tally::longest_between`].
     pub recent: BTreeMap<u64, (u64, u64)>,
+    /// The longest wait since the last [`Writer::watch`], in microseconds.
+    pub watched_us: u64,
     /// The last acknowledged write of each slot, by slot. Writes are numbered from 1.
     pub acknowledged: BTreeMap<u64, u64>,
     /// Which run wrote: blocks of others do not count.
@@ -89,20 +91,29 @@ impl Tally {
         Duration::from_micros(self.longest_us)
     }
 
-    /// The longest wait that touched this span of time, both ends in microseconds since 1970 ([`now_us`]) and within the
-    /// last minute of writing; `None` when no write did.
+    /// The longest wait that touched this span of time, rounded outwards to tenths of a second; both ends in microseconds
+    /// since 1970 ([`now_us`]) and within the last minute of writing. `None` when no write did.
     #[must_use]
     pub fn longest_between(&self, from_us: u64, to_us: u64) -> Option<Duration> {
-        let touching = self
-            .recent
-            .values()
-            .filter(|(began, took)| *began <= to_us && began + took >= from_us);
-        touching.map(|(_, took)| Duration::from_micros(*took)).max()
+        let touching = self.recent.iter().filter(|(tenth, (began, took))| {
+            let (first, last) = (**tenth * TENTH_US, (**tenth + 1) * TENTH_US);
+            first <= to_us && last.max(began + took) >= from_us
+        });
+        touching
+            .map(|(_, (_, took))| Duration::from_micros(*took))
+            .max()
+    }
+
+    /// The longest wait that ended since [`Writer::watch`].
+    #[must_use]
+    pub fn watched(&self) -> Duration {
+        Duration::from_micros(self.watched_us)
     }
 
     fn count(&mut self, began_us: u64, waited_us: u64) {
         self.ops += 1;
         self.last_us = began_us + waited_us;
+        self.watched_us = self.watched_us.max(waited_us);
         if waited_us > self.longest_us {
             (self.longest_us, self.longest_at_us) = (waited_us, began_us);
         }
@@ -210,6 +221,11 @@ impl Writer {
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.shared.tally().clone()
+    }
+
+    /// From now on [`Tally::watched`] is about what ends later; a wait under way counts.
+    pub fn watch(&self) {
+        self.shared.tally().watched_us = 0;
     }
 
     /// Ends it and returns what it saw.
@@ -519,7 +535,18 @@ mod tests {
             Some(250_000),
             "it began before and ended within"
         );
-        assert_eq!(between(1_551_000, 1_600_000), None);
+        assert_eq!(
+            between(1_590_000, 1_599_000),
+            Some(40),
+            "to a tenth of a second"
+        );
+        assert_eq!(between(1_600_001, 1_700_000), None);
+        tally.watched_us = 0;
+        tally.count(1_900_000, 7);
+        assert_eq!(
+            (tally.watched().as_micros(), tally.longest().as_micros()),
+            (7, 250_000)
+        );
         for more in 0..1000 {
             tally.count(2_000_000 + more * TENTH_US, 1);
         }
