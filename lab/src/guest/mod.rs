@@ -1,0 +1,16 @@
+//! For tests that run inside a guest: its life, programs with limits, the machine before and after, disks that fail,
+//! writers that count, Docker as users start it.
+//!
+//! Everything made here is named `dmpool-test-*`, so that [`sweep`] finds what a failed test left behind.
+
+pub mod boot;
+pub mod disk;
+pub mod docker;
+pub mod log_writes;
+pub mod machine;
+pub mod noise;
+pub mod run;
+pub mod sweep;
+pub mod sys;
+pub mod wrap;
+pub mod writer;

@@ -1,0 +1,253 @@
+//! Building what runs in guests, and packing it into the payload.
+//!
+//! Everything is linked statically, as the program that users get is: it runs on any guest's C library.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::image;
+use super::place::Places;
+use super::show;
+use super::suites::{SUITES, Suite};
+use super::trouble::{OrTrouble, Result, Trouble};
+
+/// What guests' programs are built for.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Programs built for guests, each by its name.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// Put on the guest's PATH.
+    pub binaries: BTreeMap<String, PathBuf>,
+    /// dmpool's examples.
+    pub examples: BTreeMap<String, PathBuf>,
+    /// Test binaries, by the suite's name.
+    pub tests: BTreeMap<String, PathBuf>,
+}
+
+impl Programs {
+    /// The agent.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn agent(&self) -> Result<PathBuf> {
+        let found = self.binaries.get("lab-agent").cloned();
+        found.ok_or_else(|| Trouble::new("cannot boot a guest: cargo built no program `lab-agent`"))
+    }
+}
+
+/// Builds dmpool as users get it and the lab's own guest programs; with `suites`, also their test binaries, the examples,
+/// and dmpool with the feature `faults` (called `dmpool-faults` in the guest).
+///
+/// # Errors
+/// When cargo fails; what the compiler said has been shown.
+pub fn build(places: &Places, suites: &[Suite]) -> Result<Programs> {
+    let mut programs = Programs::default();
+    let release = [
+        "build",
+        "--release",
+        "--package",
+        "dmpool",
+        "--bin",
+        "dmpool",
+    ];
+    for (kind, name, path) in cargo(places, &release)? {
+        programs.keep(&kind, name, path);
+    }
+    let mut words = vec![
+        "test",
+        "--no-run",
+        "--package",
+        "lab",
+        "--features",
+        "lab/guest",
+        "--test",
+        "selfcheck",
+    ];
+    let dmpools: Vec<&Suite> = suites
+        .iter()
+        .filter(|s| s.package == "dmpool" && has_target(places, s))
+        .collect();
+    if !suites.is_empty() {
+        words.extend([
+            "--package",
+            "dmpool",
+            "--features",
+            "dmpool/guest,dmpool/faults",
+            "--examples",
+        ]);
+        // A test target brings the package's program with it, built with the same features.
+        words.extend(dmpools.iter().flat_map(|s| ["--test", s.name]));
+    }
+    for (kind, name, path) in cargo(places, &words)? {
+        let name = if (kind.as_str(), name.as_str()) == ("bin", "dmpool") {
+            "dmpool-faults".to_string()
+        } else {
+            name
+        };
+        programs.keep(&kind, name, path);
+    }
+    Ok(programs)
+}
+
+/// Whether the package has the suite's test target.
+#[must_use]
+pub fn has_target(places: &Places, suite: &Suite) -> bool {
+    let packages = places.metadata.get("packages").and_then(Value::as_array);
+    packages
+        .into_iter()
+        .flatten()
+        .filter(|p| text(p, "name") == suite.package)
+        .any(|package| {
+            let targets = package.get("targets").and_then(Value::as_array);
+            targets
+                .into_iter()
+                .flatten()
+                .any(|t| text(t, "name") == suite.name && kind_of(t) == "test")
+        })
+}
+
+impl Programs {
+    fn keep(&mut self, kind: &str, name: String, path: PathBuf) {
+        let known = SUITES.iter().any(|s| s.name == name);
+        match kind {
+            "bin" => self.binaries.insert(name, path),
+            "example" => self.examples.insert(name, path),
+            "test" if known => self.tests.insert(name, path),
+            _ => None,
+        };
+    }
+
+    /// Packs the programs, and `extra` files by name, into an image that guests mount.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn pack(&self, folder: &Path, extra: &[(&str, &str)]) -> Result<PathBuf> {
+        let tree = folder.join("payload");
+        let cannot = || format!("cannot write in `{}`", tree.display());
+        for (part, programs) in [
+            ("bin", &self.binaries),
+            ("examples", &self.examples),
+            ("tests", &self.tests),
+        ] {
+            let place = tree.join(part);
+            fs::create_dir_all(&place).or_trouble(cannot)?;
+            // `lab` itself and the agent have no business on the guest's PATH.
+            for (name, path) in programs
+                .iter()
+                .filter(|(name, _)| !["lab", "lab-agent"].contains(&name.as_str()))
+            {
+                let to = place.join(name);
+                if fs::hard_link(path, &to).is_err() {
+                    fs::copy(path, &to)
+                        .or_trouble(|| format!("cannot copy `{}`", path.display()))?;
+                }
+            }
+        }
+        for (name, content) in extra {
+            fs::write(tree.join(name), content).or_trouble(cannot)?;
+        }
+        let image = folder.join("payload.img");
+        image::ext4(&image, image::size_for(&tree)?, &tree, false)?;
+        Ok(image)
+    }
+}
+
+/// Runs cargo for the guests' target; returns kind, name and path of every program it has (built or found fresh).
+fn cargo(places: &Places, words: &[&str]) -> Result<Vec<(String, String, PathBuf)>> {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" -C target-feature=+crt-static");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    show::line(&format!("cargo {} --target {TARGET} …", words.join(" ")));
+    let mut child = Command::new(cargo)
+        .args(words)
+        .args([
+            "--target",
+            TARGET,
+            "--message-format=json-render-diagnostics",
+        ])
+        .current_dir(&places.workspace)
+        .env("RUSTFLAGS", flags.trim())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .or_trouble(|| "cannot run `cargo`".into())?;
+    let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
+    let mut found = Vec::new();
+    for line in lines
+        .into_iter()
+        .flatten()
+        .map_while(std::result::Result::ok)
+    {
+        found.extend(artifact(&line));
+    }
+    let status = child.wait().or_trouble(|| "cannot run `cargo`".into())?;
+    if !status.success() {
+        return Err(Trouble::new(format!(
+            "cannot build the guests' programs: `cargo {}` failed",
+            words.join(" ")
+        )));
+    }
+    Ok(found)
+}
+
+/// The program that one of cargo's JSON lines names, if it does.
+fn artifact(line: &str) -> Option<(String, String, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let path = PathBuf::from(message.get("executable")?.as_str()?);
+    let target = message.get("target")?;
+    let is_unit_test =
+        kind_of(target) != "test" && message.get("profile")?.get("test")?.as_bool()?;
+    (!is_unit_test).then(|| {
+        (
+            kind_of(target).to_string(),
+            text(target, "name").to_string(),
+            path,
+        )
+    })
+}
+
+fn kind_of(target: &Value) -> &str {
+    target
+        .get("kind")
+        .and_then(Value::as_array)
+        .and_then(|k| k.first())
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_cargos_messages_and_unit_tests_are_not_programs() {
+        let line = r#"{"reason":"compiler-artifact","target":{"kind":["KIND"],"name":"n"},"profile":{"test":T},"executable":"/x"}"#;
+        let of = |kind: &str, test: &str| {
+            artifact(
+                &line
+                    .replace("KIND", kind)
+                    .replace("\"test\":T", &format!("\"test\":{test}")),
+            )
+        };
+        assert_eq!(
+            of("bin", "false"),
+            Some(("bin".into(), "n".into(), "/x".into()))
+        );
+        assert_eq!(
+            of("test", "true"),
+            Some(("test".into(), "n".into(), "/x".into()))
+        );
+        assert_eq!(of("bin", "true"), None);
+        assert_eq!(artifact("{\"reason\":\"build-finished\"}"), None);
+    }
+}
