@@ -157,10 +157,7 @@ pub fn send<T: Serialize>(to: &mut impl Write, message: &T) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn receive<T: DeserializeOwned>(
-    from: &mut impl BufRead,
-    mut stray: impl FnMut(&str),
-) -> io::Result<Option<T>> {
+pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead, mut stray: impl FnMut(&str)) -> io::Result<Option<T>> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -182,17 +179,12 @@ mod tests {
     #[test]
     fn messages_survive_the_line_and_noise_is_set_aside() {
         let mut wire = b"[    0.1] kernel noise\n".to_vec();
-        let ask = Word::Ask(Ask::Remember {
-            key: "k".into(),
-            value: "two\nlines \u{fffd}".into(),
-        });
+        let ask = Word::Ask(Ask::Remember { key: "k".into(), value: "two\nlines \u{fffd}".into() });
         send(&mut wire, &ask).unwrap();
         send(&mut wire, &Word::Beat).unwrap();
         let mut strays = Vec::new();
         let mut reader = wire.as_slice();
-        let first: Word = receive(&mut reader, |s| strays.push(s.to_string()))
-            .unwrap()
-            .unwrap();
+        let first: Word = receive(&mut reader, |s| strays.push(s.to_string())).unwrap().unwrap();
         let second: Word = receive(&mut reader, |_| ()).unwrap().unwrap();
         let end: Option<Word> = receive(&mut reader, |_| ()).unwrap();
         assert_eq!(strays, ["[    0.1] kernel noise"]);
@@ -213,12 +205,7 @@ mod tests {
             on_console: false,
             sweep: true,
         };
-        for order in [
-            Order::Run(job),
-            Order::Noted,
-            Order::DisksBlanked,
-            Order::PowerOff,
-        ] {
+        for order in [Order::Run(job), Order::Noted, Order::DisksBlanked, Order::PowerOff] {
             let mut wire = Vec::new();
             send(&mut wire, &order).unwrap();
             let back: Order = receive(&mut wire.as_slice(), |_| ()).unwrap().unwrap();

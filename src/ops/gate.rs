@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::{Dm, DmUnavailable};
+use crate::kernel::fs as durable;
+use crate::kernel::identity::{self, ModuleState};
 use crate::kernel::lock::FileLock;
 use crate::kernel::udev::{self, Udev};
-use crate::kernel::{fs as durable, identity};
 use crate::ops::steps::Kit;
 use crate::ops::{State, journal};
 
@@ -46,7 +47,9 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
         return Err(Failure::refused("cannot change pools: only root may").next("sudo dmpool …"));
     }
     let there = kit.dm.has_target(TARGET.0);
-    if there.map_err(|e| Failure::failed("cannot ask the kernel for its targets").because(e))?.is_none() {
+    let there = there.map_err(|e| Failure::failed("cannot ask the kernel for its targets").because(e))?;
+    // What can be loaded the kernel loads by itself with the first table (dm_get_target_type, drivers/md/dm-target.c).
+    if there.is_none() && identity::thin_module_state() == ModuleState::Absent {
         return Err(Failure::refused(format!("cannot change pools: the kernel has no {} target", TARGET.0))
             .fact("found", format!("the module {} is {}", TARGET.1, identity::thin_module_state()))
             .next(format!("modprobe {}", TARGET.1)));

@@ -19,10 +19,7 @@ pub(super) fn device(disks: &[String], name: &str) -> Result<PathBuf> {
             return Ok(found);
         }
         if Instant::now() > give_up {
-            bail!(
-                "no disk called {name} appeared; there are: {:?}",
-                block_devices()
-            );
+            bail!("no disk called {name} appeared; there are: {:?}", block_devices());
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -30,11 +27,7 @@ pub(super) fn device(disks: &[String], name: &str) -> Result<PathBuf> {
 
 /// The devices of all scratch disks, in order.
 pub(super) fn scratch(disks: &[String]) -> Vec<PathBuf> {
-    disks
-        .iter()
-        .filter(|d| d.starts_with("scratch"))
-        .filter_map(|d| device(disks, d).ok())
-        .collect()
+    disks.iter().filter(|d| d.starts_with("scratch")).filter_map(|d| device(disks, d).ok()).collect()
 }
 
 /// The serial number that the host gives the disk called `name`.
@@ -53,17 +46,12 @@ fn by_serial(name: &str) -> Option<PathBuf> {
 fn by_place(place: usize) -> Option<PathBuf> {
     let letter = char::from(b'a'.checked_add(u8::try_from(place).ok()?)?);
     let name = format!("ubd{letter}");
-    block_devices()
-        .contains(&name)
-        .then(|| PathBuf::from("/dev").join(name))
+    block_devices().contains(&name).then(|| PathBuf::from("/dev").join(name))
 }
 
 fn block_devices() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/sys/block") else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|e| e.file_name().into_string().ok())
-        .collect()
+    entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
 }

@@ -16,12 +16,15 @@ use super::Settings;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends every program, unmounts every file system, and stops the machine. The host starts it again if that was the wish.
+///
+/// A machine that is not the lab's is left alone: there only the agent ends.
 pub(super) fn go(settings: &Settings) -> ! {
+    if !settings.is_guest() {
+        std::process::exit(0);
+    }
     if settings.systemd {
         // systemd ends this service on the way.
-        let _ = Command::new("systemctl")
-            .args(["--no-block", "reboot"])
-            .status();
+        let _ = Command::new("systemctl").args(["--no-block", "reboot"]).status();
         loop {
             thread::sleep(Duration::from_secs(60));
         }
@@ -29,21 +32,18 @@ pub(super) fn go(settings: &Settings) -> ! {
     end_programs();
     unmount_all();
     sync();
-    let _ = mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
-        None::<&str>,
-    );
+    let _ = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>);
+    stop(settings)
+}
+
+/// Stops the machine as it is.
+pub(super) fn stop(settings: &Settings) -> ! {
     // User mode Linux would boot again by itself; QEMU is told not to, and a PC is surest to stop by a reset.
-    let how = if settings.lane == "uml" {
-        RebootMode::RB_POWER_OFF
-    } else {
-        RebootMode::RB_AUTOBOOT
-    };
-    let _ = reboot(how);
-    std::process::exit(0)
+    let how = if settings.lane == "uml" { RebootMode::RB_POWER_OFF } else { RebootMode::RB_AUTOBOOT };
+    if settings.is_guest() {
+        let _ = reboot(how);
+    }
+    std::process::exit(1)
 }
 
 fn end_programs() {
@@ -65,11 +65,7 @@ fn others_alive() -> bool {
     entries
         .flatten()
         .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
-        .any(|pid| {
-            pid != 1
-                && pid != me
-                && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
-        })
+        .any(|pid| pid != 1 && pid != me && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()))
 }
 
 /// Unmounts what lies on disks, the last mounted first. A file system that is still busy is left: it is synced.

@@ -11,11 +11,10 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, chdir, chroot, sethostname};
 
-use super::{AGENT, Settings, disks, say};
+use super::{AGENT, Settings, disks, down, say};
 use crate::protocol::PAYLOAD;
 
 /// The root disk's place while the initramfs is still `/`.
@@ -47,38 +46,30 @@ pub(super) fn run() -> ! {
         Err(e) => e,
     };
     say(format!("this guest cannot start: {failure:#}"));
-    let _ = reboot(RebootMode::RB_AUTOBOOT);
-    std::process::exit(1)
+    down::stop(&Settings::read())
+}
+
+/// A program with the PATH that the kernel gives nobody.
+fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", super::PATH);
+    command
 }
 
 fn boot() -> Result<Infallible> {
     mount_kernel_folders("")?;
     let settings = Settings::read();
     load_early_modules()?;
-    mount_disk(&settings, "root", Path::new(NEW_ROOT), MsFlags::empty())
-        .context("mounting the root disk")?;
+    mount_disk(&settings, "root", Path::new(NEW_ROOT), MsFlags::empty()).context("mounting the root disk")?;
     mount_kernel_folders(NEW_ROOT)?;
     let in_new_root = |path: &str| Path::new(NEW_ROOT).join(path.trim_start_matches('/'));
     fs::create_dir_all(in_new_root("/run/lab"))?;
     fs::copy("/init", in_new_root(AGENT)).context("keeping the agent for later")?;
-    let release = nix::sys::utsname::uname()?
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
     let modules = in_new_root(&format!("/lib/modules/{release}"));
-    mount_disk(&settings, "modules", &modules, MsFlags::MS_RDONLY)
-        .context("mounting the kernel's modules")?;
-    mount_disk(
-        &settings,
-        "payload",
-        &in_new_root(PAYLOAD),
-        MsFlags::MS_RDONLY,
-    )
-    .context("mounting the payload")?;
-    for (part, place) in [
-        ("bin", "/usr/local/bin"),
-        ("examples", "/usr/local/lib/dmpool-examples"),
-    ] {
+    mount_disk(&settings, "modules", &modules, MsFlags::MS_RDONLY).context("mounting the kernel's modules")?;
+    mount_disk(&settings, "payload", &in_new_root(PAYLOAD), MsFlags::MS_RDONLY).context("mounting the payload")?;
+    for (part, place) in [("bin", "/usr/local/bin"), ("examples", "/usr/local/lib/dmpool-examples")] {
         let place = in_new_root(place);
         fs::create_dir_all(&place)?;
         bind(&in_new_root(PAYLOAD).join(part), &place)?;
@@ -90,7 +81,7 @@ fn boot() -> Result<Infallible> {
     sethostname("lab")?;
     load_modules();
     if settings.systemd {
-        return Err(Command::new("/sbin/init").exec()).context("starting systemd");
+        return Err(program("/sbin/init").exec()).context("starting systemd");
     }
     start_plain()
 }
@@ -98,19 +89,11 @@ fn boot() -> Result<Infallible> {
 /// Without systemd: the file systems and daemons a test expects, then the agent, whose end is the guest's.
 fn start_plain() -> Result<Infallible> {
     fs::create_dir_all("/run/lock")?;
-    mount(
-        Some("cgroup2"),
-        "/sys/fs/cgroup",
-        Some("cgroup2"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .context("mounting the cgroups")?;
-    let _ = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
+    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)
+        .context("mounting the cgroups")?;
+    let _ = program("ip").args(["link", "set", "lo", "up"]).status();
     super::serve::start_udev();
-    let agent = Command::new(AGENT).spawn().context("starting the agent")?;
+    let agent = program(AGENT).spawn().context("starting the agent")?;
     let agent = Pid::from_raw(i32::try_from(agent.id())?);
     loop {
         match wait() {
@@ -137,24 +120,13 @@ fn mount_kernel_folders(root: &str) -> Result<()> {
     for (kind, place, options) in everywhere {
         let place = format!("{root}/{place}");
         fs::create_dir_all(&place).with_context(|| format!("creating {place}"))?;
-        match mount(
-            Some(kind),
-            place.as_str(),
-            Some(kind),
-            MsFlags::empty(),
-            options,
-        ) {
+        match mount(Some(kind), place.as_str(), Some(kind), MsFlags::empty(), options) {
             // A kernel may mount devtmpfs by itself.
             Ok(()) | Err(nix::Error::EBUSY) => {}
             Err(e) => return Err(e).with_context(|| format!("mounting {kind} on {place}")),
         }
     }
-    for (link, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "fd/0"),
-        ("stdout", "fd/1"),
-        ("stderr", "fd/2"),
-    ] {
+    for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         match symlink(target, format!("{root}/dev/{link}")) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(e).context("linking in /dev");
@@ -180,7 +152,7 @@ fn load_early_modules() -> Result<()> {
 }
 
 fn load_modules() {
-    match Command::new("modprobe").arg("--all").args(MODULES).output() {
+    match program("modprobe").arg("--all").args(MODULES).output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => say(String::from_utf8_lossy(&output.stderr).trim_end()),
         Err(e) => say(format!("modprobe: {e}")),
@@ -202,8 +174,7 @@ fn bind(from: &Path, to: &Path) -> Result<()> {
 /// Makes `new_root` the root of everything.
 fn enter(new_root: &str) -> Result<()> {
     chdir(new_root).context("entering the root disk")?;
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-        .context("moving the root disk to /")?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("moving the root disk to /")?;
     chroot(".").context("entering the root disk")?;
     chdir("/").context("entering the root disk")
 }

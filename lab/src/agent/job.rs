@@ -41,28 +41,14 @@ pub(super) fn run(
         Ok(child) => {
             let unanswered = VecDeque::new();
             let limit = job.limit_s;
-            let mut watch = Watch {
-                settings,
-                wire,
-                events,
-                child,
-                start,
-                limit,
-                unanswered,
-                silent,
-            };
+            let mut watch = Watch { settings, wire, events, child, start, limit, unanswered, silent };
             let exit = watch.follow();
             silent = watch.silent;
             exit
         }
     };
     let seconds = start.elapsed().as_secs_f64();
-    let mut ended = Ended {
-        exit,
-        seconds,
-        left: Vec::new(),
-        spoiled: false,
-    };
+    let mut ended = Ended { exit, seconds, left: Vec::new(), spoiled: false };
     if job.sweep && ended.exit != Exit::Reboot {
         start_udev();
         let swept = before.sweep();
@@ -87,23 +73,14 @@ pub(super) fn run(
 
 /// Starts the job's process in a group of its own and returns its process id.
 fn spawn(settings: &Settings, kernel: &str, job: &Job, sender: &Sender<Event>) -> io::Result<Pid> {
-    let mut command = if job.on_console {
-        on_console(job)?
-    } else {
-        Command::new(&job.program)
-    };
-    let scratch: Vec<String> = disks::scratch(&settings.disks)
-        .iter()
-        .map(|d| d.to_string_lossy().into_owned())
-        .collect();
+    let mut command = if job.on_console { on_console(job)? } else { Command::new(&job.program) };
+    let scratch: Vec<String> =
+        disks::scratch(&settings.disks).iter().map(|d| d.to_string_lossy().into_owned()).collect();
     command
         .args(&job.args)
         .current_dir("/root")
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", super::PATH)
         .env("HOME", "/root")
         .env("LANG", "C.UTF-8")
         .env("RUST_BACKTRACE", "1")
@@ -115,11 +92,7 @@ fn spawn(settings: &Settings, kernel: &str, job: &Job, sender: &Sender<Event>) -
         .envs(&job.env);
     if !job.on_console {
         let (reader, writer) = io::pipe()?;
-        command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
         pass_lines(reader, sender.clone());
     }
     let mut child = command.spawn()?;
@@ -135,17 +108,10 @@ fn spawn(settings: &Settings, kernel: &str, job: &Job, sender: &Sender<Event>) -
 fn on_console(job: &Job) -> io::Result<Command> {
     let active = fs::read_to_string("/sys/class/tty/console/active")?;
     let name = active.split_ascii_whitespace().last().unwrap_or("tty0");
-    let terminal = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(format!("/dev/{name}"))?;
+    let terminal = OpenOptions::new().read(true).write(true).open(format!("/dev/{name}"))?;
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait", &job.program]);
-    command
-        .stdin(terminal.try_clone()?)
-        .stdout(terminal.try_clone()?)
-        .stderr(terminal)
-        .env("TERM", "xterm-256color");
+    command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal).env("TERM", "xterm-256color");
     Ok(command)
 }
 
@@ -154,9 +120,7 @@ fn pass_lines(reader: io::PipeReader, sender: Sender<Event>) {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches(['\n', '\r'])
-                .to_string();
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_string();
             line.clear();
             if sender.send(Event::Output(text)).is_err() {
                 return;
@@ -196,8 +160,9 @@ impl Watch<'_> {
                         ring.grant();
                     }
                 }
-                Ok(Event::Order(Order::PowerOff) | Event::Alone)
-                | Err(RecvTimeoutError::Disconnected) => down::go(self.settings),
+                Ok(Event::Order(Order::PowerOff) | Event::Alone) | Err(RecvTimeoutError::Disconnected) => {
+                    down::go(self.settings)
+                }
                 Ok(Event::Silent) => self.silent = true,
                 Ok(Event::Order(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return self.hung(),
@@ -256,10 +221,7 @@ impl Watch<'_> {
         }
         let _ = killpg(self.child, Signal::SIGKILL);
         let give_up = Instant::now() + AFTERMATH;
-        while let Ok(event) = self
-            .events
-            .recv_timeout(give_up.saturating_duration_since(Instant::now()))
-        {
+        while let Ok(event) = self.events.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
             match event {
                 Event::Output(text) => self.wire.say(&Word::Out { text }),
                 Event::Ended(_) => break,
@@ -283,36 +245,21 @@ fn exit_of(status: io::Result<ExitStatus>) -> Exit {
 
 /// The kernel stacks of every process in D state, and the kernel's last words.
 fn what_hangs() -> Vec<String> {
-    let mut lines =
-        vec!["-- hung; processes in D state and where the kernel holds them:".to_string()];
+    let mut lines = vec!["-- hung; processes in D state and where the kernel holds them:".to_string()];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        if !status
-            .lines()
-            .any(|l| l.starts_with("State:") && l.contains('D'))
-        {
+        if !status.lines().any(|l| l.starts_with("State:") && l.contains('D')) {
             continue;
         }
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        lines.push(format!(
-            "{} {}",
-            entry.file_name().to_string_lossy(),
-            name.trim()
-        ));
+        lines.push(format!("{} {}", entry.file_name().to_string_lossy(), name.trim()));
         let stack = fs::read_to_string(entry.path().join("stack")).unwrap_or_default();
         lines.extend(stack.lines().map(|l| format!("    {l}")));
     }
     lines.push("-- the kernel's last lines:".to_string());
-    let log = Command::new("dmesg")
-        .output()
-        .map(|o| o.stdout)
-        .unwrap_or_default();
+    let log = Command::new("dmesg").output().map(|o| o.stdout).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let all: Vec<&str> = log.lines().collect();
-    lines.extend(
-        all.iter()
-            .skip(all.len().saturating_sub(KERNEL_LINES))
-            .map(ToString::to_string),
-    );
+    lines.extend(all.iter().skip(all.len().saturating_sub(KERNEL_LINES)).map(ToString::to_string));
     lines
 }

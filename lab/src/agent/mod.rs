@@ -4,10 +4,7 @@
 //!   itself as a service, or systemd, which does;
 //! - as that service ([`serve`]): takes orders from the host over a serial line, one job at a time;
 //! - on a machine made to be thrown away (`--lane native`), the same service as a plain process.
-#![allow(
-    clippy::print_stderr,
-    reason = "its standard error is the guest's console"
-)]
+#![allow(clippy::print_stderr, reason = "its standard error is the guest's console")]
 
 mod disks;
 mod doorbell;
@@ -24,6 +21,9 @@ use std::process;
 
 /// Where the agent's own program lies in a running guest.
 const AGENT: &str = "/run/lab/agent";
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the host wrote on the kernel's command line for the agent, or gave a native agent in its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,11 +50,14 @@ impl Settings {
         Settings {
             lane: value("lane").unwrap_or_default(),
             control: value("control"),
-            disks: value("disks")
-                .map(|d| d.split(',').map(str::to_string).collect())
-                .unwrap_or_default(),
+            disks: value("disks").map(|d| d.split(',').map(str::to_string).collect()).unwrap_or_default(),
             systemd: value("systemd").as_deref() == Some("1"),
         }
+    }
+
+    /// Whether this machine is one that the lab has booted. Only those are ever taken down.
+    fn is_guest(&self) -> bool {
+        ["uml", "qemu"].contains(&self.lane.as_str())
     }
 
     /// From the running kernel's command line, or from `LAB_SETTINGS` where that is set (native lane).
@@ -88,9 +91,8 @@ mod tests {
 
     #[test]
     fn settings_are_found_among_the_kernels_own_words() {
-        let settings = Settings::parse(
-            "quiet lab.lane=uml lab.control=/dev/tty1 lab.disks=root,modules,payload mem=1G",
-        );
+        let settings =
+            Settings::parse("quiet lab.lane=uml lab.control=/dev/tty1 lab.disks=root,modules,payload mem=1G");
         assert_eq!(settings.lane, "uml");
         assert_eq!(settings.control.as_deref(), Some("/dev/tty1"));
         assert_eq!(settings.disks, ["root", "modules", "payload"]);

@@ -66,13 +66,8 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
             }
         }
     });
-    let kernel = nix::sys::utsname::uname()?
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    wire.say(&Word::Hello {
-        kernel: kernel.clone(),
-    });
+    let kernel = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    wire.say(&Word::Hello { kernel: kernel.clone() });
     let beating = wire.clone();
     thread::spawn(move || {
         loop {
@@ -84,13 +79,7 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn serve(
-    settings: &Settings,
-    kernel: &str,
-    wire: &Wire,
-    sender: &Sender<Event>,
-    events: &Receiver<Event>,
-) {
+fn serve(settings: &Settings, kernel: &str, wire: &Wire, sender: &Sender<Event>, events: &Receiver<Event>) {
     for event in events {
         match event {
             Event::Order(Order::Run(ordered)) => {
@@ -103,10 +92,7 @@ fn serve(
             }
             Event::Order(Order::DisksBlanked) => {
                 for disk in super::disks::scratch(&settings.disks) {
-                    let _ = Command::new("blockdev")
-                        .arg("--flushbufs")
-                        .arg(disk)
-                        .status();
+                    let _ = Command::new("blockdev").arg("--flushbufs").arg(disk).status();
                 }
                 wire.say(&Word::Ready);
             }
@@ -125,11 +111,7 @@ fn open_line(path: Option<&str>) -> Result<Line> {
     let Some(path) = path else {
         return Ok((Box::new(io::stdin()), Box::new(io::stdout())));
     };
-    let line = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .with_context(|| format!("opening {path}"))?;
+    let line = OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("opening {path}"))?;
     make_raw(&line).with_context(|| format!("making {path} raw"))?;
     let writer = line.try_clone()?;
     Ok((Box::new(line), Box::new(writer)))
@@ -144,9 +126,7 @@ fn make_raw(line: &File) -> nix::Result<()> {
 fn read_orders(reader: Box<dyn Read + Send>, sender: Sender<Event>) {
     thread::spawn(move || {
         let mut reader = BufReader::new(reader);
-        while let Ok(Some(order)) =
-            protocol::receive(&mut reader, |stray| say(format!("not an order: {stray}")))
-        {
+        while let Ok(Some(order)) = protocol::receive(&mut reader, |stray| say(format!("not an order: {stray}"))) {
             if sender.send(Event::Order(order)).is_err() {
                 return;
             }
@@ -165,22 +145,14 @@ pub(super) fn start_udev() {
     } else {
         quiet("/lib/systemd/systemd-udevd", &["--daemon"]);
     }
-    quiet(
-        "udevadm",
-        &["trigger", "--action=add", "--subsystem-match=block"],
-    );
+    quiet("udevadm", &["trigger", "--action=add", "--subsystem-match=block"]);
     quiet("udevadm", &["settle", "--timeout=20"]);
 }
 
 /// Stops udevd, so that nobody answers on its control socket and no socket is left.
 pub(super) fn stop_udev() {
     if Path::new("/run/systemd/private").exists() {
-        let units = [
-            "stop",
-            "systemd-udevd-control.socket",
-            "systemd-udevd-kernel.socket",
-            "systemd-udevd.service",
-        ];
+        let units = ["stop", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udevd.service"];
         quiet("systemctl", &units);
     } else {
         quiet("udevadm", &["settle", "--timeout=20"]);
@@ -190,12 +162,9 @@ pub(super) fn stop_udev() {
 }
 
 fn quiet(program: &str, args: &[&str]) {
-    match Command::new(program).args(args).output() {
+    match Command::new(program).args(args).env("PATH", super::PATH).output() {
         Ok(output) if output.status.success() => {}
-        Ok(output) => say(format!(
-            "{program} {args:?}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
+        Ok(output) => say(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(e) => say(format!("{program}: {e}")),
     }
 }

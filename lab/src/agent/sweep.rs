@@ -18,14 +18,8 @@ const MARK: &str = "dmpool-test-";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Folders that programs under test make; removed unless they were there before.
-const STATE: &[&str] = &[
-    "/etc/dmpool",
-    "/var/lib/dmpool",
-    "/run/dmpool",
-    "/etc/docker",
-    "/var/lib/docker",
-    "/var/lib/containerd",
-];
+const STATE: &[&str] =
+    &["/etc/dmpool", "/var/lib/dmpool", "/run/dmpool", "/etc/docker", "/var/lib/docker", "/var/lib/containerd"];
 
 /// What there was before the test.
 pub(super) struct Before {
@@ -57,25 +51,16 @@ impl Before {
             mounts: mounts().into_iter().collect(),
             dm: dm_names().into_iter().collect(),
             loops: loops().into_iter().map(|(device, _)| device).collect(),
-            state: STATE
-                .iter()
-                .copied()
-                .filter(|p| Path::new(p).exists())
-                .collect(),
+            state: STATE.iter().copied().filter(|p| Path::new(p).exists()).collect(),
         }
     }
 
     /// Finds what is new since, and clears it away.
     pub(super) fn sweep(&self) -> Swept {
-        let mut swept = Swept {
-            left: self.left(),
-            ..Swept::default()
-        };
+        let mut swept = Swept { left: self.left(), ..Swept::default() };
         if !self.end_processes() {
             swept.stuck = true;
-            swept
-                .told
-                .push("-- a process that the test left cannot be killed".to_string());
+            swept.told.push("-- a process that the test left cannot be killed".to_string());
         }
         // A device can be removed only after what stands on it: a few rounds settle every stack.
         for _ in 0..6 {
@@ -85,9 +70,7 @@ impl Before {
         }
         for name in dm_names().difference(&self.dm) {
             swept.stuck = true;
-            swept
-                .told
-                .push(format!("-- the device-mapper device {name} stays"));
+            swept.told.push(format!("-- the device-mapper device {name} stays"));
         }
         for folder in STATE.iter().filter(|p| !self.state.contains(p)) {
             let _ = fs::remove_dir_all(folder);
@@ -98,32 +81,18 @@ impl Before {
     /// New things that carry the mark.
     fn left(&self) -> Vec<String> {
         let devices = dm_names();
-        let devices = devices
-            .difference(&self.dm)
-            .map(|n| format!("device-mapper device {n}"));
-        let loops = loops()
-            .into_iter()
-            .filter(|(device, _)| !self.loops.contains(device));
+        let devices = devices.difference(&self.dm).map(|n| format!("device-mapper device {n}"));
+        let loops = loops().into_iter().filter(|(device, _)| !self.loops.contains(device));
         let loops = loops.map(|(device, file)| format!("loop device {device} on {file}"));
-        let mounts = mounts()
-            .into_iter()
-            .filter(|m| !self.mounts.contains(m))
-            .map(|m| format!("mount {m}"));
-        devices
-            .chain(loops)
-            .chain(mounts)
-            .filter(|line| line.contains(MARK))
-            .collect()
+        let mounts = mounts().into_iter().filter(|m| !self.mounts.contains(m)).map(|m| format!("mount {m}"));
+        devices.chain(loops).chain(mounts).filter(|line| line.contains(MARK)).collect()
     }
 
     /// Kills what the test started and left running. False if something survives that.
     fn end_processes(&self) -> bool {
         let give_up = Instant::now() + Duration::from_secs(3);
         loop {
-            let alive: Vec<i32> = processes()
-                .into_iter()
-                .filter(|p| self.is_the_tests(*p))
-                .collect();
+            let alive: Vec<i32> = processes().into_iter().filter(|p| self.is_the_tests(*p)).collect();
             if alive.is_empty() {
                 return true;
             }
@@ -143,8 +112,7 @@ impl Before {
             return false;
         }
         if self.systemd {
-            let cgroup =
-                |p: &str| fs::read_to_string(format!("/proc/{p}/cgroup")).unwrap_or_default();
+            let cgroup = |p: &str| fs::read_to_string(format!("/proc/{p}/cgroup")).unwrap_or_default();
             return cgroup(&pid.to_string()) == cgroup("self");
         }
         !fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.contains("udev"))
@@ -186,11 +154,7 @@ fn processes() -> Vec<i32> {
 /// Mount points, in the order of mounting.
 fn mounts() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    table
-        .lines()
-        .filter_map(|l| l.split(' ').nth(1))
-        .map(|m| m.replace("\\040", " "))
-        .collect()
+    table.lines().filter_map(|l| l.split(' ').nth(1)).map(|m| m.replace("\\040", " ")).collect()
 }
 
 /// Names of all device-mapper devices.
@@ -223,6 +187,7 @@ fn loops() -> Vec<(String, String)> {
 fn limited(program: &str, args: &[&str]) -> bool {
     let quiet = Command::new(program)
         .args(args)
+        .env("PATH", super::PATH)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -13,11 +13,7 @@ use anyhow::{Context, Result, bail};
 use lab::guest::writer::{Plan, Tally, write_until};
 use nix::sys::signal::{SigSet, Signal};
 
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the output of a program"
-)]
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a program")]
 fn main() -> ExitCode {
     match run() {
         Ok(tally) => {
@@ -48,8 +44,7 @@ fn run() -> Result<Tally> {
             // Renamed into place, so that a reader never meets half a report.
             let new = path.with_extension("new");
             std::fs::write(&new, serde_json::to_vec(tally)?)?;
-            std::fs::rename(&new, path)
-                .with_context(|| format!("cannot report to {}", path.display()))
+            std::fs::rename(&new, path).with_context(|| format!("cannot report to {}", path.display()))
         }
         None => Ok(()),
     })
@@ -59,15 +54,8 @@ fn arguments(mut args: impl Iterator<Item = OsString>) -> Result<(Plan, Option<P
     let mut plan = Plan::new(args.next().context("the path to write to is missing")?);
     let mut report = None;
     while let Some(option) = args.next() {
-        let value = args
-            .next()
-            .with_context(|| format!("{} needs a value", option.display()))?;
-        let number = || {
-            value
-                .to_str()
-                .and_then(|v| v.parse().ok())
-                .context("not a number")
-        };
+        let value = args.next().with_context(|| format!("{} needs a value", option.display()))?;
+        let number = || value.to_str().and_then(|v| v.parse().ok()).context("not a number");
         match option.to_str() {
             Some("--slots") => plan.slots = number()?,
             Some("--first") => plan.first = number()?,

@@ -12,11 +12,7 @@
 //! ```
 //!
 //! Everything here speaks to the lab's agent and panics when there is none: these calls are for guest tests only.
-#![allow(
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's helpers fail by panicking and report by printing"
-)]
+#![allow(clippy::panic, clippy::print_stdout, reason = "a test's helpers fail by panicking and report by printing")]
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -31,9 +27,7 @@ use crate::protocol::{self, Ask, Request, SKIP_MARK};
 /// How often the guest has gone down in this test: 0 in its first run, then 1, 2, …
 #[must_use]
 pub fn phase() -> u32 {
-    lab_variable("LAB_PHASE")
-        .parse()
-        .unwrap_or_else(|e| panic!("LAB_PHASE is no number: {e}"))
+    lab_variable("LAB_PHASE").parse().unwrap_or_else(|e| panic!("LAB_PHASE is no number: {e}"))
 }
 
 /// Reboots the guest cleanly (programs ended, file systems unmounted) and runs this test again with the next [`phase`].
@@ -66,8 +60,7 @@ pub fn remember(key: &str, value: &str) {
 #[must_use]
 pub fn recall(key: &str) -> Option<String> {
     let notes: std::collections::BTreeMap<String, String> =
-        serde_json::from_str(&lab_variable("LAB_NOTES"))
-            .unwrap_or_else(|e| panic!("LAB_NOTES: {e}"));
+        serde_json::from_str(&lab_variable("LAB_NOTES")).unwrap_or_else(|e| panic!("LAB_NOTES: {e}"));
     notes.get(key).cloned()
 }
 
@@ -75,11 +68,7 @@ pub fn recall(key: &str) -> Option<String> {
 /// (all sparse on the host).
 #[must_use]
 pub fn scratch_disks() -> Vec<PathBuf> {
-    lab_variable("LAB_SCRATCH")
-        .split(':')
-        .filter(|d| !d.is_empty())
-        .map(PathBuf::from)
-        .collect()
+    lab_variable("LAB_SCRATCH").split(':').filter(|d| !d.is_empty()).map(PathBuf::from).collect()
 }
 
 /// Whether udevd runs and answers on its control socket.
@@ -101,9 +90,7 @@ pub fn start_udev() {
 
 /// This test may run so long in all (the agent's own limit is five minutes).
 pub fn time_limit(total: Duration) {
-    ask(&Request::TimeLimit {
-        seconds: total.as_secs(),
-    });
+    ask(&Request::TimeLimit { seconds: total.as_secs() });
 }
 
 /// The lane this guest runs in: `uml`, `qemu` or `native`.
@@ -126,34 +113,24 @@ pub fn skip(reason: &str) -> ! {
 
 /// A variable that the agent sets for every job.
 fn lab_variable(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: this test runs inside a guest of `cargo lab test` only")
-    })
+    env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: this test runs inside a guest of `cargo lab test` only"))
 }
 
 /// Sends one request to the agent and waits for its answer.
 fn ask(request: &Request) {
-    let mut stream = UnixStream::connect(protocol::SOCKET).unwrap_or_else(|e| {
-        panic!(
-            "the lab's agent does not answer on {}: {e}",
-            protocol::SOCKET
-        )
-    });
+    let mut stream = UnixStream::connect(protocol::SOCKET)
+        .unwrap_or_else(|e| panic!("the lab's agent does not answer on {}: {e}", protocol::SOCKET));
     // The tests' own output must be out before the guest goes down.
     let _ = std::io::stdout().flush();
-    protocol::send(&mut stream, request)
-        .unwrap_or_else(|e| panic!("asking the lab's agent for {request:?}: {e}"));
+    protocol::send(&mut stream, request).unwrap_or_else(|e| panic!("asking the lab's agent for {request:?}: {e}"));
     let mut answer = String::new();
     BufReader::new(stream)
         .read_line(&mut answer)
         .unwrap_or_else(|e| panic!("waiting for the lab's agent to grant {request:?}: {e}"));
     match answer.trim() {
         "ok" => {}
-        other => skip(
-            other
-                .strip_prefix("no: ")
-                .unwrap_or("the lab's agent went away"),
-        ),
+        other => skip(other.strip_prefix("no: ").unwrap_or("the lab's agent went away")),
     }
 }
 
@@ -171,11 +148,6 @@ fn accepts_seqpacket(path: &Path) -> bool {
     let Ok(address) = UnixAddr::new(path) else {
         return false;
     };
-    socket(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .is_ok_and(|fd| connect(fd.as_raw_fd(), &address).is_ok())
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .is_ok_and(|fd| connect(fd.as_raw_fd(), &address).is_ok())
 }

@@ -25,11 +25,7 @@ impl LoopDisk {
     /// # Errors
     /// When the file exists, is not below something named `dmpool-test-*` (nothing would sweep it), or losetup fails.
     pub fn create(file: &Path, bytes: u64) -> Result<Self> {
-        ensure!(
-            file.to_string_lossy().contains(PREFIX),
-            "{} is not named {PREFIX}*",
-            file.display()
-        );
+        ensure!(file.to_string_lossy().contains(PREFIX), "{} is not named {PREFIX}*", file.display());
         fs::File::create_new(file)
             .and_then(|new| new.set_len(bytes))
             .with_context(|| format!("cannot make {}", file.display()))?;
@@ -41,15 +37,8 @@ impl LoopDisk {
     /// # Errors
     /// When losetup fails.
     pub fn attach(file: &Path) -> Result<Self> {
-        let ran = Cmd::new("losetup")
-            .args(["--find", "--show"])
-            .arg(file)
-            .run()
-            .checked()?;
-        Ok(Self {
-            device: ran.stdout.trim().into(),
-            file: file.into(),
-        })
+        let ran = Cmd::new("losetup").args(["--find", "--show"]).arg(file).run().checked()?;
+        Ok(Self { device: ran.stdout.trim().into(), file: file.into() })
     }
 
     /// `/dev/loopN`.
@@ -69,15 +58,8 @@ impl LoopDisk {
     /// # Errors
     /// When either fails.
     pub fn resize(&self, bytes: u64) -> Result<()> {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&self.file)?
-            .set_len(bytes)?;
-        Cmd::new("losetup")
-            .arg("-c")
-            .arg(&self.device)
-            .run()
-            .checked()?;
+        fs::OpenOptions::new().write(true).open(&self.file)?.set_len(bytes)?;
+        Cmd::new("losetup").arg("-c").arg(&self.device).run().checked()?;
         Ok(())
     }
 }
@@ -114,20 +96,10 @@ impl Kind {
     pub fn format(self, device: &Path) -> Result<()> {
         // No discard and lazy tables: a 400 GB sparse disk stays sparse and is done at once.
         let args: &[&str] = match self {
-            Self::Ext4 => &[
-                "-q",
-                "-F",
-                "-E",
-                "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
-            ],
+            Self::Ext4 => &["-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"],
             Self::Xfs => &["-q", "-f", "-K"],
         };
-        Cmd::new(format!("mkfs.{}", self.name()))
-            .args(args)
-            .arg(device)
-            .limit(MKFS)
-            .run()
-            .checked()?;
+        Cmd::new(format!("mkfs.{}", self.name())).args(args).arg(device).limit(MKFS).run().checked()?;
         sys::settle();
         Ok(())
     }
@@ -168,12 +140,7 @@ impl Mounted {
 
     fn mount_any(options: &[&str], source: &Path, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        Cmd::new("mount")
-            .args(options)
-            .arg(source)
-            .arg(dir)
-            .run()
-            .checked()?;
+        Cmd::new("mount").args(options).arg(source).arg(dir).run().checked()?;
         Ok(Self { dir: dir.into() })
     }
 
@@ -188,16 +155,8 @@ impl Mounted {
     /// # Errors
     /// When mount refuses, as with files open for writing.
     pub fn set_read_only(&self, read_only: bool) -> Result<()> {
-        let options = if read_only {
-            "remount,ro"
-        } else {
-            "remount,rw"
-        };
-        Cmd::new("mount")
-            .args(["-o", options])
-            .arg(&self.dir)
-            .run()
-            .checked()?;
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        Cmd::new("mount").args(["-o", options]).arg(&self.dir).run().checked()?;
         Ok(())
     }
 
@@ -228,8 +187,7 @@ impl Drop for Mounted {
 pub fn fill(dir: &Path) -> Result<PathBuf> {
     use std::io::Write;
     let path = dir.join(format!("{PREFIX}filler"));
-    let mut file =
-        fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let mut file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     for size in [1 << 20, 4096] {
         let zeroes = vec![0; size];
         loop {

@@ -45,11 +45,7 @@ impl Config {
     /// The devicemapper driver with no option, as a child of the test: Docker makes its 100 GB loop-file pool.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self {
-            root: root.into(),
-            options: Vec::new(),
-            systemd: false,
-        }
+        Self { root: root.into(), options: Vec::new(), systemd: false }
     }
 
     /// With one more storage option.
@@ -93,15 +89,8 @@ impl Docker {
         fs::create_dir_all("/etc/docker")?;
         fs::create_dir_all(&config.root)?;
         let before = fs::read(DAEMON_JSON).ok();
-        fs::write(
-            DAEMON_JSON,
-            serde_json::to_string_pretty(&config.json())? + "\n",
-        )?;
-        let mut docker = Self {
-            config,
-            daemon: None,
-            before,
-        };
+        fs::write(DAEMON_JSON, serde_json::to_string_pretty(&config.json())? + "\n")?;
+        let mut docker = Self { config, daemon: None, before };
         docker.up()?;
         Ok(docker)
     }
@@ -113,11 +102,7 @@ impl Docker {
     pub fn up(&mut self) -> Result<()> {
         if self.config.systemd {
             for unit in ["docker.socket", "docker.service"] {
-                Cmd::new("systemctl")
-                    .args(["start", unit])
-                    .limit(UP)
-                    .run()
-                    .checked()?;
+                Cmd::new("systemctl").args(["start", unit]).limit(UP).run().checked()?;
             }
         } else {
             let cmd = format!("exec dockerd >>{LOG} 2>&1");
@@ -132,11 +117,7 @@ impl Docker {
             if self.daemon.as_mut().is_some_and(|daemon| !daemon.alive()) {
                 bail!("dockerd ended: {}", self.log_tail());
             }
-            ensure!(
-                Instant::now() < until,
-                "dockerd does not answer ({answer:?}): {}",
-                self.log_tail()
-            );
+            ensure!(Instant::now() < until, "dockerd does not answer ({answer:?}): {}", self.log_tail());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -148,11 +129,7 @@ impl Docker {
     pub fn stop(&mut self) -> Result<()> {
         if self.config.systemd {
             // The socket first: any client would start the service again.
-            Cmd::new("systemctl")
-                .args(["stop", "docker.socket", "docker.service"])
-                .limit(DOWN)
-                .run()
-                .checked()?;
+            Cmd::new("systemctl").args(["stop", "docker.socket", "docker.service"]).limit(DOWN).run().checked()?;
             return Ok(());
         }
         let Some(mut daemon) = self.daemon.take() else {
@@ -163,11 +140,7 @@ impl Docker {
         while daemon.alive() {
             if Instant::now() >= until {
                 let ran = daemon.kill();
-                bail!(
-                    "dockerd did not stop within {DOWN:?}: {:?}; {}",
-                    ran.end,
-                    self.log_tail()
-                );
+                bail!("dockerd did not stop within {DOWN:?}: {:?}; {}", ran.end, self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -180,10 +153,7 @@ impl Docker {
     /// When systemd does not do it.
     pub fn kill(&mut self) -> Result<()> {
         if self.config.systemd {
-            Cmd::new("systemctl")
-                .args(["kill", "-s", "KILL", "docker.service"])
-                .run()
-                .checked()?;
+            Cmd::new("systemctl").args(["kill", "-s", "KILL", "docker.service"]).run().checked()?;
         } else if let Some(daemon) = self.daemon.take() {
             daemon.signal(Signal::SIGKILL);
             let _ = daemon.kill();
@@ -195,17 +165,11 @@ impl Docker {
     #[must_use]
     pub fn log_tail(&self) -> String {
         if self.config.systemd {
-            return Cmd::new("journalctl")
-                .args(["-u", "docker", "-n", "20", "--no-pager"])
-                .run()
-                .stdout;
+            return Cmd::new("journalctl").args(["-u", "docker", "-n", "20", "--no-pager"]).run().stdout;
         }
         let log = fs::read_to_string(LOG).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        lines
-            .get(lines.len().saturating_sub(20)..)
-            .unwrap_or_default()
-            .join("\n")
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
 
     /// The `docker` program with these arguments.
@@ -215,9 +179,7 @@ impl Docker {
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
-        Cmd::new("docker")
-            .args(args)
-            .limit(Duration::from_secs(120))
+        Cmd::new("docker").args(args).limit(Duration::from_secs(120))
     }
 
     /// `docker info`, its whole standard output.
@@ -244,9 +206,7 @@ impl Docker {
     pub fn storage_value(&self, key: &str) -> Result<String> {
         let block = self.storage_block()?;
         let found = pairs(&block).into_iter().find(|(name, _)| name == key);
-        found
-            .map(|(_, value)| value)
-            .with_context(|| format!("no `{key}` in\n{block}"))
+        found.map(|(_, value)| value).with_context(|| format!("no `{key}` in\n{block}"))
     }
 
     /// Makes the image [`IMAGE`]: static busybox with links for its commands, and `extra` programs under /bin.
@@ -261,38 +221,15 @@ impl Docker {
         }
         let bin = dir.join("root/bin");
         fs::copy(find("busybox")?, bin.join("busybox"))?;
-        for name in [
-            "sh",
-            "sleep",
-            "cat",
-            "ls",
-            "dd",
-            "sync",
-            "sha256sum",
-            "md5sum",
-            "echo",
-            "rm",
-            "df",
-            "touch",
-        ] {
+        for name in ["sh", "sleep", "cat", "ls", "dd", "sync", "sha256sum", "md5sum", "echo", "rm", "df", "touch"] {
             std::os::unix::fs::symlink("busybox", bin.join(name))?;
         }
         for program in extra {
-            let name = program
-                .file_name()
-                .with_context(|| format!("{} is no file", program.display()))?;
-            fs::copy(program, bin.join(name))
-                .with_context(|| format!("cannot copy {}", program.display()))?;
+            let name = program.file_name().with_context(|| format!("{} is no file", program.display()))?;
+            fs::copy(program, bin.join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
         }
         let tar = dir.join("image.tar");
-        Cmd::new("tar")
-            .arg("-cf")
-            .arg(&tar)
-            .arg("-C")
-            .arg(dir.join("root"))
-            .arg(".")
-            .run()
-            .checked()?;
+        Cmd::new("tar").arg("-cf").arg(&tar).arg("-C").arg(dir.join("root")).arg(".").run().checked()?;
         let import = self.cmd(["import"]).arg(&tar).arg(IMAGE).run().checked();
         let _ = fs::remove_dir_all(&dir);
         import.map(drop)
@@ -303,11 +240,7 @@ impl Docker {
     /// # Errors
     /// When docker run fails.
     pub fn run_detached(&self, options: &[&str], command: &[&str]) -> Result<String> {
-        let cmd = self
-            .cmd(["run", "-d", "--network", "none"])
-            .args(options)
-            .arg(IMAGE)
-            .args(command);
+        let cmd = self.cmd(["run", "-d", "--network", "none"]).args(options).arg(IMAGE).args(command);
         Ok(cmd.run().checked()?.stdout.trim().to_owned())
     }
 
@@ -336,11 +269,7 @@ impl Drop for Docker {
     fn drop(&mut self) {
         let all = self.cmd(["ps", "-aq"]).limit(Duration::from_secs(20)).run();
         if !all.stdout.trim().is_empty() {
-            let _ = self
-                .cmd(["rm", "-f"])
-                .args(all.stdout.split_whitespace())
-                .limit(DOWN)
-                .run();
+            let _ = self.cmd(["rm", "-f"]).args(all.stdout.split_whitespace()).limit(DOWN).run();
         }
         if self.stop().is_err() {
             let _ = self.kill();
@@ -360,24 +289,12 @@ impl Drop for Docker {
 /// Removes the mounts, dm devices and loop devices that a dead daemon left for this root.
 fn take_down(root: &Path) {
     let limit = Duration::from_secs(20);
-    let below: Vec<_> = sys::mounts()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|m| m.point.starts_with(root))
-        .collect();
+    let below: Vec<_> = sys::mounts().unwrap_or_default().into_iter().filter(|m| m.point.starts_with(root)).collect();
     for mount in below.iter().rev().filter(|m| m.point != root) {
-        let _ = Cmd::new("umount")
-            .arg("-l")
-            .arg(&mount.point)
-            .limit(limit)
-            .run();
+        let _ = Cmd::new("umount").arg("-l").arg(&mount.point).limit(limit).run();
     }
     for pass in ["-", "-pool"] {
-        for name in sys::dm_names()
-            .unwrap_or_default()
-            .iter()
-            .filter(|n| n.starts_with("docker-"))
-        {
+        for name in sys::dm_names().unwrap_or_default().iter().filter(|n| n.starts_with("docker-")) {
             if pass == "-pool" || !name.ends_with("-pool") {
                 let _ = sys::dmsetup(["remove", "--retry", name]).limit(limit).run();
             }
@@ -385,11 +302,7 @@ fn take_down(root: &Path) {
     }
     for device in sys::loops().unwrap_or_default() {
         if Path::new(&device.file).starts_with(root) {
-            let _ = Cmd::new("losetup")
-                .arg("-d")
-                .arg(&device.device)
-                .limit(limit)
-                .run();
+            let _ = Cmd::new("losetup").arg("-d").arg(&device.device).limit(limit).run();
         }
     }
 }
@@ -422,9 +335,7 @@ pub fn find(program: &str) -> Result<PathBuf> {
 #[must_use]
 pub fn storage_block(info: &str) -> Option<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
-    let mut lines = info
-        .split_inclusive('\n')
-        .skip_while(|line| !line.trim_start().starts_with("Storage Driver:"));
+    let mut lines = info.split_inclusive('\n').skip_while(|line| !line.trim_start().starts_with("Storage Driver:"));
     let first = lines.next()?;
     let below = lines.take_while(|line| indent(line) > indent(first));
     Some(std::iter::once(first).chain(below).collect())
@@ -434,9 +345,7 @@ pub fn storage_block(info: &str) -> Option<String> {
 #[must_use]
 pub fn pairs(block: &str) -> Vec<(String, String)> {
     let lines = block.lines().filter_map(|line| line.trim().split_once(':'));
-    lines
-        .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
-        .collect()
+    lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
 }
 
 /// `GET path` on Docker's socket: status and body.
@@ -444,8 +353,7 @@ pub fn pairs(block: &str) -> Vec<(String, String)> {
 /// # Errors
 /// When nobody listens, or the answer is no HTTP.
 pub fn get(path: &str) -> Result<(u16, Vec<u8>)> {
-    let mut stream =
-        UnixStream::connect(SOCKET).with_context(|| format!("cannot connect to {SOCKET}"))?;
+    let mut stream = UnixStream::connect(SOCKET).with_context(|| format!("cannot connect to {SOCKET}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     // HTTP/1.0: the body ends with the connection, and is never sent in chunks.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
@@ -455,17 +363,11 @@ pub fn get(path: &str) -> Result<(u16, Vec<u8>)> {
 }
 
 fn parse_answer(answer: &[u8]) -> Result<(u16, Vec<u8>)> {
-    let end = answer
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .context("an answer without a header")?;
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").context("an answer without a header")?;
     let (head, body) = answer.split_at(end + 4);
     let head = String::from_utf8_lossy(head);
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((
-        status.ok_or_else(|| anyhow!("no HTTP status in {head:?}"))?,
-        body.to_vec(),
-    ))
+    Ok((status.ok_or_else(|| anyhow!("no HTTP status in {head:?}"))?, body.to_vec()))
 }
 
 #[cfg(test)]

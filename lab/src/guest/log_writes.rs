@@ -78,13 +78,8 @@ impl Log {
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let size = super::sys::size_of(path)?;
-        let entries = index(&file, size)
-            .with_context(|| format!("the log of writes on {}", path.display()))?;
-        Ok(Self {
-            path: path.into(),
-            file,
-            entries,
-        })
+        let entries = index(&file, size).with_context(|| format!("the log of writes on {}", path.display()))?;
+        Ok(Self { path: path.into(), file, entries })
     }
 
     /// All entries, oldest first.
@@ -96,10 +91,7 @@ impl Log {
     /// The number of entries up to and with the first mark of this text: what [`Replay::to`] takes to stand right there.
     #[must_use]
     pub fn mark(&self, text: &str) -> Option<usize> {
-        self.entries
-            .iter()
-            .position(|e| e.mark.as_deref() == Some(text))
-            .map(|at| at + 1)
+        self.entries.iter().position(|e| e.mark.as_deref() == Some(text)).map(|at| at + 1)
     }
 
     /// Copies one entry onto `target`.
@@ -110,18 +102,10 @@ impl Log {
         let mut buffer = vec![0; PIECE];
         let mut done = 0;
         while done < entry.bytes {
-            let want = usize::try_from(entry.bytes - done)
-                .unwrap_or(PIECE)
-                .min(PIECE);
-            let piece = buffer
-                .get_mut(..want)
-                .ok_or_else(|| anyhow!("an empty buffer"))?;
-            self.file
-                .read_exact_at(piece, entry.data + done)
-                .context("cannot read the log")?;
-            target
-                .write_all_at(piece, entry.start + done)
-                .context("cannot write to the target")?;
+            let want = usize::try_from(entry.bytes - done).unwrap_or(PIECE).min(PIECE);
+            let piece = buffer.get_mut(..want).ok_or_else(|| anyhow!("an empty buffer"))?;
+            self.file.read_exact_at(piece, entry.data + done).context("cannot read the log")?;
+            target.write_all_at(piece, entry.start + done).context("cannot write to the target")?;
             done += want as u64;
         }
         Ok(())
@@ -142,15 +126,9 @@ impl<'log> Replay<'log> {
     /// # Errors
     /// When it cannot be opened for writing.
     pub fn new(log: &'log Log, target: &Path) -> Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .open(target)
-            .with_context(|| format!("cannot open {}", target.display()))?;
-        Ok(Self {
-            log,
-            target: file,
-            done: 0,
-        })
+        let file =
+            OpenOptions::new().write(true).open(target).with_context(|| format!("cannot open {}", target.display()))?;
+        Ok(Self { log, target: file, done: 0 })
     }
 
     /// The number of entries played so far.
@@ -166,22 +144,12 @@ impl<'log> Replay<'log> {
     pub fn to(&mut self, count: usize) -> Result<u64> {
         let path = self.log.path.display();
         let entries = self.log.entries.get(self.done..count).with_context(|| {
-            format!(
-                "{path}: cannot go from entry {} to {count} of {}",
-                self.done,
-                self.log.entries.len()
-            )
+            format!("{path}: cannot go from entry {} to {count} of {}", self.done, self.log.entries.len())
         })?;
         let mut written = 0;
         for entry in entries {
-            self.log
-                .play(entry, &self.target)
-                .with_context(|| format!("{path}: entry {}", self.done))?;
-            written += if entry.flags.has(Flags::DISCARD) {
-                0
-            } else {
-                entry.bytes
-            };
+            self.log.play(entry, &self.target).with_context(|| format!("{path}: entry {}", self.done))?;
+            written += if entry.flags.has(Flags::DISCARD) { 0 } else { entry.bytes };
             self.done += 1;
         }
         self.target.sync_all()?;
@@ -203,27 +171,17 @@ impl<'log> Replay<'log> {
 
 fn index(file: &File, size: u64) -> Result<Vec<Entry>> {
     let mut head = [0; FIELDS];
-    file.read_exact_at(&mut head, 0)
-        .context("cannot read its first sector")?;
+    file.read_exact_at(&mut head, 0).context("cannot read its first sector")?;
     let [magic, version, count, sector] = four(&head);
     // The sector size is a u32; what follows it is zero.
     ensure!(magic == MAGIC, "is none: magic {magic:#x}");
     ensure!(version == VERSION, "has version {version}, not {VERSION}");
-    ensure!(
-        sector.is_power_of_two() && (512..=65536).contains(&sector),
-        "has sectors of {sector} bytes"
-    );
+    ensure!(sector.is_power_of_two() && (512..=65536).contains(&sector), "has sectors of {sector} bytes");
     let mut at = sector;
     let mut entries = Vec::new();
     for number in 0..count {
-        let entry = entry_at(file, at, sector, size)
-            .with_context(|| format!("entry {number} of {count}"))?;
-        at = entry.data
-            + if entry.flags.has(Flags::DISCARD) {
-                0
-            } else {
-                entry.bytes
-            };
+        let entry = entry_at(file, at, sector, size).with_context(|| format!("entry {number} of {count}"))?;
+        at = entry.data + if entry.flags.has(Flags::DISCARD) { 0 } else { entry.bytes };
         entries.push(entry);
     }
     Ok(entries)
@@ -234,46 +192,20 @@ fn entry_at(file: &File, at: u64, sector: u64, size: u64) -> Result<Entry> {
     let mut bytes = vec![0; usize::try_from(sector)?];
     file.read_exact_at(&mut bytes, at)?;
     let (fields, text) = bytes.split_at(FIELDS);
-    let [start, sectors, flags, private] = four(
-        fields
-            .first_chunk()
-            .ok_or_else(|| anyhow!("a short sector"))?,
-    );
+    let [start, sectors, flags, private] = four(fields.first_chunk().ok_or_else(|| anyhow!("a short sector"))?);
     let flags = Flags(flags);
-    let scale = |count: u64| {
-        count
-            .checked_mul(sector)
-            .ok_or_else(|| anyhow!("a number too large: {count}"))
-    };
+    let scale = |count: u64| count.checked_mul(sector).ok_or_else(|| anyhow!("a number too large: {count}"));
     let mark = if flags.has(Flags::MARK) {
-        let text = text
-            .get(..usize::try_from(private)?)
-            .context("a mark longer than its sector")?;
-        Some(
-            String::from_utf8_lossy(text)
-                .trim_end_matches('\0')
-                .to_owned(),
-        )
+        let text = text.get(..usize::try_from(private)?).context("a mark longer than its sector")?;
+        Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
     } else {
         // Only DAX writes keep data here; no device of the lab does DAX.
         ensure!(private == 0, "has {private} bytes of inline data");
         None
     };
-    let entry = Entry {
-        start: scale(start)?,
-        bytes: scale(sectors)?,
-        flags,
-        mark,
-        data: at + sector,
-    };
-    let end = entry
-        .data
-        .checked_add(entry.bytes)
-        .filter(|end| *end <= size);
-    ensure!(
-        flags.has(Flags::DISCARD) || end.is_some(),
-        "its data reach beyond the end of the log"
-    );
+    let entry = Entry { start: scale(start)?, bytes: scale(sectors)?, flags, mark, data: at + sector };
+    let end = entry.data.checked_add(entry.bytes).filter(|end| *end <= size);
+    ensure!(flags.has(Flags::DISCARD) || end.is_some(), "its data reach beyond the end of the log");
     Ok(entry)
 }
 
@@ -289,14 +221,7 @@ fn four(bytes: &[u8; FIELDS]) -> [u64; 4] {
 /// What a discard leaves: zeroes. Real devices may also leave the old data; zeroes are the harsher case.
 fn punch(target: &File, start: u64, bytes: u64) -> Result<()> {
     let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    if fallocate(
-        target.as_fd(),
-        mode,
-        i64::try_from(start)?,
-        i64::try_from(bytes)?,
-    )
-    .is_ok()
-    {
+    if fallocate(target.as_fd(), mode, i64::try_from(start)?, i64::try_from(bytes)?).is_ok() {
         return Ok(());
     }
     let zeroes = vec![0; PIECE];
@@ -324,10 +249,7 @@ mod tests {
 
     impl Synthetic {
         fn new() -> Self {
-            Self {
-                bytes: vec![0; SECTOR],
-                count: 0,
-            }
+            Self { bytes: vec![0; SECTOR], count: 0 }
         }
 
         fn entry(mut self, sector: u64, sectors: u64, flags: u64, mark: &str, data: &[u8]) -> Self {
@@ -335,8 +257,7 @@ mod tests {
                 self.bytes.extend(number.to_le_bytes());
             }
             self.bytes.extend(mark.bytes());
-            self.bytes
-                .resize(self.bytes.len().next_multiple_of(SECTOR), 0);
+            self.bytes.resize(self.bytes.len().next_multiple_of(SECTOR), 0);
             self.bytes.extend(data);
             self.count += 1;
             self
@@ -344,14 +265,8 @@ mod tests {
 
         fn write(&self, path: &Path) {
             let mut bytes = self.bytes.clone();
-            for (at, number) in [MAGIC, VERSION, self.count, SECTOR as u64]
-                .iter()
-                .enumerate()
-            {
-                bytes
-                    .get_mut(at * 8..at * 8 + 8)
-                    .unwrap()
-                    .copy_from_slice(&number.to_le_bytes());
+            for (at, number) in [MAGIC, VERSION, self.count, SECTOR as u64].iter().enumerate() {
+                bytes.get_mut(at * 8..at * 8 + 8).unwrap().copy_from_slice(&number.to_le_bytes());
             }
             std::fs::write(path, bytes).unwrap();
         }
@@ -375,11 +290,7 @@ mod tests {
 
     /// The first byte of each sector.
     fn sectors(disk: &Path) -> Vec<u8> {
-        std::fs::read(disk)
-            .unwrap()
-            .chunks(SECTOR)
-            .filter_map(|sector| sector.first().copied())
-            .collect()
+        std::fs::read(disk).unwrap().chunks(SECTOR).filter_map(|sector| sector.first().copied()).collect()
     }
 
     #[test]
@@ -388,29 +299,11 @@ mod tests {
         let path = dir.path().join("log");
         sample().write(&path);
         let log = Log::open(&path).unwrap();
-        let short: Vec<_> = log
-            .entries()
-            .iter()
-            .map(|e| (e.start / 512, e.bytes / 512, e.flags.0))
-            .collect();
-        assert_eq!(
-            short,
-            [
-                (0, 1, 0),
-                (0, 0, 8),
-                (3, 2, 18),
-                (0, 1, 4),
-                (0, 0, 1),
-                (1, 1, 0)
-            ]
-        );
+        let short: Vec<_> = log.entries().iter().map(|e| (e.start / 512, e.bytes / 512, e.flags.0)).collect();
+        assert_eq!(short, [(0, 1, 0), (0, 0, 8), (3, 2, 18), (0, 1, 4), (0, 0, 1), (1, 1, 0)]);
         assert_eq!(log.mark("half"), Some(2));
         assert_eq!(log.mark("other"), None);
-        assert!(
-            log.entries()
-                .iter()
-                .any(|e| e.flags.has(Flags::FUA) && e.flags.has(Flags::METADATA))
-        );
+        assert!(log.entries().iter().any(|e| e.flags.has(Flags::FUA) && e.flags.has(Flags::METADATA)));
     }
 
     #[test]

@@ -33,10 +33,7 @@ impl Scope {
     #[must_use]
     pub fn new() -> Self {
         let trees = ALWAYS.iter().map(PathBuf::from).collect();
-        Self {
-            trees,
-            ..Self::default()
-        }
+        Self { trees, ..Self::default() }
     }
 
     /// Also this file or block device: content, size, mode, owner, allocated blocks.
@@ -79,44 +76,20 @@ impl Snapshot {
             // Without --noflush the status of a thin pool commits metadata, which changes what is to be compared.
             ("dm status", vec!["status", "--noflush"]),
             // No open count: udev's probes come and go.
-            (
-                "dm devices",
-                vec![
-                    "info",
-                    "-c",
-                    "--noheadings",
-                    "-o",
-                    "name,uuid,major,minor,attr,events",
-                ],
-            ),
+            ("dm devices", vec!["info", "-c", "--noheadings", "-o", "name,uuid,major,minor,attr,events"]),
         ] {
             let ran = sys::dmsetup(args).run().checked()?;
-            sections.insert(
-                name.to_owned(),
-                sorted(ran.stdout.lines().map(str::to_owned)),
-            );
+            sections.insert(name.to_owned(), sorted(ran.stdout.lines().map(str::to_owned)));
         }
         sections.insert("/dev/mapper".into(), names_in(Path::new("/dev/mapper")));
         let loops = sys::loops()?;
-        let loops = loops.iter().map(|l| {
-            format!(
-                "{} {} {} {}",
-                l.device.display(),
-                l.file,
-                l.sectors,
-                l.flags
-            )
-        });
+        let loops = loops.iter().map(|l| format!("{} {} {} {}", l.device.display(), l.file, l.sectors, l.flags));
         sections.insert("loop devices".into(), loops.collect());
-        let mounts = fs::read_to_string("/proc/self/mountinfo")
-            .context("cannot read /proc/self/mountinfo")?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
         sections.insert("mounts".into(), mounts.lines().map(str::to_owned).collect());
         sections.insert("lvm".into(), lvm());
         for path in &scope.contents {
-            sections.insert(
-                format!("content of {}", path.display()),
-                vec![describe(path)],
-            );
+            sections.insert(format!("content of {}", path.display()), vec![describe(path)]);
         }
         for dir in &scope.trees {
             let mut lines = Vec::new();
@@ -147,10 +120,7 @@ impl Snapshot {
                 }
             }
             if !said {
-                let _ = writeln!(
-                    text,
-                    "  the same lines in another order or number: {old:?} then {new:?}"
-                );
+                let _ = writeln!(text, "  the same lines in another order or number: {old:?} then {new:?}");
             }
         }
         text
@@ -183,11 +153,7 @@ pub fn content_hash(path: &Path) -> Result<u64> {
         .custom_flags(flags)
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let size = if is_device {
-        sys::size_of(path)?
-    } else {
-        file.metadata()?.len()
-    };
+    let size = if is_device { sys::size_of(path)? } else { file.metadata()?.len() };
     let mut hash = std::hash::DefaultHasher::new();
     hash.write_u64(size);
     let mut buffer = Aligned::new();
@@ -199,16 +165,11 @@ pub fn content_hash(path: &Path) -> Result<u64> {
                 None => break,
             }
         }
-        let read = file
-            .read_at(buffer.space(), at)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let read = file.read_at(buffer.space(), at).with_context(|| format!("cannot read {}", path.display()))?;
         if read == 0 {
             break;
         }
-        for (block, bytes) in (at..)
-            .step_by(BLOCK)
-            .zip(buffer.space().iter().as_slice().chunks(BLOCK))
-        {
+        for (block, bytes) in (at..).step_by(BLOCK).zip(buffer.space().iter().as_slice().chunks(BLOCK)) {
             let within = read.saturating_sub(usize::try_from(block - at)?).min(BLOCK);
             let bytes = bytes.get(..within).unwrap_or_default();
             if bytes.iter().any(|byte| *byte != 0) {
@@ -239,9 +200,7 @@ struct Aligned {
 
 impl Aligned {
     fn new() -> Self {
-        Self {
-            bytes: vec![0; CHUNK + BLOCK],
-        }
+        Self { bytes: vec![0; CHUNK + BLOCK] }
     }
 
     fn space(&mut self) -> &mut [u8] {
@@ -256,11 +215,7 @@ fn describe(path: &Path) -> String {
         return format!("{}: missing", path.display());
     };
     // A device named by its link is meant itself.
-    let meta = if meta.is_symlink() && path.starts_with("/dev") {
-        fs::metadata(path).unwrap_or(meta)
-    } else {
-        meta
-    };
+    let meta = if meta.is_symlink() && path.starts_with("/dev") { fs::metadata(path).unwrap_or(meta) } else { meta };
     let kind = meta.file_type();
     let what = if kind.is_symlink() {
         format!("-> {}", fs::read_link(path).unwrap_or_default().display())
@@ -268,31 +223,17 @@ fn describe(path: &Path) -> String {
         "dir".to_owned()
     } else if kind.is_file() || kind.is_block_device() {
         match content_hash(path) {
-            Ok(hash) => format!(
-                "size {} blocks {} content {hash:016x}",
-                size_for(path, &meta),
-                meta.blocks()
-            ),
+            Ok(hash) => format!("size {} blocks {} content {hash:016x}", size_for(path, &meta), meta.blocks()),
             Err(error) => format!("unreadable: {error:#}"),
         }
     } else {
         format!("type {:o}", meta.mode() & 0o170_000)
     };
-    format!(
-        "{} {:o} {}:{} {what}",
-        path.display(),
-        meta.mode(),
-        meta.uid(),
-        meta.gid()
-    )
+    format!("{} {:o} {}:{} {what}", path.display(), meta.mode(), meta.uid(), meta.gid())
 }
 
 fn size_for(path: &Path, meta: &fs::Metadata) -> u64 {
-    if meta.file_type().is_block_device() {
-        sys::size_of(path).unwrap_or(0)
-    } else {
-        meta.len()
-    }
+    if meta.file_type().is_block_device() { sys::size_of(path).unwrap_or(0) } else { meta.len() }
 }
 
 fn walk(path: &Path, ignored: &BTreeSet<PathBuf>, lines: &mut Vec<String>) {
@@ -327,15 +268,9 @@ fn lvm() -> Vec<String> {
         ("lvs", "lv_name,vg_name,lv_uuid,lv_size,lv_attr"),
     ] {
         let args = [report, "-a", "--noheadings", "--units", "b", "-o", fields];
-        let args = args
-            .into_iter()
-            .filter(|arg| report == "lvs" || *arg != "-a");
+        let args = args.into_iter().filter(|arg| report == "lvs" || *arg != "-a");
         let ran = Cmd::new("lvm").args(args).run();
-        lines.extend(
-            ran.stdout
-                .lines()
-                .map(|line| format!("{report} {}", line.trim())),
-        );
+        lines.extend(ran.stdout.lines().map(|line| format!("{report} {}", line.trim())));
     }
     lines
 }
@@ -347,9 +282,7 @@ mod tests {
 
     fn snapshot(section: &str, lines: &[&str]) -> Snapshot {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-        Snapshot {
-            sections: BTreeMap::from([(section.to_owned(), lines)]),
-        }
+        Snapshot { sections: BTreeMap::from([(section.to_owned(), lines)]) }
     }
 
     #[test]
@@ -358,11 +291,7 @@ mod tests {
         let after = snapshot("mounts", &["b", "c"]);
         assert_eq!(before.diff(&after), "mounts:\n  - a\n  + c\n");
         assert_eq!(before.diff(&before), "");
-        assert!(
-            !snapshot("m", &["a", "b"])
-                .diff(&snapshot("m", &["b", "a"]))
-                .is_empty()
-        );
+        assert!(!snapshot("m", &["a", "b"]).diff(&snapshot("m", &["b", "a"])).is_empty());
     }
 
     #[test]
@@ -383,11 +312,7 @@ mod tests {
         file.set_len(size + 1).unwrap();
         let longer = content_hash(&sparse).unwrap();
         file.set_len(size).unwrap();
-        assert_ne!(
-            content_hash(&sparse).unwrap(),
-            longer,
-            "the size is part of it"
-        );
+        assert_ne!(content_hash(&sparse).unwrap(), longer, "the size is part of it");
     }
 
     #[test]

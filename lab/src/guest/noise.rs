@@ -23,8 +23,7 @@ impl KernelLog {
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/kmsg")
             .context("cannot open /dev/kmsg")?;
-        file.seek(SeekFrom::End(0))
-            .context("cannot go to the end of /dev/kmsg")?;
+        file.seek(SeekFrom::End(0)).context("cannot go to the end of /dev/kmsg")?;
         Ok(Self { file })
     }
 
@@ -39,8 +38,7 @@ impl KernelLog {
             match self.file.read(&mut record) {
                 Ok(0) => return Ok(lines),
                 Ok(n) => {
-                    let text =
-                        String::from_utf8_lossy(record.get(..n).unwrap_or_default()).into_owned();
+                    let text = String::from_utf8_lossy(record.get(..n).unwrap_or_default()).into_owned();
                     lines.extend(message_of(&text).map(str::to_owned));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(lines),
@@ -54,9 +52,7 @@ impl KernelLog {
 
 /// The message of one record, `PRIORITY,SEQUENCE,TIME,FLAGS;MESSAGE` and key lines that begin with a blank.
 fn message_of(record: &str) -> Option<&str> {
-    record
-        .split_once(';')
-        .map(|(_, rest)| rest.split('\n').next().unwrap_or(rest))
+    record.split_once(';').map(|(_, rest)| rest.split('\n').next().unwrap_or(rest))
 }
 
 #[cfg(test)]

@@ -116,12 +116,7 @@ impl Cmd {
     /// The program by name (found on PATH) or path, with no arguments and empty standard input.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let line = program.as_ref().to_string_lossy().into_owned();
-        Self {
-            command: Command::new(program),
-            line,
-            stdin: Vec::new(),
-            limit: DEFAULT_LIMIT,
-        }
+        Self { command: Command::new(program), line, stdin: Vec::new(), limit: DEFAULT_LIMIT }
     }
 
     /// One more argument.
@@ -130,11 +125,8 @@ impl Cmd {
         let text = arg.as_ref().to_string_lossy();
         self.line.push(' ');
         // Quoted for reading and pasting; never handed to a shell.
-        if text.is_empty()
-            || text.contains(|c: char| c.is_whitespace() || "'\"\\$*;&|<>()".contains(c))
-        {
-            self.line
-                .push_str(&format!("'{}'", text.replace('\'', r"'\''")));
+        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || "'\"\\$*;&|<>()".contains(c)) {
+            self.line.push_str(&format!("'{}'", text.replace('\'', r"'\''")));
         } else {
             self.line.push_str(&text);
         }
@@ -206,12 +198,9 @@ impl Cmd {
         let line = self.line.clone();
         match self.start() {
             Ok(running) => running.wait(),
-            Err(why) => Ran {
-                line,
-                end: End::NotStarted(format!("{why:#}")),
-                stdout: String::new(),
-                stderr: String::new(),
-            },
+            Err(why) => {
+                Ran { line, end: End::NotStarted(format!("{why:#}")), stdout: String::new(), stderr: String::new() }
+            }
         }
     }
 
@@ -232,15 +221,7 @@ impl Cmd {
             .stdout(Stdio::from(stdout.try_clone()?))
             .stderr(Stdio::from(stderr.try_clone()?))
             .spawn()?;
-        Ok(Running {
-            line: self.line,
-            started: Instant::now(),
-            limit: self.limit,
-            child,
-            stdout,
-            stderr,
-            over: false,
-        })
+        Ok(Running { line: self.line, started: Instant::now(), limit: self.limit, child, stdout, stderr, over: false })
     }
 }
 
@@ -288,12 +269,7 @@ impl Running {
             None => self.end_by_force(),
         };
         self.over = true;
-        Ran {
-            line: self.line.clone(),
-            end,
-            stdout: text_of(&self.stdout),
-            stderr: text_of(&self.stderr),
-        }
+        Ran { line: self.line.clone(), end, stdout: text_of(&self.stdout), stderr: text_of(&self.stderr) }
     }
 
     /// Kills it with its process group, now, and waits.
@@ -307,12 +283,7 @@ impl Running {
         };
         kill_group(&self.child);
         self.over = true;
-        Ran {
-            line: self.line.clone(),
-            end,
-            stdout: text_of(&self.stdout),
-            stderr: text_of(&self.stderr),
-        }
+        Ran { line: self.line.clone(), end, stdout: text_of(&self.stdout), stderr: text_of(&self.stderr) }
     }
 
     fn end_by_force(&mut self) -> End {
@@ -336,19 +307,10 @@ impl Drop for Running {
 /// What a process waits for: its state letter, the kernel function, and the kernel stack where root may read it.
 #[must_use]
 pub fn where_stuck(pid: u32) -> String {
-    let read =
-        |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let stat = read("stat");
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().next())
-        .unwrap_or("?");
-    format!(
-        "pid {pid}, state {state}, in {}\n{}",
-        read("wchan"),
-        read("stack").trim_end()
-    )
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("?");
+    format!("pid {pid}, state {state}, in {}\n{}", read("wchan"), read("stack").trim_end())
 }
 
 /// A signal to the whole group; whoever is gone already needs none.
@@ -385,10 +347,7 @@ fn end_of(status: ExitStatus) -> End {
 }
 
 fn memory_file() -> Result<File> {
-    Ok(File::from(memfd_create(
-        c"lab-output",
-        MFdFlags::MFD_CLOEXEC,
-    )?))
+    Ok(File::from(memfd_create(c"lab-output", MFdFlags::MFD_CLOEXEC)?))
 }
 
 /// The whole text, read by position: the offset is shared with the program that writes.
@@ -408,14 +367,8 @@ mod tests {
 
     #[test]
     fn output_and_status_come_back() {
-        let ran = Cmd::new("sh")
-            .args(["-c", "cat; echo err >&2; exit 3"])
-            .stdin("in")
-            .run();
-        assert_eq!(
-            (ran.end.clone(), ran.stdout.as_str(), ran.stderr.as_str()),
-            (End::Exit(3), "in", "err\n")
-        );
+        let ran = Cmd::new("sh").args(["-c", "cat; echo err >&2; exit 3"]).stdin("in").run();
+        assert_eq!((ran.end.clone(), ran.stdout.as_str(), ran.stderr.as_str()), (End::Exit(3), "in", "err\n"));
         assert_eq!(ran.code(), Some(3));
         assert!(ran.checked().is_err());
     }
@@ -431,10 +384,7 @@ mod tests {
 
     #[test]
     fn the_limit_holds_for_the_whole_group() {
-        let ran = Cmd::new("sh")
-            .args(["-c", "sleep 1000 & echo $!; wait"])
-            .limit(Duration::from_millis(300))
-            .run();
+        let ran = Cmd::new("sh").args(["-c", "sleep 1000 & echo $!; wait"]).limit(Duration::from_millis(300)).run();
         assert_eq!(ran.end, End::TimedOut(Duration::from_millis(300)));
         let grandchild = format!("/proc/{}/stat", ran.stdout.trim());
         let gone = std::fs::read_to_string(grandchild).map_or(true, |stat| stat.contains(") Z "));
@@ -443,17 +393,9 @@ mod tests {
 
     #[test]
     fn a_daemon_that_keeps_the_output_open_is_not_waited_for() {
-        let ran = Cmd::new("sh")
-            .args(["-c", "setsid sleep 20 & echo started $!"])
-            .limit(Duration::from_secs(15))
-            .run();
+        let ran = Cmd::new("sh").args(["-c", "setsid sleep 20 & echo started $!"]).limit(Duration::from_secs(15)).run();
         assert!(ran.ok(), "{ran}");
-        let pid = ran
-            .stdout
-            .trim()
-            .rsplit(' ')
-            .next()
-            .and_then(|pid| pid.parse().ok());
+        let pid = ran.stdout.trim().rsplit(' ').next().and_then(|pid| pid.parse().ok());
         if let Some(pid) = pid {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -467,17 +409,11 @@ mod tests {
 
     #[test]
     fn the_line_can_be_pasted() {
-        assert_eq!(
-            Cmd::new("a").args(["b c", "it's", ""]).line(),
-            r"a 'b c' 'it'\''s' ''"
-        );
+        assert_eq!(Cmd::new("a").args(["b c", "it's", ""]).line(), r"a 'b c' 'it'\''s' ''");
     }
 
     #[test]
     fn a_signal_is_told() {
-        assert_eq!(
-            Cmd::new("sh").args(["-c", "kill -9 $$"]).run().end,
-            End::Signal(9)
-        );
+        assert_eq!(Cmd::new("sh").args(["-c", "kill -9 $$"]).run().end, End::Signal(9));
     }
 }

@@ -87,17 +87,9 @@ impl Drop for Sweep {
 #[must_use]
 pub fn leftovers() -> Vec<String> {
     let mut left = Vec::new();
-    left.extend(
-        test_mounts()
-            .iter()
-            .map(|point| format!("mount {}", point.display())),
-    );
+    left.extend(test_mounts().iter().map(|point| format!("mount {}", point.display())));
     left.extend(test_devices().iter().map(|name| format!("dm {name}")));
-    left.extend(
-        test_loops()
-            .iter()
-            .map(|l| format!("loop {} {}", l.device.display(), l.file)),
-    );
+    left.extend(test_loops().iter().map(|l| format!("loop {} {}", l.device.display(), l.file)));
     left
 }
 
@@ -127,22 +119,14 @@ pub fn sweep() {
         let _ = sys::dmsetup(["remove", "--retry", &name]).limit(STEP).run();
     }
     for device in test_loops() {
-        let _ = Cmd::new("losetup")
-            .arg("-d")
-            .arg(&device.device)
-            .limit(STEP)
-            .run();
+        let _ = Cmd::new("losetup").arg("-d").arg(&device.device).limit(STEP).run();
     }
 }
 
 fn test_mounts() -> Vec<PathBuf> {
     let mounts = sys::mounts().unwrap_or_default();
     let ours = |text: &str| text.contains(PREFIX);
-    mounts
-        .into_iter()
-        .filter(|m| ours(&m.source) || ours(&m.point.to_string_lossy()))
-        .map(|m| m.point)
-        .collect()
+    mounts.into_iter().filter(|m| ours(&m.source) || ours(&m.point.to_string_lossy())).map(|m| m.point).collect()
 }
 
 fn test_devices() -> Vec<String> {

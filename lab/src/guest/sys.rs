@@ -16,10 +16,8 @@ pub const PREFIX: &str = "dmpool-test-";
 #[must_use]
 pub fn udev_answers() -> bool {
     // The socket is SOCK_SEQPACKET, which std cannot connect to; /proc/net/unix shows who listens (__SO_ACCEPTCON).
-    fs::read_to_string("/proc/net/unix").is_ok_and(|text| {
-        text.lines()
-            .any(|line| line.ends_with(" /run/udev/control") && line.contains(" 00010000 "))
-    })
+    fs::read_to_string("/proc/net/unix")
+        .is_ok_and(|text| text.lines().any(|line| line.ends_with(" /run/udev/control") && line.contains(" 00010000 ")))
 }
 
 /// `dmsetup` with these arguments; without udevd it makes the nodes under /dev/mapper itself.
@@ -30,11 +28,7 @@ where
     S: AsRef<std::ffi::OsStr>,
 {
     let cmd = Cmd::new("dmsetup").args(args);
-    if udev_answers() {
-        cmd
-    } else {
-        cmd.env("DM_DISABLE_UDEV", "1")
-    }
+    if udev_answers() { cmd } else { cmd.env("DM_DISABLE_UDEV", "1") }
 }
 
 /// The names of all dm devices, in the kernel's order (the youngest minor is not always last).
@@ -42,9 +36,7 @@ where
 /// # Errors
 /// When dmsetup fails, as without device-mapper in the kernel.
 pub fn dm_names() -> Result<Vec<String>> {
-    let ran = dmsetup(["info", "-c", "--noheadings", "-o", "name"])
-        .run()
-        .checked()?;
+    let ran = dmsetup(["info", "-c", "--noheadings", "-o", "name"]).run().checked()?;
     Ok(ran
         .stdout
         .lines()
@@ -86,15 +78,12 @@ pub fn loops() -> Result<Vec<Loop>> {
         let Some(number) = number_of(&dir) else {
             continue;
         };
-        let read =
-            |file: &str| fs::read_to_string(dir.join(file)).map(|text| text.trim_end().to_owned());
+        let read = |file: &str| fs::read_to_string(dir.join(file)).map(|text| text.trim_end().to_owned());
         // Unbound, or unbound while we looked.
         let Ok(file) = read("loop/backing_file") else {
             continue;
         };
-        let say = |name: &str, file: &str| {
-            format!("{name}={} ", read(file).unwrap_or_else(|_| "?".into()))
-        };
+        let say = |name: &str, file: &str| format!("{name}={} ", read(file).unwrap_or_else(|_| "?".into()));
         let flags = [
             say("offset", "loop/offset"),
             say("limit", "loop/sizelimit"),
@@ -105,26 +94,14 @@ pub fn loops() -> Result<Vec<Loop>> {
         ];
         let sectors = read("size").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
         let device = PathBuf::from(format!("/dev/loop{number}"));
-        found.push((
-            number,
-            Loop {
-                device,
-                file,
-                sectors,
-                flags: flags.concat().trim_end().to_owned(),
-            },
-        ));
+        found.push((number, Loop { device, file, sectors, flags: flags.concat().trim_end().to_owned() }));
     }
     found.sort_by_key(|(number, _)| *number);
     Ok(found.into_iter().map(|(_, device)| device).collect())
 }
 
 fn number_of(dir: &Path) -> Option<u32> {
-    dir.file_name()?
-        .to_str()?
-        .strip_prefix("loop")?
-        .parse()
-        .ok()
+    dir.file_name()?.to_str()?.strip_prefix("loop")?.parse().ok()
 }
 
 /// One mount of this mount namespace.
@@ -143,8 +120,7 @@ pub struct Mount {
 /// # Errors
 /// When /proc/self/mountinfo cannot be read.
 pub fn mounts() -> Result<Vec<Mount>> {
-    let text =
-        fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let text = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     Ok(text.lines().filter_map(parse_mount).collect())
 }
 
@@ -161,16 +137,9 @@ fn parse_mount(line: &str) -> Option<Mount> {
 
 /// Undoes the kernel's octal escapes of blank, tab, newline and backslash.
 fn unescape(text: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .iter()
-    .fold(text.to_owned(), |text, (escape, plain)| {
-        text.replace(escape, plain)
-    })
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
 }
 
 /// The size of a block device or file in bytes.
@@ -179,8 +148,7 @@ fn unescape(text: &str) -> String {
 /// When it cannot be opened for reading.
 pub fn size_of(path: &Path) -> Result<u64> {
     use std::io::{Seek, SeekFrom};
-    let mut file =
-        fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     Ok(file.seek(SeekFrom::End(0))?)
 }
 
@@ -199,14 +167,7 @@ mod tests {
     fn a_mount_line_is_taken_apart() {
         let line = r"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - ext3 /dev/my\011root rw,errors=continue";
         let mount = parse_mount(line);
-        assert_eq!(
-            mount,
-            Some(Mount {
-                point: "/mnt 2".into(),
-                kind: "ext3".into(),
-                source: "/dev/my\troot".into()
-            })
-        );
+        assert_eq!(mount, Some(Mount { point: "/mnt 2".into(), kind: "ext3".into(), source: "/dev/my\troot".into() }));
         assert_eq!(parse_mount("nonsense"), None);
     }
 

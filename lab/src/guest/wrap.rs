@@ -50,11 +50,7 @@ impl Behaviour {
             Self::ErrorWrites => format!("0 {sectors} flakey {below} 0 {down} 1 error_writes"),
             Self::Flakey { up, down } => format!("0 {sectors} flakey {below} 0 {up} {down}"),
             Self::Delay { read, write } => {
-                format!(
-                    "0 {sectors} delay {below} 0 {} {below} 0 {}",
-                    read.as_millis(),
-                    write.as_millis()
-                )
+                format!("0 {sectors} delay {below} 0 {} {below} 0 {}", read.as_millis(), write.as_millis())
             }
             Self::LogWrites(log) => format!("0 {sectors} log-writes {below} {}", log.display()),
         }
@@ -78,15 +74,9 @@ impl Wrapped {
         ensure!(name.starts_with(PREFIX), "{name} is not named {PREFIX}*");
         let sectors = sys::size_of(below)? / 512;
         let table = behaviour.table(below, sectors);
-        sys::dmsetup(["create", name, "--table", &table])
-            .run()
-            .checked()?;
+        sys::dmsetup(["create", name, "--table", &table]).run().checked()?;
         sys::settle();
-        Ok(Self {
-            name: name.into(),
-            below: below.into(),
-            sectors,
-        })
+        Ok(Self { name: name.into(), below: below.into(), sectors })
     }
 
     /// `/dev/mapper/NAME`.
@@ -108,17 +98,13 @@ impl Wrapped {
     /// When dmsetup fails; the old behaviour then goes on.
     pub fn become_(&self, behaviour: &Behaviour) -> Result<()> {
         let table = behaviour.table(&self.below, self.sectors);
-        sys::dmsetup(["load", &self.name, "--table", &table])
-            .run()
-            .checked()?;
+        sys::dmsetup(["load", &self.name, "--table", &table]).run().checked()?;
         let resumed = sys::dmsetup(["resume", "--nolockfs", &self.name]).run();
         if !resumed.ok() {
             let _ = sys::dmsetup(["clear", &self.name]).run();
             let _ = sys::dmsetup(["resume", &self.name]).run();
         }
-        resumed
-            .checked()
-            .with_context(|| format!("cannot switch {} to {behaviour:?}", self.name))?;
+        resumed.checked().with_context(|| format!("cannot switch {} to {behaviour:?}", self.name))?;
         Ok(())
     }
 
@@ -127,13 +113,8 @@ impl Wrapped {
     /// # Errors
     /// When it does not log, dmsetup fails, or the text is not one word: the kernel takes no other.
     pub fn mark(&self, text: &str) -> Result<()> {
-        ensure!(
-            !text.is_empty() && !text.contains(char::is_whitespace),
-            "a mark is one word, not {text:?}"
-        );
-        sys::dmsetup(["message", &self.name, "0", "mark", text])
-            .run()
-            .checked()?;
+        ensure!(!text.is_empty() && !text.contains(char::is_whitespace), "a mark is one word, not {text:?}");
+        sys::dmsetup(["message", &self.name, "0", "mark", text]).run().checked()?;
         Ok(())
     }
 
@@ -163,22 +144,10 @@ mod tests {
         let table = |behaviour: Behaviour| behaviour.table(Path::new("/dev/x"), 2048);
         assert_eq!(table(Behaviour::Linear), "0 2048 linear /dev/x 0");
         assert_eq!(table(Behaviour::Error), "0 2048 error");
-        assert_eq!(
-            table(Behaviour::DropWrites),
-            "0 2048 flakey /dev/x 0 0 3600 1 drop_writes"
-        );
-        assert_eq!(
-            table(Behaviour::Flakey { up: 5, down: 1 }),
-            "0 2048 flakey /dev/x 0 5 1"
-        );
-        let delay = Behaviour::Delay {
-            read: Duration::ZERO,
-            write: Duration::from_millis(20),
-        };
+        assert_eq!(table(Behaviour::DropWrites), "0 2048 flakey /dev/x 0 0 3600 1 drop_writes");
+        assert_eq!(table(Behaviour::Flakey { up: 5, down: 1 }), "0 2048 flakey /dev/x 0 5 1");
+        let delay = Behaviour::Delay { read: Duration::ZERO, write: Duration::from_millis(20) };
         assert_eq!(table(delay), "0 2048 delay /dev/x 0 0 /dev/x 0 20");
-        assert_eq!(
-            table(Behaviour::LogWrites("/dev/log".into())),
-            "0 2048 log-writes /dev/x /dev/log"
-        );
+        assert_eq!(table(Behaviour::LogWrites("/dev/log".into())), "0 2048 log-writes /dev/x /dev/log");
     }
 }

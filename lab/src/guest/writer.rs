@@ -48,13 +48,7 @@ impl Plan {
     /// 1024 blocks (4 MiB) in turn from the beginning, no pause.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            slots: 1024,
-            first: 0,
-            pause: Duration::ZERO,
-            acks: None,
-        }
+        Self { path: path.into(), slots: 1024, first: 0, pause: Duration::ZERO, acks: None }
     }
 }
 
@@ -99,9 +93,7 @@ impl Tally {
             let (first, last) = (**tenth * TENTH_US, (**tenth + 1) * TENTH_US);
             first <= to_us && last.max(began + took) >= from_us
         });
-        touching
-            .map(|(_, (_, took))| Duration::from_micros(*took))
-            .max()
+        touching.map(|(_, (_, took))| Duration::from_micros(*took)).max()
     }
 
     /// The longest wait that ended since [`Writer::watch`].
@@ -130,10 +122,7 @@ impl Tally {
     #[must_use]
     pub fn line(&self) -> String {
         let Self { ops, errors, .. } = self;
-        format!(
-            "{ops} synced writes, {errors} errors, longest wait {} ms",
-            self.longest_us.div_ceil(1000)
-        )
+        format!("{ops} synced writes, {errors} errors, longest wait {} ms", self.longest_us.div_ceil(1000))
     }
 
     /// Reads every acknowledged block back and checks that it holds that write or, since one may have been under way when
@@ -142,8 +131,7 @@ impl Tally {
     /// # Errors
     /// When a block cannot be read, is missing, older or damaged; the first few are named.
     pub fn verify(&self, plan: &Plan) -> Result<u64> {
-        let file = File::open(&plan.path)
-            .with_context(|| format!("cannot open {}", plan.path.display()))?;
+        let file = File::open(&plan.path).with_context(|| format!("cannot open {}", plan.path.display()))?;
         let mut wrong = Vec::new();
         for (&slot, &number) in &self.acknowledged {
             let mut block = vec![0; BLOCK];
@@ -164,11 +152,7 @@ impl Tally {
         }
         let lost = wrong.len();
         wrong.truncate(5);
-        bail!(
-            "{lost} of {checked} acknowledged blocks of {} are gone: {}",
-            plan.path.display(),
-            wrong.join("; ")
-        )
+        bail!("{lost} of {checked} acknowledged blocks of {} are gone: {}", plan.path.display(), wrong.join("; "))
     }
 }
 
@@ -203,18 +187,12 @@ impl Writer {
         shared.tally().run = job.run;
         let theirs = Arc::clone(&shared);
         job.once(&shared);
-        let thread = std::thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || {
-                while !theirs.stop.load(Ordering::Relaxed) {
-                    job.once(&theirs);
-                }
-            })?;
-        Ok(Self {
-            plan,
-            shared,
-            thread,
-        })
+        let thread = std::thread::Builder::new().name("writer".into()).spawn(move || {
+            while !theirs.stop.load(Ordering::Relaxed) {
+                job.once(&theirs);
+            }
+        })?;
+        Ok(Self { plan, shared, thread })
     }
 
     /// What it saw so far. A wait that has not ended yet is not in it.
@@ -237,11 +215,7 @@ impl Writer {
         let until = Instant::now() + limit;
         while !self.thread.is_finished() {
             if Instant::now() >= until {
-                bail!(
-                    "the writer on {} hangs: {}",
-                    self.plan.path.display(),
-                    self.tally().line()
-                );
+                bail!("the writer on {} hangs: {}", self.plan.path.display(), self.tally().line());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -255,11 +229,7 @@ impl Writer {
     pub fn wait_for(&self, count: u64, limit: Duration) -> Result<()> {
         let (goal, until) = (self.tally().ops + count, Instant::now() + limit);
         while self.tally().ops < goal {
-            ensure!(
-                Instant::now() < until,
-                "no {count} writes within {limit:?}: {}",
-                self.tally().line()
-            );
+            ensure!(Instant::now() < until, "no {count} writes within {limit:?}: {}", self.tally().line());
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -270,11 +240,7 @@ impl Writer {
 ///
 /// # Errors
 /// When the path cannot be opened, or `report` fails.
-pub fn write_until(
-    plan: &Plan,
-    stop: &AtomicBool,
-    mut report: impl FnMut(&Tally) -> Result<()>,
-) -> Result<Tally> {
+pub fn write_until(plan: &Plan, stop: &AtomicBool, mut report: impl FnMut(&Tally) -> Result<()>) -> Result<Tally> {
     let mut job = Job::open(plan)?;
     let shared = Shared::default();
     shared.tally().run = job.run;
@@ -298,8 +264,7 @@ pub fn write_until(
 pub fn acknowledged(acks: &Path) -> Result<(u64, u64)> {
     let mut block = vec![0; BLOCK];
     let file = File::open(acks).with_context(|| format!("cannot open {}", acks.display()))?;
-    file.read_exact_at(&mut block, 0)
-        .with_context(|| format!("cannot read {}", acks.display()))?;
+    file.read_exact_at(&mut block, 0).with_context(|| format!("cannot read {}", acks.display()))?;
     let run = word(&block, 2);
     match number_in(&block, run) {
         Ok(number) => Ok((number, run)),
@@ -311,15 +276,8 @@ pub fn acknowledged(acks: &Path) -> Result<(u64, u64)> {
 #[must_use]
 pub fn tally_up_to(plan: &Plan, last: u64, run: u64) -> Tally {
     let first = last.saturating_sub(plan.slots) + 1;
-    let acknowledged = (first..=last)
-        .map(|number| ((number - 1) % plan.slots, number))
-        .collect();
-    Tally {
-        ops: last,
-        acknowledged,
-        run,
-        ..Tally::default()
-    }
+    let acknowledged = (first..=last).map(|number| ((number - 1) % plan.slots, number)).collect();
+    Tally { ops: last, acknowledged, run, ..Tally::default() }
 }
 
 /// The open files and the next number.
@@ -334,24 +292,13 @@ struct Job {
 impl Job {
     fn open(plan: &Plan) -> Result<Self> {
         let open = |path: &Path| {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path);
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
             file.with_context(|| format!("cannot open {}", path.display()))
         };
         let file = open(&plan.path)?;
         let acks = plan.acks.as_deref().map(open).transpose()?;
         ensure!(plan.slots > 0, "a writer needs at least one block");
-        Ok(Self {
-            plan: plan.clone(),
-            file,
-            acks,
-            next: 1,
-            run: now_us(),
-        })
+        Ok(Self { plan: plan.clone(), file, acks, next: 1, run: now_us() })
     }
 
     /// One write with its sync, and what became of it.
@@ -361,10 +308,7 @@ impl Job {
         let block = block_of(number, self.run);
         let (began, began_us) = (Instant::now(), now_us());
         let at = (self.plan.first + slot) * BLOCK as u64;
-        let done = self
-            .file
-            .write_all_at(&block, at)
-            .and_then(|()| self.file.sync_all());
+        let done = self.file.write_all_at(&block, at).and_then(|()| self.file.sync_all());
         let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let done = done.and_then(|()| self.acknowledge(&block));
         let mut tally = shared.tally();
@@ -401,9 +345,7 @@ fn block_of(number: u64, run: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     let mut seed = number ^ run.rotate_left(32);
     for (at, chunk) in block.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *chunk = match at {
             0 => number.to_le_bytes(),
             2 => run.to_le_bytes(),
@@ -432,11 +374,7 @@ fn number_in(block: &[u8], run: u64) -> std::result::Result<u64, String> {
 }
 
 fn word(block: &[u8], at: usize) -> u64 {
-    block
-        .as_chunks::<8>()
-        .0
-        .get(at)
-        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
+    block.as_chunks::<8>().0.get(at).map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
 /// Over everything but the checksum itself.
@@ -450,9 +388,7 @@ fn checksum(block: &[u8]) -> u64 {
 /// Microseconds since 1970, the clock of every tally.
 #[must_use]
 pub fn now_us() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -462,19 +398,13 @@ mod tests {
     use super::*;
 
     fn plan(dir: &Path, slots: u64) -> Plan {
-        Plan {
-            slots,
-            ..Plan::new(dir.join("written"))
-        }
+        Plan { slots, ..Plan::new(dir.join("written")) }
     }
 
     #[test]
     fn every_acknowledged_block_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let plan = Plan {
-            acks: Some(dir.path().join("acks")),
-            ..plan(dir.path(), 7)
-        };
+        let plan = Plan { acks: Some(dir.path().join("acks")), ..plan(dir.path(), 7) };
         let writer = Writer::start(plan.clone()).unwrap();
         writer.wait_for(20, Duration::from_secs(30)).unwrap();
         let tally = writer.stop(Duration::from_secs(30)).unwrap();
@@ -483,10 +413,7 @@ mod tests {
         assert_eq!(tally.verify(&plan).unwrap(), 7);
         let (last, run) = acknowledged(&plan.acks.clone().unwrap()).unwrap();
         assert_eq!((last, run), (tally.ops, tally.run));
-        assert_eq!(
-            tally_up_to(&plan, last, run).acknowledged,
-            tally.acknowledged
-        );
+        assert_eq!(tally_up_to(&plan, last, run).acknowledged, tally.acknowledged);
     }
 
     #[test]
@@ -510,43 +437,25 @@ mod tests {
         assert!(damage(good.get(..3 * BLOCK).unwrap().to_vec()).contains("1 of 4"));
         let mut old = good.clone();
         let number = *tally.acknowledged.get(&2).unwrap();
-        old.get_mut(2 * BLOCK..3 * BLOCK)
-            .unwrap()
-            .copy_from_slice(&block_of(number - 4, tally.run));
+        old.get_mut(2 * BLOCK..3 * BLOCK).unwrap().copy_from_slice(&block_of(number - 4, tally.run));
         assert!(damage(old).contains("holds write"));
     }
 
     #[test]
     fn the_longest_wait_of_a_span_is_known() {
         let mut tally = Tally::default();
-        for (began, took) in [
-            (1_000_000, 500),
-            (1_010_000, 90),
-            (1_300_000, 250_000),
-            (1_550_000, 40),
-        ] {
+        for (began, took) in [(1_000_000, 500), (1_010_000, 90), (1_300_000, 250_000), (1_550_000, 40)] {
             tally.count(began, took);
         }
         let between = |from, to| tally.longest_between(from, to).map(|wait| wait.as_micros());
         assert_eq!(between(0, 2_000_000), Some(250_000));
         assert_eq!(between(0, 1_200_000), Some(500));
-        assert_eq!(
-            between(1_500_000, 1_510_000),
-            Some(250_000),
-            "it began before and ended within"
-        );
-        assert_eq!(
-            between(1_590_000, 1_599_000),
-            Some(40),
-            "to a tenth of a second"
-        );
+        assert_eq!(between(1_500_000, 1_510_000), Some(250_000), "it began before and ended within");
+        assert_eq!(between(1_590_000, 1_599_000), Some(40), "to a tenth of a second");
         assert_eq!(between(1_600_001, 1_700_000), None);
         tally.watched_us = 0;
         tally.count(1_900_000, 7);
-        assert_eq!(
-            (tally.watched().as_micros(), tally.longest().as_micros()),
-            (7, 250_000)
-        );
+        assert_eq!((tally.watched().as_micros(), tally.longest().as_micros()), (7, 250_000));
         for more in 0..1000 {
             tally.count(2_000_000 + more * TENTH_US, 1);
         }

@@ -37,18 +37,11 @@ struct Entry {
 ///
 /// # Errors
 /// Those of `make`, and when the folder cannot be written.
-pub fn piece(
-    cache: &Path,
-    name: &str,
-    recipe: &str,
-    make: impl FnOnce(&Path) -> Result<()>,
-) -> Result<PathBuf> {
+pub fn piece(cache: &Path, name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     fs::create_dir_all(cache).or_trouble(|| format!("cannot create `{}`", cache.display()))?;
     let lock_path = cache.join(format!("{name}.lock"));
-    let lock = File::create(&lock_path)
-        .or_trouble(|| format!("cannot create `{}`", lock_path.display()))?;
-    lock.lock()
-        .or_trouble(|| format!("cannot lock `{}`", lock_path.display()))?;
+    let lock = File::create(&lock_path).or_trouble(|| format!("cannot create `{}`", lock_path.display()))?;
+    lock.lock().or_trouble(|| format!("cannot lock `{}`", lock_path.display()))?;
     let place = cache.join(format!("{name}-{:016x}", hash(recipe)));
     if is_whole(&place, recipe) {
         return Ok(place);
@@ -70,9 +63,7 @@ pub fn piece(
 
 /// FNV-1a, 64 bits: the same on every machine and in every release of Rust.
 fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn is_whole(place: &Path, recipe: &str) -> bool {
@@ -97,20 +88,13 @@ fn write_stamp(folder: &Path, recipe: &str) -> Result<()> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(&next)
-            .or_trouble(|| format!("cannot list `{}`", next.display()))?
-            .flatten()
-        {
+        for entry in fs::read_dir(&next).or_trouble(|| format!("cannot list `{}`", next.display()))?.flatten() {
             let path = entry.path();
-            let kind = entry
-                .file_type()
-                .or_trouble(|| format!("cannot look at `{}`", path.display()))?;
+            let kind = entry.file_type().or_trouble(|| format!("cannot look at `{}`", path.display()))?;
             if kind.is_dir() {
                 folders.push(path);
             } else if kind.is_file() {
-                let m = entry
-                    .metadata()
-                    .or_trouble(|| format!("cannot look at `{}`", path.display()))?;
+                let m = entry.metadata().or_trouble(|| format!("cannot look at `{}`", path.display()))?;
                 files.push(Entry {
                     path: path.strip_prefix(folder).unwrap_or(&path).to_path_buf(),
                     size: m.len(),
@@ -121,10 +105,7 @@ fn write_stamp(folder: &Path, recipe: &str) -> Result<()> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    let stamp = Stamp {
-        recipe: recipe.to_string(),
-        files,
-    };
+    let stamp = Stamp { recipe: recipe.to_string(), files };
     let path = folder.join(STAMP);
     let text = serde_json::to_vec_pretty(&stamp).or_trouble(|| "cannot write a stamp".into())?;
     fs::write(&path, text).or_trouble(|| format!("cannot write `{}`", path.display()))
@@ -132,12 +113,7 @@ fn write_stamp(folder: &Path, recipe: &str) -> Result<()> {
 
 fn sha256(path: &Path) -> Result<String> {
     let line = tool::run(Command::new("sha256sum").arg("--").arg(path))?;
-    Ok(line
-        .split_ascii_whitespace()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches('\\')
-        .to_string())
+    Ok(line.split_ascii_whitespace().next().unwrap_or_default().trim_start_matches('\\').to_string())
 }
 
 #[cfg(test)]
@@ -163,10 +139,7 @@ mod tests {
         assert_eq!(made.get(), 1);
         // The same size, other bytes.
         fs::write(place.join("sub/data"), "whale").unwrap();
-        assert_eq!(
-            fs::read_to_string(get("one").join("sub/data")).unwrap(),
-            "whole"
-        );
+        assert_eq!(fs::read_to_string(get("one").join("sub/data")).unwrap(), "whole");
         assert_eq!(made.get(), 2);
         fs::remove_file(place.join(STAMP)).unwrap();
         get("one");

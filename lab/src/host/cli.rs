@@ -7,11 +7,7 @@ use super::machine::Lane;
 
 /// Boots guests whose kernels have device-mapper, and runs dmpool in them.
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo lab",
-    bin_name = "cargo lab",
-    disable_help_subcommand = true
-)]
+#[command(name = "cargo lab", bin_name = "cargo lab", disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -22,20 +22,8 @@ use super::trouble::{OrTrouble, Result, Trouble};
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Setup => setup(),
-        Command::Test {
-            filter,
-            full,
-            guests_only,
-            write_proof,
-            guest,
-        } => {
-            let asked = Asked {
-                filter,
-                full,
-                guests_only,
-                write_proof,
-                guest,
-            };
+        Command::Test { filter, full, guests_only, write_proof, guest } => {
+            let asked = Asked { filter, full, guests_only, write_proof, guest };
             test(&asked)
         }
         Command::Clean => clean(),
@@ -79,11 +67,7 @@ fn test(asked: &Asked) -> Result<ExitCode> {
         tally.fail("this run", "it ran nothing: no test has a name like that");
     }
     tally.finish();
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn in_guests(lab: &Lab, groups: &[Group], filter: Option<&str>) -> Result<Tally> {

@@ -37,11 +37,7 @@ impl Suite {
             fs::create_dir_all(folder.join(part)).or_trouble(cannot)?;
         }
         fs::write(folder.join("status"), "").or_trouble(cannot)?;
-        fs::write(
-            folder.join("etc/sources.list"),
-            sources(suite)?.join("\n") + "\n",
-        )
-        .or_trouble(cannot)?;
+        fs::write(folder.join("etc/sources.list"), sources(suite)?.join("\n") + "\n").or_trouble(cannot)?;
         let configuration = folder.join("apt.conf");
         let at = folder.display();
         let text = format!(
@@ -54,11 +50,7 @@ impl Suite {
         );
         fs::write(&configuration, text).or_trouble(cannot)?;
         let suite = Suite { configuration };
-        tool::run(
-            suite
-                .apt("apt-get")
-                .args(["update", "--quiet=2", "--error-on=any"]),
-        )?;
+        tool::run(suite.apt("apt-get").args(["update", "--quiet=2", "--error-on=any"]))?;
         Ok(suite)
     }
 
@@ -68,15 +60,10 @@ impl Suite {
     /// When there is none.
     pub fn stands_for(&self, name: &str, prefix: &str) -> Result<String> {
         let text = tool::run(self.apt("apt-cache").args(["depends", name]))?;
-        let found = text
-            .lines()
-            .filter_map(|l| l.trim().strip_prefix("Depends: "))
-            .find(|p| p.starts_with(prefix));
+        let found = text.lines().filter_map(|l| l.trim().strip_prefix("Depends: ")).find(|p| p.starts_with(prefix));
         found.map(str::to_string).ok_or_else(|| {
-            Trouble::new(format!(
-                "cannot find what package `{name}` stands for: it depends on no `{prefix}…`"
-            ))
-            .fact("found", text)
+            Trouble::new(format!("cannot find what package `{name}` stands for: it depends on no `{prefix}…`"))
+                .fact("found", text)
         })
     }
 
@@ -87,22 +74,9 @@ impl Suite {
     pub fn unpack(&self, packages: &[&str], into: &Path) -> Result<()> {
         let debs = into.join(".debs");
         fs::create_dir_all(&debs).or_trouble(|| format!("cannot create `{}`", debs.display()))?;
-        tool::run(
-            self.apt("apt-get")
-                .args(["download", "--quiet=2"])
-                .args(packages)
-                .current_dir(&debs),
-        )?;
-        for deb in fs::read_dir(&debs)
-            .or_trouble(|| format!("cannot list `{}`", debs.display()))?
-            .flatten()
-        {
-            tool::run(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(deb.path())
-                    .arg(into),
-            )?;
+        tool::run(self.apt("apt-get").args(["download", "--quiet=2"]).args(packages).current_dir(&debs))?;
+        for deb in fs::read_dir(&debs).or_trouble(|| format!("cannot list `{}`", debs.display()))?.flatten() {
+            tool::run(Command::new("dpkg-deb").arg("--extract").arg(deb.path()).arg(into))?;
         }
         fs::remove_dir_all(&debs).or_trouble(|| format!("cannot remove `{}`", debs.display()))
     }
@@ -127,13 +101,9 @@ pub fn sources(suite: &str) -> Result<Vec<String>> {
     }
     let lines = lines_for(suite, &known, &machine_suite());
     if lines.is_empty() {
-        return Err(Trouble::new(
-            "cannot fetch packages: this machine has no Debian mirror set up",
-        )
-        .fact("found", format!("{known:?}"))
-        .next(
-            "add a mirror to /etc/apt/sources.list.d, run `apt-get update`, then run this again",
-        ));
+        return Err(Trouble::new("cannot fetch packages: this machine has no Debian mirror set up")
+            .fact("found", format!("{known:?}"))
+            .next("add a mirror to /etc/apt/sources.list.d, run `apt-get update`, then run this again"));
     }
     Ok(lines)
 }
@@ -142,11 +112,7 @@ pub fn sources(suite: &str) -> Result<Vec<String>> {
 #[must_use]
 pub fn machine_suite() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    text.lines()
-        .find_map(|l| l.strip_prefix("VERSION_CODENAME="))
-        .unwrap_or_default()
-        .trim_matches('"')
-        .to_string()
+    text.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME=")).unwrap_or_default().trim_matches('"').to_string()
 }
 
 fn machine_sources() -> Result<Vec<Source>> {
@@ -163,27 +129,15 @@ fn machine_sources() -> Result<Vec<Source>> {
 fn parse_sources(text: &str) -> Vec<Source> {
     let pair = |line: &str| {
         let (address, suite) = line.split_once(' ')?;
-        Some(Source {
-            address: address.to_string(),
-            suite: suite.to_string(),
-        })
+        Some(Source { address: address.to_string(), suite: suite.to_string() })
     };
     text.lines().filter_map(pair).collect()
 }
 
 fn lines_for(suite: &str, known: &[Source], own: &str) -> Vec<String> {
-    let line =
-        |address: &str, suite: &str| format!("deb [signed-by={KEYRING}] {address} {suite} main");
-    let address_of = |wanted: &str| {
-        known
-            .iter()
-            .find(|s| s.suite == wanted)
-            .map(|s| s.address.as_str())
-    };
-    let mut lines: Vec<String> = address_of(own)
-        .map(|a| line(a, suite))
-        .into_iter()
-        .collect();
+    let line = |address: &str, suite: &str| format!("deb [signed-by={KEYRING}] {address} {suite} main");
+    let address_of = |wanted: &str| known.iter().find(|s| s.suite == wanted).map(|s| s.address.as_str());
+    let mut lines: Vec<String> = address_of(own).map(|a| line(a, suite)).into_iter().collect();
     // sid has no security suite; those of bullseye are gone from some mirrors, and its kernel is in main.
     if suite == own
         && let Some(address) = address_of(&format!("{own}-security"))
@@ -199,14 +153,11 @@ mod tests {
 
     #[test]
     fn other_suites_come_from_the_machines_own_mirror() {
-        let known = parse_sources(
-            "http://mirror/debian/ bookworm\nhttp://mirror/sec/ bookworm-security\nhttps://x/ y\n",
-        );
+        let known =
+            parse_sources("http://mirror/debian/ bookworm\nhttp://mirror/sec/ bookworm-security\nhttps://x/ y\n");
         assert_eq!(
             lines_for("trixie", &known, "bookworm"),
-            [
-                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror/debian/ trixie main"
-            ]
+            ["deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror/debian/ trixie main"]
         );
         assert_eq!(lines_for("bookworm", &known, "bookworm").len(), 2);
         assert!(lines_for("trixie", &known, "jammy").is_empty());

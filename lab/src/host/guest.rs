@@ -85,16 +85,12 @@ impl Guest {
                 }
                 Heard::Word(_) | Heard::Due => {}
                 Heard::Gone => {
-                    return Err(guest.trouble(
-                        "cannot start the guest: it ended before its agent was up",
-                        log,
-                    ));
+                    return Err(guest.trouble("cannot start the guest: it ended before its agent was up", log));
                 }
                 Heard::Silent => {
-                    return Err(guest.trouble(
-                        "cannot start the guest: it said nothing for a minute and was ended",
-                        log,
-                    ));
+                    return Err(
+                        guest.trouble("cannot start the guest: it said nothing for a minute and was ended", log)
+                    );
                 }
             }
         }
@@ -106,22 +102,14 @@ impl Guest {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (control, its_control) = line_pair()?;
         let (console, its_console) = line_pair()?;
-        let words = command_for(Lines {
-            console: its_console.as_raw_fd(),
-            control: its_control.as_raw_fd(),
-        });
+        let words = command_for(Lines { console: its_console.as_raw_fd(), control: its_control.as_raw_fd() });
         let log_file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .or_trouble(|| format!("cannot write `{}`", log.display()))?;
-        let copy = || {
-            log_file
-                .try_clone()
-                .or_trouble(|| format!("cannot write `{}`", log.display()))
-        };
-        let me =
-            std::env::current_exe().or_trouble(|| "cannot find the lab's own program".into())?;
+        let copy = || log_file.try_clone().or_trouble(|| format!("cannot write `{}`", log.display()));
+        let me = std::env::current_exe().or_trouble(|| "cannot find the lab's own program".into())?;
         let mut keeper = Command::new(me)
             .arg(keeper::ARGUMENT)
             .args(&words)
@@ -131,22 +119,12 @@ impl Guest {
             .spawn()
             .or_trouble(|| "cannot start the guest's keeper".into())?;
         drop(turn);
-        let record = Record {
-            tail: Arc::new(Mutex::new(VecDeque::new())),
-            last_heard: Arc::new(Mutex::new(Instant::now())),
-        };
+        let record =
+            Record { tail: Arc::new(Mutex::new(VecDeque::new())), last_heard: Arc::new(Mutex::new(Instant::now())) };
         let lifeline = keeper.stdin.take();
         record.follow_console(clone(&console)?, log_file);
         let heard = record.follow_agent(clone(&control)?);
-        Ok(Guest {
-            keeper,
-            lifeline,
-            control,
-            console,
-            words: heard,
-            record,
-            kernel: String::new(),
-        })
+        Ok(Guest { keeper, lifeline, control, console, words: heard, record, kernel: String::new() })
     }
 
     /// Tells the agent something. A guest that is gone is noticed by [`Guest::next`].
@@ -157,17 +135,9 @@ impl Guest {
     /// Waits for the next thing to happen, at most until `until`.
     pub fn next(&mut self, until: Option<Instant>) -> Heard {
         loop {
-            let silent_at = *self
-                .record
-                .last_heard
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                + SILENCE;
+            let silent_at = *self.record.last_heard.lock().unwrap_or_else(PoisonError::into_inner) + SILENCE;
             let wake = until.map_or(silent_at, |u| u.min(silent_at));
-            match self
-                .words
-                .recv_timeout(wake.saturating_duration_since(Instant::now()))
-            {
+            match self.words.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(Some(word)) => return Heard::Word(word),
                 Ok(None) | Err(RecvTimeoutError::Disconnected) => return Heard::Gone,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -175,14 +145,7 @@ impl Guest {
             if until.is_some_and(|u| Instant::now() >= u) {
                 return Heard::Due;
             }
-            if Instant::now()
-                >= *self
-                    .record
-                    .last_heard
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    + SILENCE
-            {
+            if Instant::now() >= *self.record.last_heard.lock().unwrap_or_else(PoisonError::into_inner) + SILENCE {
                 return Heard::Silent;
             }
         }
@@ -210,31 +173,18 @@ impl Guest {
     /// The last lines of the console.
     #[must_use]
     pub fn console_tail(&self) -> String {
-        let tail = self
-            .record
-            .tail
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let tail = self.record.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: Vec<u8> = tail.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes).replace('\r', "");
         let lines: Vec<&str> = text.lines().collect();
-        lines
-            .iter()
-            .skip(lines.len().saturating_sub(TAIL_LINES))
-            .copied()
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).copied().collect::<Vec<_>>().join("\n")
     }
 
     fn trouble(&self, what: &str, log: &Path) -> Trouble {
         // The program's own complaints are in the log, not on the console.
         let mut text = String::new();
         let _ = File::open(log).and_then(|mut f| f.read_to_string(&mut text));
-        let said = if self.console_tail().is_empty() {
-            text
-        } else {
-            self.console_tail()
-        };
+        let said = if self.console_tail().is_empty() { text } else { self.console_tail() };
         Trouble::new(what).fact("console", said)
     }
 }
@@ -251,10 +201,7 @@ impl Drop for Guest {
 
 impl Record {
     fn heard(&self) {
-        *self
-            .last_heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     fn follow_console(&self, mut console: UnixStream, mut log: File) {
@@ -295,13 +242,10 @@ impl Record {
 /// Our end, and the guest's, which its program inherits.
 fn line_pair() -> Result<(UnixStream, UnixStream)> {
     let (ours, its) = UnixStream::pair().or_trouble(|| "cannot make a line to the guest".into())?;
-    fcntl(its.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))
-        .or_trouble(|| "cannot make a line to the guest".into())?;
+    fcntl(its.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).or_trouble(|| "cannot make a line to the guest".into())?;
     Ok((ours, its))
 }
 
 fn clone(stream: &UnixStream) -> Result<UnixStream> {
-    stream
-        .try_clone()
-        .or_trouble(|| "cannot share a line to the guest".into())
+    stream.try_clone().or_trouble(|| "cannot share a line to the guest".into())
 }

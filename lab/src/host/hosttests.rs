@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::place::Places;
+use super::programs::{self, TARGET};
 use super::show;
 use super::tally::Tally;
 use super::trouble::{OrTrouble, Result, Trouble};
@@ -16,8 +17,10 @@ pub fn run(places: &Places, filter: Option<&str>) -> Result<Tally> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     show::line("cargo test --workspace …");
     let mut child = Command::new(cargo)
-        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(["test", "--workspace", "--no-fail-fast", "--target", TARGET])
         .args(filter)
+        // The guests' programs are built so too: what they depend on is compiled once for both.
+        .env("RUSTFLAGS", programs::static_flags())
         .current_dir(&places.workspace)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -25,31 +28,20 @@ pub fn run(places: &Places, filter: Option<&str>) -> Result<Tally> {
         .or_trouble(|| "cannot run `cargo test`".into())?;
     let mut tally = Tally::default();
     let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
-    for line in lines
-        .into_iter()
-        .flatten()
-        .map_while(std::result::Result::ok)
-    {
+    for line in lines.into_iter().flatten().map_while(std::result::Result::ok) {
         count(&line, &mut tally);
         show::result(&line);
     }
-    let status = child
-        .wait()
-        .or_trouble(|| "cannot run `cargo test`".into())?;
+    let status = child.wait().or_trouble(|| "cannot run `cargo test`".into())?;
     if !status.success() && tally.failed == 0 {
-        return Err(Trouble::new(
-            "cannot run the tests of this machine: `cargo test --workspace` failed",
-        ));
+        return Err(Trouble::new("cannot run the tests of this machine: `cargo test --workspace` failed"));
     }
     Ok(tally)
 }
 
 /// Counts one of libtest's lines: `test NAME ... ok|FAILED|ignored[, REASON]`.
 fn count(line: &str, tally: &mut Tally) {
-    let Some((name, verdict)) = line
-        .strip_prefix("test ")
-        .and_then(|l| l.rsplit_once(" ... "))
-    else {
+    let Some((name, verdict)) = line.strip_prefix("test ").and_then(|l| l.rsplit_once(" ... ")) else {
         return;
     };
     let verdict = verdict.trim();
@@ -59,14 +51,7 @@ fn count(line: &str, tally: &mut Tally) {
         tally.fail(name, "failed on this machine");
     } else if let Some(reason) = verdict.strip_prefix("ignored") {
         let reason = reason.trim_start_matches([',', ' ']);
-        tally.skip(
-            name,
-            if reason.is_empty() {
-                "ignored, no reason given"
-            } else {
-                reason
-            },
-        );
+        tally.skip(name, if reason.is_empty() { "ignored, no reason given" } else { reason });
     }
 }
 

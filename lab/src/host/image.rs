@@ -46,8 +46,7 @@ const ROOT_SIZE: u64 = 16 << 30;
 /// When mke2fs fails.
 pub fn ext4(image: &Path, size: u64, folder: &Path, journal: bool) -> Result<()> {
     let file = File::create(image).or_trouble(|| format!("cannot create `{}`", image.display()))?;
-    file.set_len(size)
-        .or_trouble(|| format!("cannot size `{}`", image.display()))?;
+    file.set_len(size).or_trouble(|| format!("cannot size `{}`", image.display()))?;
     let mut command = Command::new("mke2fs");
     command.args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "root_owner=0:0"]);
     if !journal {
@@ -61,18 +60,9 @@ pub fn ext4(image: &Path, size: u64, folder: &Path, journal: bool) -> Result<()>
 /// # Errors
 /// When the folder cannot be measured.
 pub fn size_for(folder: &Path) -> Result<u64> {
-    let text = tool::run(
-        Command::new("du")
-            .args(["--summarize", "--block-size=1", "--dereference-args"])
-            .arg(folder),
-    )?;
-    let used = text
-        .split_ascii_whitespace()
-        .next()
-        .and_then(|n| n.parse::<u64>().ok());
-    let used = used.ok_or_else(|| {
-        Trouble::new(format!("cannot measure `{}`", folder.display())).fact("said", text)
-    })?;
+    let text = tool::run(Command::new("du").args(["--summarize", "--block-size=1", "--dereference-args"]).arg(folder))?;
+    let used = text.split_ascii_whitespace().next().and_then(|n| n.parse::<u64>().ok());
+    let used = used.ok_or_else(|| Trouble::new(format!("cannot measure `{}`", folder.display())).fact("said", text))?;
     Ok(used + used / 4 + (32 << 20))
 }
 
@@ -84,15 +74,9 @@ pub fn root(places: &Places) -> Result<PathBuf> {
     let recipe = format!("3 {ROOT_SUITE} {ROOT_SIZE} {}", ROOT_PACKAGES.join(" "));
     let piece = cache::piece(&places.cache(), "root", &recipe, |folder| {
         if !nix::unistd::geteuid().is_root() {
-            return Err(
-                Trouble::new("cannot make the guests' root image: only root can")
-                    .next("sudo cargo lab setup"),
-            );
+            return Err(Trouble::new("cannot make the guests' root image: only root can").next("sudo cargo lab setup"));
         }
-        show::step(
-            "making the guests' root image (Debian 12 with Docker and containerd)",
-            || make_root(folder),
-        )
+        show::step("making the guests' root image (Debian 12 with Docker and containerd)", || make_root(folder))
     })?;
     Ok(piece.join("root.img"))
 }

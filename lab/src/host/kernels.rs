@@ -70,13 +70,7 @@ pub struct KernelFiles {
 }
 
 /// Modules that an initramfs for QEMU must load before there is a root disk.
-const EARLY: &[&str] = &[
-    "virtio_pci",
-    "virtio_blk",
-    "crc32c_generic",
-    "crc32c_intel",
-    "ext4",
-];
+const EARLY: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "crc32c_intel", "ext4"];
 
 /// Folders under `kernel/` whose modules are kept; the rest are drivers of hardware that no guest has.
 const KEPT: &[&str] = &[
@@ -111,36 +105,24 @@ pub fn for_qemu(places: &Places, kernel: Kernel) -> Result<KernelFiles> {
     let recipe = format!("4 {} {EARLY:?} {KEPT:?}", kernel.suite());
     let name = format!("kernel-{}", kernel.name());
     let piece = cache::piece(&places.cache(), &name, &recipe, |folder| {
-        let what = format!(
-            "fetching kernel {} (Debian {})",
-            kernel.name(),
-            kernel.suite()
-        );
+        let what = format!("fetching kernel {} (Debian {})", kernel.name(), kernel.suite());
         show::step(&what, || {
             let suite = Suite::open(&places.lab(), kernel.suite())?;
             let package = suite.stands_for("linux-image-cloud-amd64", "linux-image-")?;
             let tree = folder.join("tree");
             fs::create_dir(&tree).or_trouble(|| format!("cannot create `{}`", tree.display()))?;
             suite.unpack(&[&package], &tree)?;
-            move_file(
-                &only_in(&tree.join("boot"), "vmlinuz-")?,
-                &folder.join("vmlinuz"),
-            )?;
+            move_file(&only_in(&tree.join("boot"), "vmlinuz-")?, &folder.join("vmlinuz"))?;
             // Newer Debians keep everything under /usr.
-            let lib = [tree.join("usr/lib/modules"), tree.join("lib/modules")]
-                .into_iter()
-                .find(|p| p.exists());
-            let lib = lib.ok_or_else(|| {
-                Trouble::new(format!("cannot find the modules in package `{package}`"))
-            })?;
+            let lib = [tree.join("usr/lib/modules"), tree.join("lib/modules")].into_iter().find(|p| p.exists());
+            let lib = lib.ok_or_else(|| Trouble::new(format!("cannot find the modules in package `{package}`")))?;
             let modules = only_in(&lib, "")?;
             prune(&modules)?;
             pack_modules(&modules, folder)?;
             fs::remove_dir_all(&tree).or_trouble(|| format!("cannot remove `{}`", tree.display()))
         })
     })?;
-    let early = fs::read_to_string(piece.join("early.list"))
-        .or_trouble(|| "cannot read `early.list`".into())?;
+    let early = fs::read_to_string(piece.join("early.list")).or_trouble(|| "cannot read `early.list`".into())?;
     Ok(KernelFiles {
         kernel: piece.join("vmlinuz"),
         modules: piece.join("modules.img"),
@@ -155,29 +137,16 @@ pub fn for_qemu(places: &Places, kernel: Kernel) -> Result<KernelFiles> {
 /// When they cannot be fetched or unpacked, and for a kernel whose Debian has no user mode Linux.
 pub fn for_uml(places: &Places, kernel: Kernel) -> Result<KernelFiles> {
     if kernel == Kernel::V5_10 {
-        return Err(Trouble::new(
-            "cannot run kernel 5.10 as user mode Linux: no Debian package of it is in this lab",
-        )
-        .next("cargo lab … --lane qemu --kernel 5.10"));
+        return Err(Trouble::new("cannot run kernel 5.10 as user mode Linux: no Debian package of it is in this lab")
+            .next("cargo lab … --lane qemu --kernel 5.10"));
     }
     let foreign = debian::machine_suite() != kernel.suite();
     // A patched program names its library folder by its full path, so the place is part of the recipe.
-    let recipe = format!(
-        "4 {} {}",
-        kernel.suite(),
-        if foreign {
-            places.cache().display().to_string()
-        } else {
-            String::new()
-        }
-    );
+    let recipe =
+        format!("4 {} {}", kernel.suite(), if foreign { places.cache().display().to_string() } else { String::new() });
     let name = format!("uml-{}", kernel.name());
     let piece = cache::piece(&places.cache(), &name, &recipe, |folder| {
-        let what = format!(
-            "fetching user mode Linux {} (Debian {})",
-            kernel.name(),
-            kernel.suite()
-        );
+        let what = format!("fetching user mode Linux {} (Debian {})", kernel.name(), kernel.suite());
         if foreign {
             packages::install(packages::TO_RUN_NEWER_UML)?;
         }
@@ -207,18 +176,12 @@ pub fn for_uml(places: &Places, kernel: Kernel) -> Result<KernelFiles> {
 fn adopt_library(tree: &Path, folder: &Path) -> Result<()> {
     let library = folder.join("lib");
     fs::create_dir(&library).or_trouble(|| format!("cannot create `{}`", library.display()))?;
-    let from = [
-        tree.join("usr/lib/x86_64-linux-gnu"),
-        tree.join("lib/x86_64-linux-gnu"),
-    ];
+    let from = [tree.join("usr/lib/x86_64-linux-gnu"), tree.join("lib/x86_64-linux-gnu")];
     for name in ["libc.so.6", "ld-linux-x86-64.so.2"] {
         let Some(file) = from.iter().map(|f| f.join(name)).find(|f| f.exists()) else {
-            return Err(Trouble::new(format!(
-                "cannot find `{name}` in package `libc6`"
-            )));
+            return Err(Trouble::new(format!("cannot find `{name}` in package `libc6`")));
         };
-        fs::copy(&file, library.join(name))
-            .or_trouble(|| format!("cannot copy `{}`", file.display()))?;
+        fs::copy(&file, library.join(name)).or_trouble(|| format!("cannot copy `{}`", file.display()))?;
     }
     // The piece is renamed when it is finished: name the final place.
     let final_library = library.display().to_string().replace(".partial/", "/");
@@ -240,10 +203,7 @@ fn preload(places: &Places) -> Result<PathBuf> {
         let text = folder.join("xstate.c");
         fs::write(&text, source).or_trouble(|| format!("cannot write `{}`", text.display()))?;
         let mut command = Command::new("cc");
-        command
-            .args(["-O2", "-Wall", "-shared", "-fPIC", "-o"])
-            .arg(folder.join("xstate.so"))
-            .arg(text);
+        command.args(["-O2", "-Wall", "-shared", "-fPIC", "-o"]).arg(folder.join("xstate.so")).arg(text);
         tool::run(&mut command).map(|_| ())
     })?;
     Ok(piece.join("xstate.so"))
@@ -251,57 +211,36 @@ fn preload(places: &Places) -> Result<PathBuf> {
 
 /// Turns a modules folder into `modules.img`, `early/` and `early.list`.
 fn pack_modules(modules: &Path, folder: &Path) -> Result<()> {
-    let release = modules
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let base = folder.join("base");
     let home = base.join("lib/modules");
     fs::create_dir_all(&home).or_trouble(|| format!("cannot create `{}`", home.display()))?;
     let place = home.join(&release);
     fs::rename(modules, &place).or_trouble(|| format!("cannot move `{}`", modules.display()))?;
     let compressed = "find \"$1\" -name '*.ko.xz' -print0 | xargs -0 -r -P2 -n64 xz --decompress";
-    tool::run(
-        Command::new("sh")
-            .args(["-ec", compressed, "sh"])
-            .arg(&place),
-    )?;
+    tool::run(Command::new("sh").args(["-ec", compressed, "sh"]).arg(&place))?;
     tool::run(Command::new("depmod").arg("-b").arg(&base).arg(&release))?;
-    let dependencies = fs::read_to_string(place.join("modules.dep"))
-        .or_trouble(|| "cannot read `modules.dep`".into())?;
+    let dependencies =
+        fs::read_to_string(place.join("modules.dep")).or_trouble(|| "cannot read `modules.dep`".into())?;
     let early = folder.join("early");
     fs::create_dir(&early).or_trouble(|| format!("cannot create `{}`", early.display()))?;
     let mut list = String::new();
     for module in load_order(&dependencies, EARLY) {
         let file = Path::new(&module).file_name().unwrap_or_default();
-        fs::copy(place.join(&module), early.join(file))
-            .or_trouble(|| format!("cannot copy `{module}`"))?;
+        fs::copy(place.join(&module), early.join(file)).or_trouble(|| format!("cannot copy `{module}`"))?;
         list.push_str(&file.to_string_lossy());
         list.push('\n');
     }
     fs::write(folder.join("early.list"), list).or_trouble(|| "cannot write `early.list`".into())?;
-    image::ext4(
-        &folder.join("modules.img"),
-        image::size_for(&place)?,
-        &place,
-        false,
-    )?;
+    image::ext4(&folder.join("modules.img"), image::size_for(&place)?, &place, false)?;
     fs::remove_dir_all(&base).or_trouble(|| format!("cannot remove `{}`", base.display()))
 }
 
 /// Removes the modules of hardware that no guest has.
 fn prune(modules: &Path) -> Result<()> {
     let kernel = modules.join("kernel");
-    let list = tool::run(
-        Command::new("find")
-            .arg(&kernel)
-            .args(["-name", "*.ko*", "-printf", "%P\\n"]),
-    )?;
-    for path in list
-        .lines()
-        .filter(|path| !KEPT.iter().any(|kept| path.starts_with(kept)))
-    {
+    let list = tool::run(Command::new("find").arg(&kernel).args(["-name", "*.ko*", "-printf", "%P\\n"]))?;
+    for path in list.lines().filter(|path| !KEPT.iter().any(|kept| path.starts_with(kept))) {
         fs::remove_file(kernel.join(path)).or_trouble(|| format!("cannot remove `{path}`"))?;
     }
     Ok(())
@@ -333,15 +272,12 @@ fn load_order(modules_dep: &str, wanted: &[&str]) -> Vec<String> {
 
 /// The only entry of `folder` whose name begins with `prefix`.
 fn only_in(folder: &Path, prefix: &str) -> Result<PathBuf> {
-    let entries =
-        fs::read_dir(folder).or_trouble(|| format!("cannot list `{}`", folder.display()))?;
-    let mut found = entries.flatten().map(|e| e.path()).filter(|p| {
-        p.file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with(prefix))
-    });
-    found
-        .next()
-        .ok_or_else(|| Trouble::new(format!("cannot find `{prefix}…` in `{}`", folder.display())))
+    let entries = fs::read_dir(folder).or_trouble(|| format!("cannot list `{}`", folder.display()))?;
+    let mut found = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)));
+    found.next().ok_or_else(|| Trouble::new(format!("cannot find `{prefix}…` in `{}`", folder.display())))
 }
 
 fn move_file(from: &Path, to: &Path) -> Result<()> {
@@ -354,17 +290,9 @@ mod tests {
 
     #[test]
     fn what_a_module_needs_is_loaded_before_it_and_once() {
-        let dep = "a/ext4.ko: a/jbd2.ko a/crc.ko\na/jbd2.ko: a/crc.ko\na/crc.ko:\nb/virtio-pci.ko: b/ring.ko\nb/ring.ko:\n";
+        let dep =
+            "a/ext4.ko: a/jbd2.ko a/crc.ko\na/jbd2.ko: a/crc.ko\na/crc.ko:\nb/virtio-pci.ko: b/ring.ko\nb/ring.ko:\n";
         let order = load_order(dep, &["virtio_pci", "absent", "jbd2", "ext4"]);
-        assert_eq!(
-            order,
-            [
-                "b/ring.ko",
-                "b/virtio-pci.ko",
-                "a/crc.ko",
-                "a/jbd2.ko",
-                "a/ext4.ko"
-            ]
-        );
+        assert_eq!(order, ["b/ring.ko", "b/virtio-pci.ko", "a/crc.ko", "a/jbd2.ko", "a/ext4.ko"]);
     }
 }

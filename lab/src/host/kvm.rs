@@ -19,12 +19,7 @@ const PROBE: Duration = Duration::from_secs(5);
 /// KVM if a probe boot of `kernel` speaks within seconds, else TCG. The answer holds until the machine boots again.
 #[must_use]
 pub fn choose(places: &Places, kernel: &Path) -> Accelerator {
-    if fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
+    if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
         return Accelerator::Tcg;
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -35,22 +30,11 @@ pub fn choose(places: &Places, kernel: &Path) -> Accelerator {
     });
     let works = answer.unwrap_or_else(|| {
         let works = speaks(kernel);
-        show::line(if works {
-            "KVM works here"
-        } else {
-            "KVM does not work here: QEMU will translate"
-        });
-        let _ = fs::write(
-            &note,
-            format!("{} {}", boot.trim(), if works { "works" } else { "hangs" }),
-        );
+        show::line(if works { "KVM works here" } else { "KVM does not work here: QEMU will translate" });
+        let _ = fs::write(&note, format!("{} {}", boot.trim(), if works { "works" } else { "hangs" }));
         works
     });
-    if works {
-        Accelerator::Kvm
-    } else {
-        Accelerator::Tcg
-    }
+    if works { Accelerator::Kvm } else { Accelerator::Tcg }
 }
 
 /// Whether the kernel prints its version in time.
@@ -59,29 +43,10 @@ fn speaks(kernel: &Path) -> bool {
         return false;
     };
     let mut command = Command::new(me);
-    command
-        .args([keeper::ARGUMENT, "qemu-system-x86_64"])
-        .args(accelerator_words(Accelerator::Kvm));
-    command.args([
-        "-m",
-        "256",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
-        "-serial",
-        "stdio",
-    ]);
-    command
-        .arg("-kernel")
-        .arg(kernel)
-        .args(["-append", "console=ttyS0 panic=-1"]);
-    let Ok(mut probe) = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-    else {
+    command.args([keeper::ARGUMENT, "qemu-system-x86_64"]).args(accelerator_words(Accelerator::Kvm));
+    command.args(["-m", "256", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+    command.arg("-kernel").arg(kernel).args(["-append", "console=ttyS0 panic=-1"]);
+    let Ok(mut probe) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
         return false;
     };
     let (sender, receiver) = channel();

@@ -54,21 +54,14 @@ impl Lab {
                 kernels::for_qemu(&self.places, kernel)?
             }
             Lane::Native => {
-                return Err(Trouble::new(
-                    "cannot boot a guest in the native lane: this machine is the guest",
-                ));
+                return Err(Trouble::new("cannot boot a guest in the native lane: this machine is the guest"));
             }
         };
         let accelerator = match lane {
             Lane::Qemu => kvm::choose(&self.places, &files.kernel),
             Lane::Uml | Lane::Native => Accelerator::Tcg,
         };
-        let kind = format!(
-            "{}-{}{}",
-            lane.name(),
-            kernel.name(),
-            if systemd { "-systemd" } else { "" }
-        );
+        let kind = format!("{}-{}{}", lane.name(), kernel.name(), if systemd { "-systemd" } else { "" });
         Ok(Machine {
             lane,
             files,

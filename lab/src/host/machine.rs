@@ -34,11 +34,7 @@ impl Lane {
 }
 
 /// The blank disks of every guest: name and size in bytes. All are sparse on the host.
-pub const SCRATCH: &[(&str, u64)] = &[
-    ("scratch0", 8 << 30),
-    ("scratch1", 8 << 30),
-    ("scratch2", 400_000_000_000),
-];
+pub const SCRATCH: &[(&str, u64)] = &[("scratch0", 8 << 30), ("scratch1", 8 << 30), ("scratch2", 400_000_000_000)];
 
 /// The guest's memory, in MiB.
 const MEMORY_MIB: u32 = 1536;
@@ -103,18 +99,11 @@ impl Machine {
         for (name, size) in SCRATCH {
             let path = self.folder.join(name);
             let cannot = || format!("cannot size the disk `{}`", path.display());
-            if fs::metadata(&path)
-                .is_ok_and(|m| m.len() == *size && std::os::unix::fs::MetadataExt::blocks(&m) == 0)
-            {
+            if fs::metadata(&path).is_ok_and(|m| m.len() == *size && std::os::unix::fs::MetadataExt::blocks(&m) == 0) {
                 continue;
             }
             written = true;
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .or_trouble(cannot)?;
+            let file = File::options().create(true).truncate(false).write(true).open(&path).or_trouble(cannot)?;
             file.set_len(0).or_trouble(cannot)?;
             file.set_len(*size).or_trouble(cannot)?;
         }
@@ -139,9 +128,7 @@ impl Machine {
             ("modules", self.files.modules.clone(), false),
             ("payload", self.payload.clone(), false),
         ];
-        let scratch = SCRATCH
-            .iter()
-            .map(|(name, _)| (*name, self.folder.join(name), true));
+        let scratch = SCRATCH.iter().map(|(name, _)| (*name, self.folder.join(name), true));
         fixed.into_iter().chain(scratch).collect()
     }
 
@@ -176,11 +163,7 @@ impl Machine {
         words.push(format!("initrd={}", self.initramfs().display()));
         for (place, (name, file, writable)) in self.disks().iter().enumerate() {
             let flag = if *writable { "" } else { "r" };
-            let backing = if *name == "root" {
-                format!(",{}", self.root.display())
-            } else {
-                String::new()
-            };
+            let backing = if *name == "root" { format!(",{}", self.root.display()) } else { String::new() };
             words.push(format!("ubd{place}{flag}={}{backing}", file.display()));
         }
         words.push(format!("uml_dir={}", self.folder.display()));
@@ -203,60 +186,36 @@ impl Machine {
         }
         for (name, file, writable) in self.disks() {
             // Raw files need no flush to survive the end of QEMU; an overlay's own bookkeeping does.
-            let kind = if name == "root" {
-                "format=qcow2,cache=writeback"
-            } else {
-                "format=raw,cache=unsafe,discard=unmap"
-            };
+            let kind =
+                if name == "root" { "format=qcow2,cache=writeback" } else { "format=raw,cache=unsafe,discard=unmap" };
             let read_only = if writable { "off" } else { "on" };
             words.push("-drive".to_string());
-            words.push(format!(
-                "if=none,id={name},file={},{kind},read-only={read_only}",
-                file.display()
-            ));
-            words.extend([
-                "-device".to_string(),
-                format!("virtio-blk-pci,drive={name},serial=lab-{name}"),
-            ]);
+            words.push(format!("if=none,id={name},file={},{kind},read-only={read_only}", file.display()));
+            words.extend(["-device".to_string(), format!("virtio-blk-pci,drive={name},serial=lab-{name}")]);
         }
-        words.extend([
-            "-kernel".to_string(),
-            self.files.kernel.display().to_string(),
-        ]);
-        words.extend([
-            "-initrd".to_string(),
-            self.initramfs().display().to_string(),
-        ]);
-        let append = [
-            vec!["console=ttyS0".to_string()],
-            self.settings("/dev/ttyS1"),
-        ]
-        .concat();
+        words.extend(["-kernel".to_string(), self.files.kernel.display().to_string()]);
+        words.extend(["-initrd".to_string(), self.initramfs().display().to_string()]);
+        let append = [vec!["console=ttyS0".to_string()], self.settings("/dev/ttyS1")].concat();
         words.extend(["-append".to_string(), append.join(" ")]);
         words
     }
 
     fn write_initramfs(&self) -> Result<()> {
         let mut archive = Archive::default();
-        let read =
-            |path: &Path| fs::read(path).or_trouble(|| format!("cannot read `{}`", path.display()));
+        let read = |path: &Path| fs::read(path).or_trouble(|| format!("cannot read `{}`", path.display()));
         for folder in ["dev", "proc", "sys", "run", "tmp", "root", "early"] {
             archive.folder(folder);
         }
         archive.file("init", 0o755, &read(&self.agent)?);
         let mut list = String::new();
         for module in &self.files.early {
-            let name = format!(
-                "early/{}",
-                module.file_name().unwrap_or_default().to_string_lossy()
-            );
+            let name = format!("early/{}", module.file_name().unwrap_or_default().to_string_lossy());
             archive.file(&name, 0o644, &read(module)?);
             list.push_str(&format!("/{name}\n"));
         }
         archive.file("early-modules", 0o644, list.as_bytes());
         let place = self.initramfs();
-        fs::write(&place, archive.finish())
-            .or_trouble(|| format!("cannot write `{}`", place.display()))
+        fs::write(&place, archive.finish()).or_trouble(|| format!("cannot write `{}`", place.display()))
     }
 }
 

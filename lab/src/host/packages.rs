@@ -14,10 +14,7 @@ type Need = (&'static str, &'static str);
 pub const TO_BUILD: &[Need] = &[
     ("gcc", "links Rust programs"),
     ("libc6-dev", "links Rust programs, also statically"),
-    (
-        "pkg-config",
-        "finds libdevmapper when the devicemapper crate is built",
-    ),
+    ("pkg-config", "finds libdevmapper when the devicemapper crate is built"),
     ("libdevmapper-dev", "headers for the devicemapper crate"),
     ("libclang-dev", "bindgen reads those headers with it"),
 ];
@@ -31,19 +28,11 @@ pub const TO_MAKE_IMAGES: &[Need] = &[
 ];
 
 /// To run a distribution's kernel.
-pub const TO_RUN_QEMU: &[Need] = &[
-    (
-        "qemu-system-x86",
-        "runs guests with a distribution's kernel",
-    ),
-    ("qemu-utils", "makes copy-on-write disks"),
-];
+pub const TO_RUN_QEMU: &[Need] =
+    &[("qemu-system-x86", "runs guests with a distribution's kernel"), ("qemu-utils", "makes copy-on-write disks")];
 
 /// To run user mode Linux of a newer Debian.
-pub const TO_RUN_NEWER_UML: &[Need] = &[(
-    "patchelf",
-    "lets a newer user mode Linux use its own C library",
-)];
+pub const TO_RUN_NEWER_UML: &[Need] = &[("patchelf", "lets a newer user mode Linux use its own C library")];
 
 /// Installs what is missing of `needs`; says what and why.
 ///
@@ -52,18 +41,12 @@ pub const TO_RUN_NEWER_UML: &[Need] = &[(
 pub fn install(needs: &[Need]) -> Result<()> {
     if !tool::exists("dpkg-query") || !tool::exists("apt-get") {
         let names: Vec<&str> = needs.iter().map(|(name, _)| *name).collect();
-        return Err(Trouble::new(
-            "cannot set up the lab: this machine is no Debian, its packages cannot be installed",
-        )
-        .fact("found", system_name())
-        .fact("needed", names.join(" "))
-        .next("run this on Debian 12 or later, or in a container of it"));
+        return Err(Trouble::new("cannot set up the lab: this machine is no Debian, its packages cannot be installed")
+            .fact("found", system_name())
+            .fact("needed", names.join(" "))
+            .next("run this on Debian 12 or later, or in a container of it"));
     }
-    let missing: Vec<Need> = needs
-        .iter()
-        .copied()
-        .filter(|(name, _)| !installed(name))
-        .collect();
+    let missing: Vec<Need> = needs.iter().copied().filter(|(name, _)| !installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -72,14 +55,9 @@ pub fn install(needs: &[Need]) -> Result<()> {
     }
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
     if !nix::unistd::geteuid().is_root() {
-        return Err(Trouble::new(
-            "cannot set up the lab: packages are missing and only root can install them",
-        )
-        .fact("missing", names.join(" "))
-        .next(format!(
-            "sudo apt-get install --no-install-recommends {}",
-            names.join(" ")
-        )));
+        return Err(Trouble::new("cannot set up the lab: packages are missing and only root can install them")
+            .fact("missing", names.join(" "))
+            .next(format!("sudo apt-get install --no-install-recommends {}", names.join(" "))));
     }
     let first = apt_install(&names);
     if first.is_ok() {
@@ -93,14 +71,7 @@ pub fn install(needs: &[Need]) -> Result<()> {
 fn apt_install(names: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    command.args([
-        "install",
-        "--yes",
-        "--quiet=2",
-        "--no-install-recommends",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-    ]);
+    command.args(["install", "--yes", "--quiet=2", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]);
     tool::run(command.args(names)).map(|_| ())
 }
 
@@ -117,8 +88,5 @@ fn installed(name: &str) -> bool {
 fn system_name() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(
-        || "an unknown system".to_string(),
-        |n| n.trim_matches('"').to_string(),
-    )
+    name.map_or_else(|| "an unknown system".to_string(), |n| n.trim_matches('"').to_string())
 }

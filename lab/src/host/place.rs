@@ -30,35 +30,15 @@ impl Places {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let text = tool::run(
-            Command::new(cargo)
-                .args([
-                    "metadata",
-                    "--no-deps",
-                    "--format-version=1",
-                    "--manifest-path",
-                ])
-                .arg(manifest),
+            Command::new(cargo).args(["metadata", "--no-deps", "--format-version=1", "--manifest-path"]).arg(manifest),
         )?;
-        let metadata: serde_json::Value = serde_json::from_str(&text)
-            .or_trouble(|| "cannot read what `cargo metadata` says".into())?;
-        let folder = |key: &str| {
-            metadata
-                .get(key)
-                .and_then(|v| v.as_str())
-                .map(PathBuf::from)
+        let metadata: serde_json::Value =
+            serde_json::from_str(&text).or_trouble(|| "cannot read what `cargo metadata` says".into())?;
+        let folder = |key: &str| metadata.get(key).and_then(|v| v.as_str()).map(PathBuf::from);
+        let (Some(workspace), Some(target)) = (folder("workspace_root"), folder("target_directory")) else {
+            return Err(Trouble::new("cannot find the workspace: `cargo metadata` does not name it"));
         };
-        let (Some(workspace), Some(target)) =
-            (folder("workspace_root"), folder("target_directory"))
-        else {
-            return Err(Trouble::new(
-                "cannot find the workspace: `cargo metadata` does not name it",
-            ));
-        };
-        Ok(Places {
-            workspace,
-            target,
-            metadata,
-        })
+        Ok(Places { workspace, target, metadata })
     }
 
     /// The lab's own folder, the only one that `cargo lab clean` removes.
@@ -92,18 +72,14 @@ impl RunFolder {
         fs::create_dir_all(&all).or_trouble(|| format!("cannot create `{}`", all.display()))?;
         // Between making a folder and locking it, another lab must not take it for a dead one's.
         let turn = all.join("turn");
-        let turn =
-            File::create(&turn).or_trouble(|| format!("cannot create `{}`", turn.display()))?;
-        turn.lock()
-            .or_trouble(|| format!("cannot lock `{}`", all.display()))?;
+        let turn = File::create(&turn).or_trouble(|| format!("cannot create `{}`", turn.display()))?;
+        turn.lock().or_trouble(|| format!("cannot lock `{}`", all.display()))?;
         remove_dead(&all);
         let path = all.join(std::process::id().to_string());
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).or_trouble(|| format!("cannot create `{}`", path.display()))?;
-        let lock = File::create(path.join("lock"))
-            .or_trouble(|| format!("cannot write in `{}`", path.display()))?;
-        lock.lock()
-            .or_trouble(|| format!("cannot lock `{}`", path.display()))?;
+        let lock = File::create(path.join("lock")).or_trouble(|| format!("cannot write in `{}`", path.display()))?;
+        lock.lock().or_trouble(|| format!("cannot lock `{}`", path.display()))?;
         Ok(RunFolder { path, _lock: lock })
     }
 

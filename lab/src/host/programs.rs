@@ -48,68 +48,44 @@ impl Programs {
 /// When cargo fails; what the compiler said has been shown.
 pub fn build(places: &Places, suites: &[Suite]) -> Result<Programs> {
     let mut programs = Programs::default();
-    let release = [
-        "build",
-        "--release",
-        "--package",
-        "dmpool",
-        "--bin",
-        "dmpool",
-    ];
-    for (kind, name, path) in cargo(places, &release)? {
-        programs.keep(&kind, name, path);
+    let mut dmpool = vec!["build", "--package", "dmpool", "--bin", "dmpool"];
+    if suites.is_empty() {
+        // What is shown and measured is what users get; tests share the compiled dependencies of the tests themselves.
+        dmpool.push("--release");
     }
-    let mut words = vec![
-        "test",
-        "--no-run",
-        "--package",
-        "lab",
-        "--features",
-        "lab/guest",
-        "--test",
-        "selfcheck",
-    ];
-    let dmpools: Vec<&Suite> = suites
-        .iter()
-        .filter(|s| s.package == "dmpool" && has_target(places, s))
-        .collect();
-    if !suites.is_empty() {
-        words.extend([
-            "--package",
-            "dmpool",
-            "--features",
-            "dmpool/guest,dmpool/faults",
-            "--examples",
-        ]);
-        // A test target brings the package's program with it, built with the same features.
-        words.extend(dmpools.iter().flat_map(|s| ["--test", s.name]));
+    for (kind, name, path) in cargo(places, &dmpool)? {
+        programs.keep(&kind, name, keep_apart(path)?);
+    }
+    let mut words = vec!["test", "--no-run", "--package", "lab", "--features", "lab/guest"];
+    if suites.is_empty() {
+        // A test target brings its package's programs with it; this is the smallest.
+        words.extend(["--test", "selfcheck"]);
+    } else {
+        words.extend(["--package", "dmpool", "--features", "dmpool/guest,dmpool/faults", "--examples"]);
+        words.extend(suites.iter().filter(|s| has_target(places, s)).flat_map(|s| ["--test", s.name]));
     }
     for (kind, name, path) in cargo(places, &words)? {
-        let name = if (kind.as_str(), name.as_str()) == ("bin", "dmpool") {
-            "dmpool-faults".to_string()
-        } else {
-            name
-        };
+        let name = if (kind.as_str(), name.as_str()) == ("bin", "dmpool") { "dmpool-faults".to_string() } else { name };
         programs.keep(&kind, name, path);
     }
     Ok(programs)
+}
+
+/// Returns a copy beside a program that the next build would replace: the same package with other features.
+fn keep_apart(path: PathBuf) -> Result<PathBuf> {
+    let kept = path.with_extension("plain");
+    fs::copy(&path, &kept).or_trouble(|| format!("cannot copy `{}`", path.display()))?;
+    Ok(kept)
 }
 
 /// Whether the package has the suite's test target.
 #[must_use]
 pub fn has_target(places: &Places, suite: &Suite) -> bool {
     let packages = places.metadata.get("packages").and_then(Value::as_array);
-    packages
-        .into_iter()
-        .flatten()
-        .filter(|p| text(p, "name") == suite.package)
-        .any(|package| {
-            let targets = package.get("targets").and_then(Value::as_array);
-            targets
-                .into_iter()
-                .flatten()
-                .any(|t| text(t, "name") == suite.name && kind_of(t) == "test")
-        })
+    packages.into_iter().flatten().filter(|p| text(p, "name") == suite.package).any(|package| {
+        let targets = package.get("targets").and_then(Value::as_array);
+        targets.into_iter().flatten().any(|t| text(t, "name") == suite.name && kind_of(t) == "test")
+    })
 }
 
 impl Programs {
@@ -130,22 +106,14 @@ impl Programs {
     pub fn pack(&self, folder: &Path, extra: &[(&str, &str)]) -> Result<PathBuf> {
         let tree = folder.join("payload");
         let cannot = || format!("cannot write in `{}`", tree.display());
-        for (part, programs) in [
-            ("bin", &self.binaries),
-            ("examples", &self.examples),
-            ("tests", &self.tests),
-        ] {
+        for (part, programs) in [("bin", &self.binaries), ("examples", &self.examples), ("tests", &self.tests)] {
             let place = tree.join(part);
             fs::create_dir_all(&place).or_trouble(cannot)?;
             // `lab` itself and the agent have no business on the guest's PATH.
-            for (name, path) in programs
-                .iter()
-                .filter(|(name, _)| !["lab", "lab-agent"].contains(&name.as_str()))
-            {
+            for (name, path) in programs.iter().filter(|(name, _)| !["lab", "lab-agent"].contains(&name.as_str())) {
                 let to = place.join(name);
                 if fs::hard_link(path, &to).is_err() {
-                    fs::copy(path, &to)
-                        .or_trouble(|| format!("cannot copy `{}`", path.display()))?;
+                    fs::copy(path, &to).or_trouble(|| format!("cannot copy `{}`", path.display()))?;
                 }
             }
         }
@@ -158,40 +126,35 @@ impl Programs {
     }
 }
 
-/// Runs cargo for the guests' target; returns kind, name and path of every program it has (built or found fresh).
-fn cargo(places: &Places, words: &[&str]) -> Result<Vec<(String, String, PathBuf)>> {
+/// The compiler flags that link a program statically.
+#[must_use]
+pub fn static_flags() -> String {
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(" -C target-feature=+crt-static");
+    flags.trim().to_owned()
+}
+
+/// Runs cargo for the guests' target; returns kind, name and path of every program it has (built or found fresh).
+fn cargo(places: &Places, words: &[&str]) -> Result<Vec<(String, String, PathBuf)>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     show::line(&format!("cargo {} --target {TARGET} …", words.join(" ")));
     let mut child = Command::new(cargo)
         .args(words)
-        .args([
-            "--target",
-            TARGET,
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["--target", TARGET, "--message-format=json-render-diagnostics"])
         .current_dir(&places.workspace)
-        .env("RUSTFLAGS", flags.trim())
+        .env("RUSTFLAGS", static_flags())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .or_trouble(|| "cannot run `cargo`".into())?;
     let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
     let mut found = Vec::new();
-    for line in lines
-        .into_iter()
-        .flatten()
-        .map_while(std::result::Result::ok)
-    {
+    for line in lines.into_iter().flatten().map_while(std::result::Result::ok) {
         found.extend(artifact(&line));
     }
     let status = child.wait().or_trouble(|| "cannot run `cargo`".into())?;
     if !status.success() {
-        return Err(Trouble::new(format!(
-            "cannot build the guests' programs: `cargo {}` failed",
-            words.join(" ")
-        )));
+        return Err(Trouble::new(format!("cannot build the guests' programs: `cargo {}` failed", words.join(" "))));
     }
     Ok(found)
 }
@@ -201,24 +164,12 @@ fn artifact(line: &str) -> Option<(String, String, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let path = PathBuf::from(message.get("executable")?.as_str()?);
     let target = message.get("target")?;
-    let is_unit_test =
-        kind_of(target) != "test" && message.get("profile")?.get("test")?.as_bool()?;
-    (!is_unit_test).then(|| {
-        (
-            kind_of(target).to_string(),
-            text(target, "name").to_string(),
-            path,
-        )
-    })
+    let is_unit_test = kind_of(target) != "test" && message.get("profile")?.get("test")?.as_bool()?;
+    (!is_unit_test).then(|| (kind_of(target).to_string(), text(target, "name").to_string(), path))
 }
 
 fn kind_of(target: &Value) -> &str {
-    target
-        .get("kind")
-        .and_then(Value::as_array)
-        .and_then(|k| k.first())
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    target.get("kind").and_then(Value::as_array).and_then(|k| k.first()).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -233,20 +184,10 @@ mod tests {
     fn programs_are_found_in_cargos_messages_and_unit_tests_are_not_programs() {
         let line = r#"{"reason":"compiler-artifact","target":{"kind":["KIND"],"name":"n"},"profile":{"test":T},"executable":"/x"}"#;
         let of = |kind: &str, test: &str| {
-            artifact(
-                &line
-                    .replace("KIND", kind)
-                    .replace("\"test\":T", &format!("\"test\":{test}")),
-            )
+            artifact(&line.replace("KIND", kind).replace("\"test\":T", &format!("\"test\":{test}")))
         };
-        assert_eq!(
-            of("bin", "false"),
-            Some(("bin".into(), "n".into(), "/x".into()))
-        );
-        assert_eq!(
-            of("test", "true"),
-            Some(("test".into(), "n".into(), "/x".into()))
-        );
+        assert_eq!(of("bin", "false"), Some(("bin".into(), "n".into(), "/x".into())));
+        assert_eq!(of("test", "true"), Some(("test".into(), "n".into(), "/x".into())));
         assert_eq!(of("bin", "true"), None);
         assert_eq!(artifact("{\"reason\":\"build-finished\"}"), None);
     }

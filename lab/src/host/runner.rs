@@ -27,23 +27,14 @@ type Test = (&'static str, String);
 ///
 /// # Errors
 /// When a guest cannot be made or does not come up.
-pub fn group(
-    lab: &Lab,
-    group: &Group,
-    programs: &Programs,
-    payload: &Path,
-    filter: Option<&str>,
-) -> Result<Tally> {
+pub fn group(lab: &Lab, group: &Group, programs: &Programs, payload: &Path, filter: Option<&str>) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut tests: VecDeque<Test> = VecDeque::new();
     let place = format!("({}, kernel {})", group.lane.name(), group.kernel.name());
     for suite in &group.suites {
         let Some(binary) = programs.tests.get(suite.name) else {
             let reason = format!("package {} has no test target of this name", suite.package);
-            show::result(&format!(
-                "suite {} {place} ... skipped: {reason}",
-                suite.name
-            ));
+            show::result(&format!("suite {} {place} ... skipped: {reason}", suite.name));
             tally.skip(&format!("suite {} {place}", suite.name), &reason);
             continue;
         };
@@ -51,21 +42,13 @@ pub fn group(
         if listed.is_empty() {
             tally.fail(&format!("suite {} {place}", suite.name), "it has no tests");
         }
-        let wanted = listed
-            .into_iter()
-            .filter(|name| filter.is_none_or(|f| name.contains(f)));
+        let wanted = listed.into_iter().filter(|name| filter.is_none_or(|f| name.contains(f)));
         tests.extend(wanted.map(|name| (suite.name, name)));
     }
     if tests.is_empty() {
         return Ok(tally);
     }
-    let machine = lab.machine(
-        group.lane,
-        group.kernel,
-        group.systemd,
-        programs,
-        payload.to_path_buf(),
-    )?;
+    let machine = lab.machine(group.lane, group.kernel, group.systemd, programs, payload.to_path_buf())?;
     show::result(&format!("\nrunning {} tests {place}", tests.len()));
     let guests = (tests.len() / TESTS_PER_GUEST).clamp(1, processors());
     let queue = Mutex::new(tests);
@@ -73,10 +56,7 @@ pub fn group(
     let first_trouble = thread::scope(|scope| {
         let workers: Vec<_> = (0..guests)
             .map(|number| {
-                let machine = Machine {
-                    folder: numbered(&machine.folder, number),
-                    ..machine.clone()
-                };
+                let machine = Machine { folder: numbered(&machine.folder, number), ..machine.clone() };
                 let (queue, sender) = (&queue, sender.clone());
                 scope.spawn(move || work(Session::new(machine, lab.keep), queue, &sender))
             })
@@ -88,9 +68,7 @@ pub fn group(
             }
             tally.test(&place, &format!("{suite}::{name}"), &report);
         }
-        workers
-            .into_iter()
-            .find_map(|w| w.join().ok().and_then(Result::err))
+        workers.into_iter().find_map(|w| w.join().ok().and_then(Result::err))
     });
     match first_trouble {
         Some(trouble) => Err(trouble),
@@ -99,16 +77,9 @@ pub fn group(
 }
 
 /// Takes tests from the queue until it is empty.
-fn work(
-    mut session: Session,
-    queue: &Mutex<VecDeque<Test>>,
-    results: &Sender<(Test, Report)>,
-) -> Result<()> {
+fn work(mut session: Session, queue: &Mutex<VecDeque<Test>>, results: &Sender<(Test, Report)>) -> Result<()> {
     loop {
-        let next = queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front();
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((suite, name)) = next else {
             return Ok(());
         };
@@ -123,11 +94,7 @@ fn work(
 /// running anything.
 fn list(binary: &Path) -> Result<Vec<String>> {
     let text = tool::run(Command::new(binary).args(["--list", "--format=terse"]))?;
-    Ok(text
-        .lines()
-        .filter_map(|l| l.strip_suffix(": test"))
-        .map(str::to_string)
-        .collect())
+    Ok(text.lines().filter_map(|l| l.strip_suffix(": test")).map(str::to_string).collect())
 }
 
 fn processors() -> usize {

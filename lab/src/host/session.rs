@@ -69,11 +69,7 @@ impl Session {
     /// A session whose guest is not booted yet. With `keep`, the folder of a failed test's guest is kept.
     #[must_use]
     pub fn new(machine: Machine, keep: bool) -> Session {
-        Session {
-            machine,
-            guest: None,
-            keep,
-        }
+        Session { machine, guest: None, keep }
     }
 
     /// The release of the kernel that runs; boots the guest if none does.
@@ -105,17 +101,10 @@ impl Session {
         let last = self.follow(&job, &mut story, &mut |_| ())?;
         let (outcome, spoiled) = match last {
             Phase::Ended(ended) => (judge(name, &ended, &story.output), ended.spoiled),
-            Phase::Down => (
-                Outcome::Failed(format!("went down {MOST_PHASES} times")),
-                true,
-            ),
+            Phase::Down => (Outcome::Failed(format!("went down {MOST_PHASES} times")), true),
             Phase::Lost(why) => {
                 story.output.push("-- the end of the console:".to_string());
-                let tail = self
-                    .guest
-                    .as_ref()
-                    .map(Guest::console_tail)
-                    .unwrap_or_default();
+                let tail = self.guest.as_ref().map(Guest::console_tail).unwrap_or_default();
                 story.output.extend(tail.lines().map(str::to_string));
                 (Outcome::Failed(why), true)
             }
@@ -131,12 +120,7 @@ impl Session {
         } else if self.machine.blank_scratch()? {
             self.forget_disks();
         }
-        Ok(Report {
-            outcome,
-            seconds: start.elapsed().as_secs_f64(),
-            output: story.output,
-            wreck,
-        })
+        Ok(Report { outcome, seconds: start.elapsed().as_secs_f64(), output: story.output, wreck })
     }
 
     /// Runs a program in the guest to its end; every line it writes goes to `show`.
@@ -146,28 +130,16 @@ impl Session {
     pub fn program(&mut self, job: &Job, show: &mut dyn FnMut(&str)) -> Result<Exit> {
         match self.follow(job, &mut Story::default(), show)? {
             Phase::Ended(ended) => Ok(ended.exit),
-            Phase::Down => Err(super::trouble::Trouble::new(
-                "cannot go on: the program takes its guest down for ever",
-            )),
+            Phase::Down => Err(super::trouble::Trouble::new("cannot go on: the program takes its guest down for ever")),
             Phase::Lost(why) => {
-                let tail = self
-                    .guest
-                    .as_ref()
-                    .map(Guest::console_tail)
-                    .unwrap_or_default();
-                Err(super::trouble::Trouble::new(format!("cannot go on: {why}"))
-                    .fact("console", tail))
+                let tail = self.guest.as_ref().map(Guest::console_tail).unwrap_or_default();
+                Err(super::trouble::Trouble::new(format!("cannot go on: {why}")).fact("console", tail))
             }
         }
     }
 
     /// Runs a job over all its phases.
-    fn follow(
-        &mut self,
-        job: &Job,
-        story: &mut Story,
-        show: &mut dyn FnMut(&str),
-    ) -> Result<Phase> {
+    fn follow(&mut self, job: &Job, story: &mut Story, show: &mut dyn FnMut(&str)) -> Result<Phase> {
         loop {
             let phase = self.phase(job, story, show)?;
             if !matches!(phase, Phase::Down) || story.phase >= MOST_PHASES {
@@ -180,11 +152,7 @@ impl Session {
     }
 
     fn phase(&mut self, job: &Job, story: &mut Story, show: &mut dyn FnMut(&str)) -> Result<Phase> {
-        let job = Job {
-            phase: story.phase,
-            notes: story.notes.clone(),
-            ..job.clone()
-        };
+        let job = Job { phase: story.phase, notes: story.notes.clone(), ..job.clone() };
         let guest = self.guest()?;
         guest.tell(&Order::Run(job));
         let mut cut_at = None;
@@ -211,10 +179,7 @@ impl Session {
                 }
                 Heard::Word(Word::Done(mut ended)) => {
                     if cut_at.is_some() && ended.exit == Exit::Code(0) {
-                        story.output.push(
-                            "-- the test ended before the power cut that it had asked for"
-                                .to_string(),
-                        );
+                        story.output.push("-- the test ended before the power cut that it had asked for".to_string());
                         ended.exit = Exit::Code(1);
                     }
                     return Ok(Phase::Ended(ended));
@@ -258,14 +223,8 @@ impl Session {
     }
 
     fn keep_wreck(&self, suite: &str, name: &str) -> Result<PathBuf> {
-        let name: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        let wreck = self
-            .machine
-            .folder
-            .with_file_name(format!("wreck-{suite}-{name}"));
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let wreck = self.machine.folder.with_file_name(format!("wreck-{suite}-{name}"));
         let from = &self.machine.folder;
         let _ = fs::remove_dir_all(&wreck);
         fs::rename(from, &wreck).or_trouble(|| format!("cannot keep `{}`", from.display()))?;
@@ -287,24 +246,15 @@ fn judge(name: &str, ended: &Ended, output: &[String]) -> Outcome {
     }
     if let Some(first) = ended.left.first() {
         let more = ended.left.len() - 1;
-        let rest = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         return failed(format!("left behind: {first}{rest}"));
     }
     // libtest has written the test's name without a line end by the time the test writes its first line.
-    let reason = output
-        .iter()
-        .find_map(|line| line.split_once(SKIP_MARK).map(|(_, reason)| reason));
+    let reason = output.iter().find_map(|line| line.split_once(SKIP_MARK).map(|(_, reason)| reason));
     if let Some(reason) = reason {
         return Outcome::Skipped(reason.trim().to_string());
     }
-    if output
-        .iter()
-        .any(|line| line.starts_with("test result: ok. 1 passed"))
-    {
+    if output.iter().any(|line| line.starts_with("test result: ok. 1 passed")) {
         return Outcome::Passed;
     }
     failed(format!("its binary ran no test called `{name}`"))
@@ -315,30 +265,16 @@ mod tests {
     use super::*;
 
     fn ended(exit: Exit, left: &[&str]) -> Ended {
-        Ended {
-            exit,
-            seconds: 0.0,
-            left: left.iter().map(ToString::to_string).collect(),
-            spoiled: false,
-        }
+        Ended { exit, seconds: 0.0, left: left.iter().map(ToString::to_string).collect(), spoiled: false }
     }
 
     #[test]
     fn only_a_test_that_ran_and_left_nothing_passes() {
-        let ok = [
-            "running 1 test".to_string(),
-            "test result: ok. 1 passed; 0 failed".to_string(),
-        ];
-        let none = [
-            "running 0 tests".to_string(),
-            "test result: ok. 0 passed; 0 failed".to_string(),
-        ];
+        let ok = ["running 1 test".to_string(), "test result: ok. 1 passed; 0 failed".to_string()];
+        let none = ["running 0 tests".to_string(), "test result: ok. 0 passed; 0 failed".to_string()];
         let skip = ["test a ... lab-skip: no KVM here".to_string()];
         assert_eq!(judge("a", &ended(Exit::Code(0), &[]), &ok), Outcome::Passed);
-        assert_eq!(
-            judge("a", &ended(Exit::Code(0), &[]), &skip),
-            Outcome::Skipped("no KVM here".into())
-        );
+        assert_eq!(judge("a", &ended(Exit::Code(0), &[]), &skip), Outcome::Skipped("no KVM here".into()));
         for (ended, output) in [
             (ended(Exit::Code(0), &[]), none.as_slice()),
             (ended(Exit::Code(0), &["mount /mnt/dmpool-test-x"]), &ok),
@@ -348,10 +284,7 @@ mod tests {
             (ended(Exit::Hung, &[]), &ok),
             (ended(Exit::NotStarted("x".into()), &[]), &ok),
         ] {
-            assert!(
-                matches!(judge("a", &ended, output), Outcome::Failed(_)),
-                "{ended:?}"
-            );
+            assert!(matches!(judge("a", &ended, output), Outcome::Failed(_)), "{ended:?}");
         }
     }
 }

@@ -1,9 +1,5 @@
 //! The lab's own words to the person: on standard error, so that results on standard output stay alone.
-#![allow(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "the one place of the lab that prints"
-)]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the one place of the lab that prints")]
 
 use std::time::Instant;
 

@@ -18,30 +18,11 @@ pub struct Suite {
 
 /// All of them, in the order in which they run.
 pub const SUITES: &[Suite] = &[
-    Suite {
-        name: "selfcheck",
-        package: "lab",
-        systemd: false,
-        lanes: &[Lane::Uml, Lane::Qemu],
-    },
-    Suite {
-        name: "kernel",
-        package: "dmpool",
-        systemd: false,
-        lanes: &[Lane::Uml],
-    },
-    Suite {
-        name: "engines",
-        package: "dmpool",
-        systemd: false,
-        lanes: &[Lane::Uml],
-    },
-    Suite {
-        name: "systemd",
-        package: "dmpool",
-        systemd: true,
-        lanes: &[Lane::Qemu],
-    },
+    Suite { name: "selfcheck", package: "lab", systemd: false, lanes: &[Lane::Uml, Lane::Qemu] },
+    Suite { name: "guestlib", package: "lab", systemd: false, lanes: &[Lane::Uml] },
+    Suite { name: "kernel", package: "dmpool", systemd: false, lanes: &[Lane::Uml] },
+    Suite { name: "engines", package: "dmpool", systemd: false, lanes: &[Lane::Uml] },
+    Suite { name: "systemd", package: "dmpool", systemd: true, lanes: &[Lane::Qemu] },
 ];
 
 /// The kernel that tests run on unless another is asked for.
@@ -66,16 +47,10 @@ pub fn groups(lane: Option<Lane>, kernel: Option<Kernel>, full: bool) -> Vec<Gro
     let mut groups: Vec<Group> = Vec::new();
     for suite in SUITES {
         for (lane, kernel) in guests(suite, lane, kernel, full) {
-            let fits =
-                |g: &&mut Group| g.lane == lane && g.kernel == kernel && g.systemd == suite.systemd;
+            let fits = |g: &&mut Group| g.lane == lane && g.kernel == kernel && g.systemd == suite.systemd;
             match groups.iter_mut().find(fits) {
                 Some(group) => group.suites.push(*suite),
-                None => groups.push(Group {
-                    lane,
-                    kernel,
-                    systemd: suite.systemd,
-                    suites: vec![*suite],
-                }),
+                None => groups.push(Group { lane, kernel, systemd: suite.systemd, suites: vec![*suite] }),
             }
         }
     }
@@ -83,12 +58,7 @@ pub fn groups(lane: Option<Lane>, kernel: Option<Kernel>, full: bool) -> Vec<Gro
 }
 
 /// The guests one suite runs in.
-fn guests(
-    suite: &Suite,
-    lane: Option<Lane>,
-    kernel: Option<Kernel>,
-    full: bool,
-) -> Vec<(Lane, Kernel)> {
+fn guests(suite: &Suite, lane: Option<Lane>, kernel: Option<Kernel>, full: bool) -> Vec<(Lane, Kernel)> {
     let lanes: Vec<Lane> = match lane {
         Some(asked) => vec![asked],
         None if full => vec![Lane::Uml, Lane::Qemu],
@@ -107,11 +77,7 @@ fn guests(
         // One machine has one kernel, and whether it runs systemd the tests find out.
         Lane::Native => *kernel == kernels.first().copied().unwrap_or(USUAL_KERNEL),
     };
-    lanes
-        .iter()
-        .flat_map(|l| kernels.iter().map(|k| (*l, *k)))
-        .filter(can)
-        .collect()
+    lanes.iter().flat_map(|l| kernels.iter().map(|k| (*l, *k))).filter(can).collect()
 }
 
 #[cfg(test)]
@@ -122,19 +88,11 @@ mod tests {
     fn the_usual_measure_boots_one_kind_of_guest_for_all_plain_suites() {
         let groups = groups(None, None, false);
         let names = |g: &Group| g.suites.iter().map(|s| s.name).collect::<Vec<_>>();
-        let kinds: Vec<_> = groups
-            .iter()
-            .map(|g| (g.lane, g.kernel, g.systemd, names(g)))
-            .collect();
+        let kinds: Vec<_> = groups.iter().map(|g| (g.lane, g.kernel, g.systemd, names(g))).collect();
         assert_eq!(
             kinds,
             [
-                (
-                    Lane::Uml,
-                    Kernel::V6_1,
-                    false,
-                    vec!["selfcheck", "kernel", "engines"]
-                ),
+                (Lane::Uml, Kernel::V6_1, false, vec!["selfcheck", "guestlib", "kernel", "engines"]),
                 (Lane::Qemu, Kernel::V6_1, false, vec!["selfcheck"]),
                 (Lane::Qemu, Kernel::V6_1, true, vec!["systemd"]),
             ]
@@ -144,11 +102,8 @@ mod tests {
     #[test]
     fn full_covers_every_kernel_in_every_lane_that_has_it() {
         let groups = groups(None, None, true);
-        let has = |lane, kernel, systemd| {
-            groups
-                .iter()
-                .any(|g| (g.lane, g.kernel, g.systemd) == (lane, kernel, systemd))
-        };
+        let has =
+            |lane, kernel, systemd| groups.iter().any(|g| (g.lane, g.kernel, g.systemd) == (lane, kernel, systemd));
         for kernel in Kernel::ALL {
             assert!(has(Lane::Qemu, kernel, false) && has(Lane::Qemu, kernel, true));
             assert_eq!(has(Lane::Uml, kernel, false), kernel != Kernel::V5_10);
@@ -158,10 +113,6 @@ mod tests {
 
     #[test]
     fn the_oldest_kernel_alone_runs_in_qemu() {
-        assert!(
-            groups(None, Some(Kernel::V5_10), false)
-                .iter()
-                .all(|g| g.lane == Lane::Qemu)
-        );
+        assert!(groups(None, Some(Kernel::V5_10), false).iter().all(|g| g.lane == Lane::Qemu));
     }
 }

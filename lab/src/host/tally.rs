@@ -45,10 +45,7 @@ impl Tally {
                     show::result(&format!("  {line}"));
                 }
                 if let Some(wreck) = &report.wreck {
-                    show::result(&format!(
-                        "  its guest's disks and console are kept in {}",
-                        wreck.display()
-                    ));
+                    show::result(&format!("  its guest's disks and console are kept in {}", wreck.display()));
                 }
                 show::result("----");
                 self.fail(&format!("{place} {name}"), why);
@@ -80,10 +77,7 @@ impl Tally {
     /// The run's last line.
     #[must_use]
     pub fn line(&self) -> String {
-        format!(
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 
     /// Prints the skips with their reasons, the failures, and the last line.
@@ -104,10 +98,7 @@ mod tests {
 
     #[test]
     fn parts_add_up_and_the_last_line_has_the_sums() {
-        let mut all = Tally {
-            passed: 2,
-            ..Tally::default()
-        };
+        let mut all = Tally { passed: 2, ..Tally::default() };
         let mut part = Tally::default();
         part.fail("a", "b");
         part.skip("c", "d");

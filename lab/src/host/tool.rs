@@ -14,34 +14,21 @@ const SHOWN_LINES: usize = 15;
 /// When it cannot be started or says it failed; with its last words.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = line_of(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .or_trouble(|| format!("cannot run `{name}`"))?;
+    let output = command.stdin(Stdio::null()).output().or_trouble(|| format!("cannot run `{name}`"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let trouble = Trouble::new(format!("cannot go on: `{name}` failed ({})", output.status))
-        .fact("said", last_lines(&said));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let trouble =
+        Trouble::new(format!("cannot go on: `{name}` failed ({})", output.status)).fact("said", last_lines(&said));
     if said.contains("No space left on device") {
-        return Err(trouble
-            .next("make room (the lab needs about 4 GiB under target/lab), then run this again"));
+        return Err(trouble.next("make room (the lab needs about 4 GiB under target/lab), then run this again"));
     }
-    let offline = [
-        "Temporary failure resolving",
-        "Could not connect",
-        "Could not resolve",
-        "Unable to connect",
-    ];
+    let offline = ["Temporary failure resolving", "Could not connect", "Could not resolve", "Unable to connect"];
     if offline.iter().any(|words| said.contains(words)) {
-        return Err(trouble.next(
-            "look at the network and the addresses in /etc/apt/sources.list*, then run this again",
-        ));
+        return Err(
+            trouble.next("look at the network and the addresses in /etc/apt/sources.list*, then run this again")
+        );
     }
     Err(trouble)
 }
@@ -51,26 +38,16 @@ pub fn run(command: &mut Command) -> Result<String> {
 pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin"].map(Path::new).map(Path::to_path_buf);
-    std::env::split_paths(&path)
-        .chain(usual)
-        .any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path).chain(usual).any(|folder| folder.join(program).is_file())
 }
 
 /// The command as a person would type it, without its environment.
 fn line_of(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|w| w.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.trim().lines().collect();
-    lines
-        .iter()
-        .skip(lines.len().saturating_sub(SHOWN_LINES))
-        .copied()
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)).copied().collect::<Vec<_>>().join("\n")
 }

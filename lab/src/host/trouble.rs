@@ -17,11 +17,7 @@ impl Trouble {
     /// `what` completes the sentence "cargo lab: …", as in "cannot start the guest: its kernel panicked".
     #[must_use]
     pub fn new(what: impl Into<String>) -> Trouble {
-        Trouble {
-            what: what.into(),
-            facts: Vec::new(),
-            next: None,
-        }
+        Trouble { what: what.into(), facts: Vec::new(), next: None }
     }
 
     /// Adds a labelled fact; one of several lines is indented under its label.
@@ -45,12 +41,7 @@ impl fmt::Display for Trouble {
         let next = self.next.iter().map(|n| ("next", n));
         for (label, value) in self.facts.iter().map(|(l, v)| (*l, v)).chain(next) {
             let mut lines = value.trim_end().lines();
-            write!(
-                f,
-                "\n  {:<8}{}",
-                format!("{label}:"),
-                lines.next().unwrap_or("")
-            )?;
+            write!(f, "\n  {:<8}{}", format!("{label}:"), lines.next().unwrap_or(""))?;
             for line in lines {
                 write!(f, "\n          {line}")?;
             }
@@ -76,9 +67,7 @@ impl<T, E: fmt::Display> OrTrouble<T> for std::result::Result<T, E> {
             let trouble = Trouble::new(what()).fact("cause", &e);
             // The words of ENOSPC, whichever way the error came.
             if e.to_string().contains("No space left on device") {
-                return trouble.next(
-                    "make room (the lab needs about 4 GiB under target/lab), then run this again",
-                );
+                return trouble.next("make room (the lab needs about 4 GiB under target/lab), then run this again");
             }
             trouble
         })
@@ -91,22 +80,14 @@ mod tests {
 
     #[test]
     fn trouble_reads_as_a_sentence_with_facts() {
-        let trouble = Trouble::new("cannot x: y")
-            .fact("cause", "two\nlines")
-            .next("do z");
-        assert_eq!(
-            trouble.to_string(),
-            "cannot x: y\n  cause:  two\n          lines\n  next:   do z"
-        );
+        let trouble = Trouble::new("cannot x: y").fact("cause", "two\nlines").next("do z");
+        assert_eq!(trouble.to_string(), "cannot x: y\n  cause:  two\n          lines\n  next:   do z");
     }
 
     #[test]
     fn a_full_disk_says_what_to_do() {
         let full: std::result::Result<(), _> = Err(std::io::Error::from_raw_os_error(28));
-        let text = full
-            .or_trouble(|| "cannot write `f`".into())
-            .unwrap_err()
-            .to_string();
+        let text = full.or_trouble(|| "cannot write `f`".into()).unwrap_err().to_string();
         assert!(text.contains("next:   make room"), "{text}");
     }
 }

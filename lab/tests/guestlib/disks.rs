@@ -21,10 +21,7 @@ fn put(device: &std::path::Path, byte: u8) -> std::io::Result<()> {
 fn first(device: &std::path::Path) -> std::io::Result<u8> {
     let mut space = vec![0u8; 8192];
     let skip = space.as_ptr().align_offset(4096);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(device)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(device)?;
     file.read_exact_at(&mut space[skip..skip + 4096], 0)?;
     Ok(space[skip])
 }
@@ -36,11 +33,7 @@ fn a_loop_disk_carries_file_systems_and_grows() {
     assert_eq!(sys::size_of(disk.device()).unwrap(), 400 * MIB);
     for kind in [Kind::Ext4, Kind::Xfs] {
         let mounted = Mounted::format(kind, disk.device(), &sweep.path("mnt")).unwrap();
-        let found = sys::mounts()
-            .unwrap()
-            .into_iter()
-            .find(|m| m.point == mounted.dir())
-            .unwrap();
+        let found = sys::mounts().unwrap().into_iter().find(|m| m.point == mounted.dir()).unwrap();
         assert_eq!(found.kind, kind.name());
         fs::write(mounted.dir().join("file"), "text").unwrap();
         mounted.set_read_only(true).unwrap();
@@ -55,10 +48,7 @@ fn a_loop_disk_carries_file_systems_and_grows() {
     assert_eq!(sys::size_of(disk.device()).unwrap(), 500 * MIB);
     let device = disk.device().to_owned();
     drop(disk);
-    assert!(
-        sys::loops().unwrap().iter().all(|l| l.device != device),
-        "detached when dropped"
-    );
+    assert!(sys::loops().unwrap().iter().all(|l| l.device != device), "detached when dropped");
 }
 
 #[test]
@@ -83,11 +73,7 @@ fn a_wrapped_disk_behaves_as_it_is_told() {
 
     wrapped.become_(&Behaviour::DropWrites).unwrap();
     put(&device, 2).unwrap();
-    assert_eq!(
-        first(&device).unwrap(),
-        1,
-        "a dropped write is acknowledged and not there"
-    );
+    assert_eq!(first(&device).unwrap(), 1, "a dropped write is acknowledged and not there");
 
     wrapped.become_(&Behaviour::ErrorWrites).unwrap();
     assert_eq!(put(&device, 3).unwrap_err().raw_os_error(), Some(libc::EIO));
@@ -101,12 +87,7 @@ fn a_wrapped_disk_behaves_as_it_is_told() {
     assert_eq!(first(&device).unwrap(), 4, "good again");
 
     let wait = Duration::from_millis(200);
-    wrapped
-        .become_(&Behaviour::Delay {
-            read: wait,
-            write: Duration::ZERO,
-        })
-        .unwrap();
+    wrapped.become_(&Behaviour::Delay { read: wait, write: Duration::ZERO }).unwrap();
     let began = std::time::Instant::now();
     assert_eq!(first(&device).unwrap(), 4);
     // A lower bound is no race: dm-delay never answers early.
@@ -119,22 +100,12 @@ fn a_table_that_is_refused_leaves_the_old_behaviour() {
     let sweep = Sweep::new().unwrap();
     let disk = LoopDisk::create(&sweep.path("disk"), 16 * MIB).unwrap();
     let wrapped = Wrapped::new(&sweep.name("wrap"), disk.device(), &Behaviour::Linear).unwrap();
-    assert!(
-        wrapped
-            .become_(&Behaviour::LogWrites("/dev/no-such-device".into()))
-            .is_err()
-    );
+    assert!(wrapped.become_(&Behaviour::LogWrites("/dev/no-such-device".into())).is_err());
     put(&wrapped.device(), 7).unwrap();
     let mut byte = [0];
-    File::open(wrapped.device())
-        .unwrap()
-        .read_exact(&mut byte)
-        .unwrap();
+    File::open(wrapped.device()).unwrap().read_exact(&mut byte).unwrap();
     assert_eq!(byte, [7]);
-    assert!(
-        Wrapped::new("unswept", disk.device(), &Behaviour::Linear).is_err(),
-        "only names that are swept"
-    );
+    assert!(Wrapped::new("unswept", disk.device(), &Behaviour::Linear).is_err(), "only names that are swept");
 }
 
 #[test]

@@ -16,21 +16,13 @@ fn report(path: &Path) -> Tally {
 fn docker_on_its_default_pool_runs_a_container_that_writes() {
     let sweep = Sweep::new().unwrap();
     let disk = LoopDisk::create(&sweep.path("disk"), 6 << 30).unwrap();
-    let mounted = Mounted::format(
-        lab::guest::disk::Kind::Ext4,
-        disk.device(),
-        &sweep.path("docker"),
-    )
-    .unwrap();
+    let mounted = Mounted::format(lab::guest::disk::Kind::Ext4, disk.device(), &sweep.path("docker")).unwrap();
     let config = Config::new(mounted.dir().join("root")).option("dm.basesize=1G");
     let mut docker = Docker::start(config).unwrap();
     docker.busybox(&[&find("lab-writer").unwrap()]).unwrap();
 
     let block = docker.storage_block().unwrap();
-    assert_eq!(
-        pairs(&block)[0],
-        ("Storage Driver".into(), "devicemapper".into())
-    );
+    assert_eq!(pairs(&block)[0], ("Storage Driver".into(), "devicemapper".into()));
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "107.4GB");
     assert!(sys::dm_exists(&docker.pool().unwrap()).unwrap());
     let (status, body) = get("/info").unwrap();
@@ -39,30 +31,15 @@ fn docker_on_its_default_pool_runs_a_container_that_writes() {
 
     let reports = sweep.subdir("reports").unwrap();
     let volume = format!("{}:/reports", reports.display());
-    let writer = [
-        "lab-writer",
-        "/data/written",
-        "--report",
-        "/reports/tally.json",
-    ];
-    let id = docker
-        .run_detached(&["-v", &volume, "--name", "writer"], &writer)
-        .unwrap();
+    let writer = ["lab-writer", "/data/written", "--report", "/reports/tally.json"];
+    let id = docker.run_detached(&["-v", &volume, "--name", "writer"], &writer).unwrap();
     assert!(docker.exec("writer", &["ls", "/data"]).ok());
     docker.kill().unwrap();
     docker.up().unwrap();
-    docker
-        .cmd(["stop", &id])
-        .limit(Duration::from_secs(60))
-        .run()
-        .checked()
-        .unwrap();
+    docker.cmd(["stop", &id]).limit(Duration::from_secs(60)).run().checked().unwrap();
     let tally = report(&reports.join("tally.json"));
     assert!(tally.ops > 0 && tally.errors == 0, "{tally:?}");
     let pool = docker.pool().unwrap();
     docker.stop().unwrap();
-    assert!(
-        !sys::dm_exists(&pool).unwrap(),
-        "a clean stop takes the pool down"
-    );
+    assert!(!sys::dm_exists(&pool).unwrap(), "a clean stop takes the pool down");
 }

@@ -18,18 +18,11 @@ fn every_kind_of_change_is_seen() {
     fs::write(tree.join("file"), "a").unwrap();
     let scope = Scope::new().content(wrapped.device()).tree(&tree);
     let before = Snapshot::take(&scope).unwrap();
-    assert_eq!(
-        before.diff(&Snapshot::take(&scope).unwrap()),
-        "",
-        "nothing happened, nothing is seen"
-    );
+    assert_eq!(before.diff(&Snapshot::take(&scope).unwrap()), "", "nothing happened, nothing is seen");
 
     let sees = |what: &str, section: &str| {
         let diff = before.diff(&Snapshot::take(&scope).unwrap());
-        assert!(
-            diff.contains(section),
-            "{what}: `{section}` is not in:\n{diff}"
-        );
+        assert!(diff.contains(section), "{what}: `{section}` is not in:\n{diff}");
     };
     let second = LoopDisk::create(&sweep.path("second"), MIB).unwrap();
     sees("a loop device", "loop devices:");
@@ -44,12 +37,7 @@ fn every_kind_of_change_is_seen() {
     sees("a mode", "tree ");
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).unwrap();
     // Below the wrapped device, which the page cache of that device knows nothing of.
-    fs::File::options()
-        .write(true)
-        .open(disk.file())
-        .unwrap()
-        .write_all_at(b"x", 5 * MIB)
-        .unwrap();
+    fs::File::options().write(true).open(disk.file()).unwrap().write_all_at(b"x", 5 * MIB).unwrap();
     sees("a byte of a device", "content of ");
     wrapped.become_(&Behaviour::Error).unwrap();
     sees("a table", "dm tables:");
@@ -61,17 +49,9 @@ fn the_sweep_takes_away_even_what_hangs() {
     let disk = LoopDisk::create(&sweep.path("disk"), 64 * MIB).unwrap();
     let lower = Wrapped::new(&sweep.name("lower"), disk.device(), &Behaviour::Linear).unwrap();
     let upper = Wrapped::new(&sweep.name("upper"), &lower.device(), &Behaviour::Linear).unwrap();
-    let mounted = Mounted::format(
-        lab::guest::disk::Kind::Ext4,
-        &upper.device(),
-        &sweep.path("mnt"),
-    )
-    .unwrap();
+    let mounted = Mounted::format(lab::guest::disk::Kind::Ext4, &upper.device(), &sweep.path("mnt")).unwrap();
     fs::write(mounted.dir().join("file"), "dirty").unwrap();
-    sys::dmsetup(["suspend", "--nolockfs", &sweep.name("lower")])
-        .run()
-        .checked()
-        .unwrap();
+    sys::dmsetup(["suspend", "--nolockfs", &sweep.name("lower")]).run().checked().unwrap();
     assert_eq!(leftovers().len(), 4, "{:?}", leftovers());
     // As after a test that died without its drops.
     std::mem::forget((mounted, upper, lower, disk));

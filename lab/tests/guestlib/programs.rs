@@ -12,22 +12,17 @@ fn a_program_in_d_state_is_given_up_and_reported() {
     let sweep = Sweep::new().unwrap();
     let disk = LoopDisk::create(&sweep.path("disk"), 16 << 20).unwrap();
     let wrapped = Wrapped::new(&sweep.name("stuck"), disk.device(), &Behaviour::Linear).unwrap();
-    sys::dmsetup(["suspend", wrapped.name()])
-        .run()
-        .checked()
-        .unwrap();
-    let read = Cmd::new("dd")
-        .arg(format!("if={}", wrapped.device().display()))
-        .args(["of=/dev/null", "bs=4096", "count=1", "iflag=direct"]);
+    sys::dmsetup(["suspend", wrapped.name()]).run().checked().unwrap();
+    let read = Cmd::new("dd").arg(format!("if={}", wrapped.device().display())).args([
+        "of=/dev/null",
+        "bs=4096",
+        "count=1",
+        "iflag=direct",
+    ]);
     let ran = read.limit(Duration::from_millis(500)).run();
-    let End::Stuck(at) = &ran.end else {
-        panic!("{ran}")
-    };
+    let End::Stuck(at) = &ran.end else { panic!("{ran}") };
     assert!(at.contains("state D"), "{at}");
-    sys::dmsetup(["resume", wrapped.name()])
-        .run()
-        .checked()
-        .unwrap();
+    sys::dmsetup(["resume", wrapped.name()]).run().checked().unwrap();
 }
 
 #[test]

@@ -12,10 +12,7 @@ fn a_device_that_loses_writes_is_caught() {
     let sweep = Sweep::new().unwrap();
     let disk = LoopDisk::create(&sweep.path("disk"), 16 << 20).unwrap();
     let wrapped = Wrapped::new(&sweep.name("liar"), disk.device(), &Behaviour::Linear).unwrap();
-    let plan = Plan {
-        slots: 16,
-        ..Plan::new(wrapped.device())
-    };
+    let plan = Plan { slots: 16, ..Plan::new(wrapped.device()) };
     let writer = Writer::start(plan.clone()).unwrap();
     writer.wait_for(20, LIMIT).unwrap();
     let good = writer.stop(LIMIT).unwrap();
@@ -37,21 +34,14 @@ fn errors_are_counted_and_end_with_their_cause() {
     let sweep = Sweep::new().unwrap();
     let disk = LoopDisk::create(&sweep.path("disk"), 16 << 20).unwrap();
     let wrapped = Wrapped::new(&sweep.name("bad"), disk.device(), &Behaviour::Linear).unwrap();
-    let plan = Plan {
-        slots: 16,
-        ..Plan::new(wrapped.device())
-    };
+    let plan = Plan { slots: 16, ..Plan::new(wrapped.device()) };
     let writer = Writer::start(plan.clone()).unwrap();
     writer.wait_for(20, LIMIT).unwrap();
     wrapped.become_(&Behaviour::ErrorWrites).unwrap();
     writer.wait_for(5, LIMIT).unwrap();
     let during = writer.tally();
     assert!(during.errors > 0, "{during:?}");
-    assert!(
-        during.error_texts[0].contains("Input/output error"),
-        "{:?}",
-        during.error_texts
-    );
+    assert!(during.error_texts[0].contains("Input/output error"), "{:?}", during.error_texts);
     wrapped.become_(&Behaviour::Linear).unwrap();
     writer.wait_for(40, LIMIT).unwrap();
     let tally = writer.stop(LIMIT).unwrap();

@@ -1,10 +1,5 @@
 //! The lab's own suite: what every other guest suite relies on, seen from inside a guest.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,33 +13,15 @@ use lab::guest::boot;
 
 fn output_of(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
 fn the_kernel_has_every_target_that_tests_use() {
     let targets = output_of("dmsetup", &["targets"]);
-    for target in [
-        "thin-pool",
-        "thin",
-        "snapshot-origin",
-        "flakey",
-        "log-writes",
-        "delay",
-        "linear",
-        "error",
-    ] {
-        assert!(
-            targets
-                .lines()
-                .any(|l| l.starts_with(&format!("{target} "))),
-            "{target} is not in\n{targets}"
-        );
+    for target in ["thin-pool", "thin", "snapshot-origin", "flakey", "log-writes", "delay", "linear", "error"] {
+        assert!(targets.lines().any(|l| l.starts_with(&format!("{target} "))), "{target} is not in\n{targets}");
     }
 }
 
@@ -52,11 +29,7 @@ fn the_kernel_has_every_target_that_tests_use() {
 fn lane_and_kernel_are_what_they_say() {
     assert_eq!(boot::kernel(), output_of("uname", &["-r"]).trim());
     if boot::lane() == "uml" {
-        assert!(
-            fs::read_to_string("/proc/cpuinfo")
-                .unwrap()
-                .contains("User Mode Linux")
-        );
+        assert!(fs::read_to_string("/proc/cpuinfo").unwrap().contains("User Mode Linux"));
     }
 }
 
@@ -69,11 +42,7 @@ fn scratch_disks_are_there_and_blank() {
         let mut file = fs::File::open(&disk).unwrap();
         let mut first = vec![1; 1 << 20];
         file.read_exact(&mut first).unwrap();
-        assert!(
-            first.iter().all(|b| *b == 0),
-            "{} is not blank",
-            disk.display()
-        );
+        assert!(first.iter().all(|b| *b == 0), "{} is not blank", disk.display());
         largest = largest.max(file.seek(SeekFrom::End(0)).unwrap());
     }
     assert!(largest >= 400_000_000_000);
@@ -122,20 +91,14 @@ fn a_reboot_keeps_notes_disks_and_files() {
 fn disk_start(disk: &Path) -> &'static Path {
     let copy = Path::new("/run/dmpool-test-start");
     let mut block = vec![0; 4096];
-    fs::File::open(disk)
-        .unwrap()
-        .read_exact_at(&mut block, 0)
-        .unwrap();
+    fs::File::open(disk).unwrap().read_exact_at(&mut block, 0).unwrap();
     fs::write(copy, block).unwrap();
     copy
 }
 
 #[test]
 fn a_power_cut_loses_what_was_not_synced_and_nothing_else() {
-    let (synced, unsynced) = (
-        Path::new("/var/dmpool-test-synced"),
-        Path::new("/var/dmpool-test-unsynced"),
-    );
+    let (synced, unsynced) = (Path::new("/var/dmpool-test-synced"), Path::new("/var/dmpool-test-unsynced"));
     if boot::phase() == 0 {
         let mut file = fs::File::create(synced).unwrap();
         file.write_all(b"synced").unwrap();
@@ -171,10 +134,7 @@ fn udev_can_go_and_come_back() {
 
 #[test]
 fn udev_makes_nodes_of_dm_devices() {
-    output_of(
-        "dmsetup",
-        &["create", "dmpool-test-node", "--table", "0 8 zero"],
-    );
+    output_of("dmsetup", &["create", "dmpool-test-node", "--table", "0 8 zero"]);
     let there = Path::new("/dev/mapper/dmpool-test-node").exists();
     output_of("dmsetup", &["remove", "dmpool-test-node"]);
     assert!(there);

@@ -46,10 +46,7 @@ pub(crate) fn measure(report: &mut Report, disk: &Path, rounds: u32) -> Result<(
     let dir = PathBuf::from("/var/tmp/dmpool-test-bench-grow");
     let mounted = Mounted::format(Kind::Ext4, disk, &dir)?;
     let mut pool = Pool::create(&dir)?;
-    let plan = Plan {
-        slots: 256,
-        ..Plan::new(format!("/dev/mapper/{VOLUME}"))
-    };
+    let plan = Plan { slots: 256, ..Plan::new(format!("/dev/mapper/{VOLUME}")) };
     let writer = Writer::start(plan.clone())?;
     // Once round its slots, so that no block is allocated while it is watched.
     writer.wait_for(300, LIMIT)?;
@@ -71,49 +68,27 @@ pub(crate) fn measure(report: &mut Report, disk: &Path, rounds: u32) -> Result<(
     mounted.unmount()?;
 
     let [nothing, ioctls, dmsetup, dmpool] = &waits;
-    for (name, waits) in [
-        ("nothing", nothing),
-        ("bare ioctls", ioctls),
-        ("dmsetup sequence", dmsetup),
-        ("dmpool", dmpool),
-    ] {
+    for (name, waits) in
+        [("nothing", nothing), ("bare ioctls", ioctls), ("dmsetup sequence", dmsetup), ("dmpool", dmpool)]
+    {
         let ms = median(waits).context("no rounds")? * 1000.0;
-        report.note(format!(
-            "longest wait of a synced write, {name}: {ms:.1} ms (median of {} rounds)",
-            waits.len()
-        ));
+        report.note(format!("longest wait of a synced write, {name}: {ms:.1} ms (median of {} rounds)", waits.len()));
     }
     let against = |theirs: &[f64]| Ratio::of(dmpool, theirs).context("no rounds");
     let ratio = against(ioctls)?;
     let met = Verdict::at_most(ratio.median, 1.2);
-    report.add(
-        Line::ratio("longest wait: dmpool grow / bare ioctls", ratio).goal(met, "at most 1.2"),
-    );
-    report.add(Line::ratio(
-        "longest wait: dmpool grow / dmsetup sequence",
-        against(dmsetup)?,
-    ));
-    report.add(Line::ratio(
-        "longest wait: dmpool grow / nothing",
-        against(nothing)?,
-    ));
+    report.add(Line::ratio("longest wait: dmpool grow / bare ioctls", ratio).goal(met, "at most 1.2"));
+    report.add(Line::ratio("longest wait: dmpool grow / dmsetup sequence", against(dmsetup)?));
+    report.add(Line::ratio("longest wait: dmpool grow / nothing", against(nothing)?));
     let noise = Ratio::of(ioctls, nothing).context("no rounds")?;
     report.add(Line::ratio("longest wait: bare ioctls / nothing", noise));
-    let errors = Line::number(
-        "errors of the writer",
-        f64::from(u32::try_from(tally.errors)?),
-        "",
-    );
+    let errors = Line::number("errors of the writer", f64::from(u32::try_from(tally.errors)?), "");
     report.add(errors.goal(Verdict::of(tally.errors == 0), "none"));
     if let Err(lost) = &verified {
         report.note(format!("{lost:#}"));
     }
     let checked = *verified.as_ref().unwrap_or(&0);
-    let there = Line::number(
-        "acknowledged blocks read back",
-        f64::from(u32::try_from(checked)?),
-        "",
-    );
+    let there = Line::number("acknowledged blocks read back", f64::from(u32::try_from(checked)?), "");
     report.add(there.goal(Verdict::of(verified.is_ok()), "all of them"));
     Ok(())
 }
@@ -123,32 +98,19 @@ impl Pool {
         let bytes = 1024 * MIB;
         let data = LoopDisk::create(&dir.join("data"), bytes)?;
         let metadata = LoopDisk::create(&dir.join("metadata"), 64 * MIB)?;
-        let pool = Self {
-            data,
-            metadata,
-            bytes,
-            control: Control::open()?,
-        };
+        let pool = Self { data, metadata, bytes, control: Control::open()? };
         let table = format!("0 {} thin-pool {}", bytes / 512, pool.params());
-        sys::dmsetup(["create", POOL, "--table", &table])
-            .run()
-            .checked()?;
+        sys::dmsetup(["create", POOL, "--table", &table]).run().checked()?;
         pool.control.message(POOL, "create_thin 0")?;
         let table = format!("0 {} thin /dev/mapper/{POOL} 0", 256 * MIB / 512);
-        sys::dmsetup(["create", VOLUME, "--table", &table])
-            .run()
-            .checked()?;
+        sys::dmsetup(["create", VOLUME, "--table", &table]).run().checked()?;
         sys::settle();
         Ok(pool)
     }
 
     /// The parameters of Docker's own table.
     fn params(&self) -> String {
-        format!(
-            "{} {} 128 32768 1 skip_block_zeroing",
-            self.metadata.device().display(),
-            self.data.device().display()
-        )
+        format!("{} {} 128 32768 1 skip_block_zeroing", self.metadata.device().display(), self.data.device().display())
     }
 
     /// Grows by one step in one way. Returns the writer's longest wait meanwhile, in seconds.
@@ -161,18 +123,13 @@ impl Pool {
         writer.wait_for(2, LIMIT)?;
         let wait = writer.tally().watched();
         let live = pool_bytes()?;
-        ensure!(
-            live == goal,
-            "{way:?} left a pool of {live} bytes instead of {goal}"
-        );
+        ensure!(live == goal, "{way:?} left a pool of {live} bytes instead of {goal}");
         Ok(wait.as_secs_f64())
     }
 
     fn grow(&self, way: Way, goal: u64) -> Result<()> {
         let truncate = || -> Result<()> {
-            let file = std::fs::OpenOptions::new()
-                .write(true)
-                .open(self.data.file())?;
+            let file = std::fs::OpenOptions::new().write(true).open(self.data.file())?;
             Ok(file.set_len(goal)?)
         };
         match way {
@@ -180,32 +137,20 @@ impl Pool {
             Way::Ioctls => {
                 truncate()?;
                 loop_set_capacity(self.data.device())?;
-                self.control
-                    .load(POOL, goal / 512, "thin-pool", &self.params())?;
+                self.control.load(POOL, goal / 512, "thin-pool", &self.params())?;
                 self.control.resume(POOL)?;
             }
             Way::Dmsetup => {
                 truncate()?;
-                Cmd::new("losetup")
-                    .arg("-c")
-                    .arg(self.data.device())
-                    .run()
-                    .checked()?;
+                Cmd::new("losetup").arg("-c").arg(self.data.device()).run().checked()?;
                 let table = format!("0 {} thin-pool {}", goal / 512, self.params());
-                for args in [
-                    vec!["suspend", POOL],
-                    vec!["load", POOL, "--table", &table],
-                    vec!["resume", POOL],
-                ] {
+                for args in [vec!["suspend", POOL], vec!["load", POOL, "--table", &table], vec!["resume", POOL]] {
                     sys::dmsetup(args).run().checked()?;
                 }
             }
             Way::Dmpool => {
                 let size = format!("{}M", goal / MIB);
-                Cmd::new("dmpool")
-                    .args(["grow", POOL, &size])
-                    .run()
-                    .checked()?;
+                Cmd::new("dmpool").args(["grow", POOL, &size]).run().checked()?;
             }
         }
         Ok(())
@@ -222,9 +167,6 @@ impl Pool {
 /// The length of the live table, in bytes.
 fn pool_bytes() -> Result<u64> {
     let table = sys::dmsetup(["table", POOL]).run().checked()?.stdout;
-    let sectors = table
-        .split(' ')
-        .nth(1)
-        .and_then(|sectors| sectors.parse::<u64>().ok());
+    let sectors = table.split(' ').nth(1).and_then(|sectors| sectors.parse::<u64>().ok());
     Ok(sectors.with_context(|| format!("no length in the table {table:?}"))? * 512)
 }

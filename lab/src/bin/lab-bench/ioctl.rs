@@ -28,23 +28,11 @@ pub(crate) struct Control(File);
 impl Control {
     pub(crate) fn open() -> Result<Self> {
         let path = "/dev/mapper/control";
-        Ok(Self(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(path)
-                .with_context(|| format!("cannot open {path}"))?,
-        ))
+        Ok(Self(OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("cannot open {path}"))?))
     }
 
     /// Creates a device with one target and activates it.
-    pub(crate) fn create(
-        &self,
-        name: &str,
-        sectors: u64,
-        target: &str,
-        params: &str,
-    ) -> Result<()> {
+    pub(crate) fn create(&self, name: &str, sectors: u64, target: &str, params: &str) -> Result<()> {
         self.call(DEV_CREATE, "DM_DEV_CREATE", name, &[])?;
         self.load(name, sectors, target, params)?;
         self.resume(name)
@@ -87,12 +75,7 @@ impl Control {
         let mut bytes = vec![0u8; buffer.len() * 8];
         let total = u32::try_from(bytes.len())?;
         let targets = u32::from(request == TABLE_LOAD);
-        for (at, number) in [
-            (0, 4u32),
-            (12, total),
-            (16, u32::try_from(HEADER)?),
-            (20, targets),
-        ] {
+        for (at, number) in [(0, 4u32), (12, total), (16, u32::try_from(HEADER)?), (20, targets)] {
             put(&mut bytes, at, &number.to_ne_bytes());
         }
         put(&mut bytes, 48, name.as_bytes());
@@ -115,11 +98,7 @@ pub(crate) fn loop_set_capacity(device: &Path) -> Result<()> {
     // SAFETY: the request takes no argument.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), LOOP_SET_CAPACITY, 0) };
     if result != 0 {
-        bail!(
-            "LOOP_SET_CAPACITY on {}: {}",
-            device.display(),
-            std::io::Error::last_os_error()
-        );
+        bail!("LOOP_SET_CAPACITY on {}: {}", device.display(), std::io::Error::last_os_error());
     }
     Ok(())
 }

@@ -51,11 +51,7 @@ fn run() -> Result<()> {
 
     grow::measure(&mut report, &grow_disk, rounds)?;
     let all_met = report.all_met();
-    report.note(if all_met {
-        "all goals met".into()
-    } else {
-        "not all goals met".into()
-    });
+    report.note(if all_met { "all goals met".into() } else { "not all goals met".into() });
     report.print(json);
     Ok(())
 }
@@ -67,9 +63,7 @@ fn arguments(mut args: impl Iterator<Item = String>) -> Result<(bool, u32)> {
             "--json" => json = true,
             "--rounds" => {
                 let number = args.next().and_then(|number| number.parse().ok());
-                rounds = number
-                    .filter(|n| *n > 0)
-                    .context("--rounds needs a number above 0")?;
+                rounds = number.filter(|n| *n > 0).context("--rounds needs a number above 0")?;
             }
             _ => bail!("unknown argument {arg}"),
         }
@@ -79,15 +73,10 @@ fn arguments(mut args: impl Iterator<Item = String>) -> Result<(bool, u32)> {
 
 /// The largest scratch disk for Docker's root, the next one for the pool that grows.
 fn disks() -> Result<(PathBuf, PathBuf)> {
-    let scratch = std::env::var("LAB_SCRATCH")
-        .context("this is no guest of the lab: LAB_SCRATCH is not set")?;
+    let scratch = std::env::var("LAB_SCRATCH").context("this is no guest of the lab: LAB_SCRATCH is not set")?;
     let mut disks: Vec<PathBuf> = scratch.split(':').map(PathBuf::from).collect();
     disks.sort_by_key(|disk| std::cmp::Reverse(sys::size_of(disk).unwrap_or(0)));
-    ensure!(
-        disks.len() >= 2,
-        "two scratch disks are needed, there are {}",
-        disks.len()
-    );
+    ensure!(disks.len() >= 2, "two scratch disks are needed, there are {}", disks.len());
     let mut disks = disks.into_iter();
     disks.next().zip(disks.next()).context("no scratch disks")
 }

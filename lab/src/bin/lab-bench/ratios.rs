@@ -18,12 +18,7 @@ impl Ratio {
         let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
         ratios.sort_by(f64::total_cmp);
         let (min, max) = (*ratios.first()?, *ratios.last()?);
-        Some(Self {
-            pairs: ratios.len(),
-            median: median(&ratios)?,
-            min,
-            max,
-        })
+        Some(Self { pairs: ratios.len(), median: median(&ratios)?, min, max })
     }
 }
 
@@ -45,15 +40,7 @@ mod tests {
     #[test]
     fn ratios_are_of_pairs() {
         let ratio = Ratio::of(&[1.0, 4.0, 9.0], &[1.0, 2.0, 3.0]);
-        assert_eq!(
-            ratio,
-            Some(Ratio {
-                pairs: 3,
-                median: 2.0,
-                min: 1.0,
-                max: 3.0
-            })
-        );
+        assert_eq!(ratio, Some(Ratio { pairs: 3, median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(Ratio::of(&[], &[]), None);
     }
 

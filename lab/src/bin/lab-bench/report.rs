@@ -1,9 +1,5 @@
 //! What the bench found: a table for people, JSON for programs.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the output of a program"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output of a program")]
 
 use serde::Serialize;
 
@@ -43,43 +39,23 @@ pub(crate) struct Line {
 impl Line {
     /// A ratio with its spread.
     pub(crate) fn ratio(what: impl Into<String>, ratio: Ratio) -> Self {
-        Self {
-            what: what.into(),
-            ratio: Some(ratio),
-            value: None,
-            unit: "x",
-            goal: None,
-        }
+        Self { what: what.into(), ratio: Some(ratio), value: None, unit: "x", goal: None }
     }
 
     /// A single number.
     pub(crate) fn number(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self {
-            what: what.into(),
-            ratio: None,
-            value: Some(value),
-            unit,
-            goal: None,
-        }
+        Self { what: what.into(), ratio: None, value: Some(value), unit, goal: None }
     }
 
     /// With the goal it was measured for.
     pub(crate) fn goal(self, verdict: Verdict, goal: &'static str) -> Self {
-        Self {
-            goal: Some((verdict, goal)),
-            ..self
-        }
+        Self { goal: Some((verdict, goal)), ..self }
     }
 
     fn text(&self) -> String {
         let (value, spread) = match (&self.ratio, self.value) {
-            (Some(r), _) => (
-                format!("{:.2}x", r.median),
-                format!("{:.2}..{:.2} of {}", r.min, r.max, r.pairs),
-            ),
-            (None, Some(value)) if value.fract() == 0.0 => {
-                (format!("{value:.0}{}", self.unit), String::new())
-            }
+            (Some(r), _) => (format!("{:.2}x", r.median), format!("{:.2}..{:.2} of {}", r.min, r.max, r.pairs)),
+            (None, Some(value)) if value.fract() == 0.0 => (format!("{value:.0}{}", self.unit), String::new()),
             (None, Some(value)) => (format!("{value:.2}{}", self.unit), String::new()),
             (None, None) => (String::new(), String::new()),
         };
@@ -88,9 +64,7 @@ impl Line {
             Some((Verdict::NotMet, goal)) => format!("NOT MET  ({goal})"),
             None => String::new(),
         };
-        format!("{:<46} {value:>9}  {spread:<20} {goal}", self.what)
-            .trim_end()
-            .to_owned()
+        format!("{:<46} {value:>9}  {spread:<20} {goal}", self.what).trim_end().to_owned()
     }
 }
 
@@ -119,9 +93,7 @@ impl Report {
 
     /// Whether every goal was met.
     pub(crate) fn all_met(&self) -> bool {
-        self.lines
-            .iter()
-            .all(|line| !matches!(line.goal, Some((Verdict::NotMet, _))))
+        self.lines.iter().all(|line| !matches!(line.goal, Some((Verdict::NotMet, _))))
     }
 
     /// Prints the table, or all of it as JSON.
@@ -130,10 +102,7 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
             return;
         }
-        println!(
-            "{:<46} {:>9}  {:<20} goal",
-            "measured side by side in this run", "median", "spread"
-        );
+        println!("{:<46} {:>9}  {:<20} goal", "measured side by side in this run", "median", "spread");
         for line in &self.lines {
             println!("{}", line.text());
         }
@@ -149,18 +118,10 @@ mod tests {
 
     #[test]
     fn a_line_says_ratio_spread_and_verdict() {
-        let ratio = Ratio {
-            pairs: 9,
-            median: 1.25,
-            min: 1.0,
-            max: 2.5,
-        };
+        let ratio = Ratio { pairs: 9, median: 1.25, min: 1.0, max: 2.5 };
         let line = Line::ratio("a / b", ratio).goal(Verdict::at_most(1.25, 1.2), "at most 1.2");
         let words: Vec<_> = line.text().split_whitespace().map(str::to_owned).collect();
-        assert_eq!(
-            words.join(" "),
-            "a / b 1.25x 1.00..2.50 of 9 NOT MET (at most 1.2)"
-        );
+        assert_eq!(words.join(" "), "a / b 1.25x 1.00..2.50 of 9 NOT MET (at most 1.2)");
         let mut report = Report::default();
         report.add(Line::number("n", 3.0, ""));
         assert!(report.all_met());

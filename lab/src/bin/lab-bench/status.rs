@@ -1,8 +1,5 @@
 //! `dmpool status` against `dmsetup status`, `lvs` and `docker info`, on Docker's own pool with more and more volumes.
-#![allow(
-    unsafe_code,
-    reason = "wait4, the only call that tells the peak memory of one child"
-)]
+#![allow(unsafe_code, reason = "wait4, the only call that tells the peak memory of one child")]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,9 +31,7 @@ pub(crate) fn measure(report: &mut Report, pool: &str, rounds: u32) -> Result<()
     let control = Control::open()?;
     let node = node_of(pool)?;
     let floor = run(&["true"])?.peak_kib / MIB;
-    report.note(format!(
-        "the smallest peak memory that can be measured here is {floor:.1} MiB (of `true`)"
-    ));
+    report.note(format!("the smallest peak memory that can be measured here is {floor:.1} MiB (of `true`)"));
     let (mut made, mut at_one, mut peak) = (0, None, 0f64);
     for volumes in VOLUMES {
         report.progress(&format!("status with {volumes} volumes"));
@@ -51,11 +46,7 @@ pub(crate) fn measure(report: &mut Report, pool: &str, rounds: u32) -> Result<()
         let first = *at_one.get_or_insert(medians);
         if volumes > 1 {
             let ratio = medians.0 / first.0;
-            let line = Line::number(
-                format!("dmpool status: {volumes} volumes / 1 volume"),
-                ratio,
-                "x",
-            );
+            let line = Line::number(format!("dmpool status: {volumes} volumes / 1 volume"), ratio, "x");
             report.add(line.goal(Verdict::at_most(ratio, 1.2), "flat: at most 1.2"));
             let line = format!("dmsetup status: {volumes} volumes / 1 volume");
             report.add(Line::number(line, medians.1 / first.1, "x"));
@@ -75,23 +66,13 @@ pub(crate) fn measure(report: &mut Report, pool: &str, rounds: u32) -> Result<()
 /// Waits until udev is done with every volume: it would take part in the race.
 fn quiet() -> Result<()> {
     if sys::udev_answers() {
-        Cmd::new("udevadm")
-            .args(["settle", "--timeout=300"])
-            .limit(Duration::from_secs(310))
-            .run()
-            .checked()?;
+        Cmd::new("udevadm").args(["settle", "--timeout=300"]).limit(Duration::from_secs(310)).run().checked()?;
     }
     Ok(())
 }
 
 /// Measures with the volumes that are there. Returns the median seconds of `dmpool status` and of `dmsetup status`.
-fn one_size(
-    report: &mut Report,
-    pool: &str,
-    volumes: u32,
-    rounds: u32,
-    peak: &mut f64,
-) -> Result<(f64, f64)> {
+fn one_size(report: &mut Report, pool: &str, volumes: u32, rounds: u32, peak: &mut f64) -> Result<(f64, f64)> {
     let dmpool = ["dmpool", "status", pool];
     let dmsetup = ["dmsetup", "status", pool];
     let slow: [(&str, &[&str]); 2] = [("lvs", &["lvs"]), ("docker info", &["docker", "info"])];
@@ -121,17 +102,11 @@ fn one_size(
     }
     let ratio = Ratio::of(&ours, &theirs).context("no rounds")?;
     let met = Verdict::at_most(ratio.median, 1.0);
-    let line = Line::ratio(
-        format!("dmpool status / dmsetup status, {volumes} volumes"),
-        ratio,
-    );
+    let line = Line::ratio(format!("dmpool status / dmsetup status, {volumes} volumes"), ratio);
     report.add(line.goal(met, "no slower: at most 1"));
     for ((name, _), (ours, theirs)) in slow.iter().zip(&slow_pairs) {
         let ratio = Ratio::of(ours, theirs).context("no rounds")?;
-        report.add(Line::ratio(
-            format!("dmpool status / {name}, {volumes} volumes"),
-            ratio,
-        ));
+        report.add(Line::ratio(format!("dmpool status / {name}, {volumes} volumes"), ratio));
     }
     median(&ours).zip(median(&theirs)).context("no rounds")
 }
@@ -142,16 +117,7 @@ fn volume(number: u32) -> String {
 
 /// `MAJOR:MINOR` of a dm device.
 fn node_of(pool: &str) -> Result<String> {
-    let args = [
-        "info",
-        "-c",
-        "--noheadings",
-        "--separator",
-        ":",
-        "-o",
-        "major,minor",
-        pool,
-    ];
+    let args = ["info", "-c", "--noheadings", "--separator", ":", "-o", "major,minor", pool];
     Ok(sys::dmsetup(args).run().checked()?.stdout.trim().to_owned())
 }
 
@@ -159,15 +125,9 @@ fn node_of(pool: &str) -> Result<String> {
 fn run(argv: &[&str]) -> Result<Run> {
     let (program, args) = argv.split_first().context("no program")?;
     let mut command = Command::new(program);
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let began = Instant::now();
-    let child = command
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))?;
+    let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
     let pid = libc::pid_t::try_from(child.id())?;
     let mut status = 0;
     // SAFETY: rusage is plain numbers, for which all zeroes is a value.
@@ -175,18 +135,7 @@ fn run(argv: &[&str]) -> Result<Run> {
     // SAFETY: both pointers are to live values of the right types; the child is ours and not yet waited for.
     let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     let seconds = began.elapsed().as_secs_f64();
-    ensure!(
-        waited == pid,
-        "wait4 for {program}: {}",
-        std::io::Error::last_os_error()
-    );
-    ensure!(
-        status == 0,
-        "`{}` ended with status {status:#x}",
-        argv.join(" ")
-    );
-    Ok(Run {
-        seconds,
-        peak_kib: f64::from(i32::try_from(usage.ru_maxrss)?),
-    })
+    ensure!(waited == pid, "wait4 for {program}: {}", std::io::Error::last_os_error());
+    ensure!(status == 0, "`{}` ended with status {status:#x}", argv.join(" "));
+    Ok(Run { seconds, peak_kib: f64::from(i32::try_from(usage.ru_maxrss)?) })
 }

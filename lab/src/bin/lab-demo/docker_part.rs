@@ -20,31 +20,13 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
     terminal.run(Cmd::new("cat").arg(DAEMON_JSON))?;
     docker.busybox(&[&find("lab-writer")?])?;
     terminal.run(Cmd::new("docker").arg("images"))?;
-    terminal
-        .run(Cmd::new("sh").args(["-c", "ls -lsh /var/lib/docker/devicemapper/devicemapper"]))?;
+    terminal.run(Cmd::new("sh").args(["-c", "ls -lsh /var/lib/docker/devicemapper/devicemapper"]))?;
 
     terminal.chapter("A container writes, and syncs every write");
     fs::create_dir_all(REPORTS)?;
     let volume = format!("{REPORTS}:/reports");
-    let mut run = Cmd::new("docker").args([
-        "run",
-        "-d",
-        "--name",
-        "writer",
-        "--network",
-        "none",
-        "-v",
-        &volume,
-        IMAGE,
-    ]);
-    run = run.args([
-        "lab-writer",
-        "/data/written",
-        "--slots",
-        "256",
-        "--report",
-        "/reports/tally.json",
-    ]);
+    let mut run = Cmd::new("docker").args(["run", "-d", "--name", "writer", "--network", "none", "-v", &volume, IMAGE]);
+    run = run.args(["lab-writer", "/data/written", "--slots", "256", "--report", "/reports/tally.json"]);
     terminal.run(run)?;
     // Once round all its slots: from here on it takes no new space, and both programs see the same numbers.
     writes(300)?;
@@ -53,10 +35,7 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
     compare(terminal, &docker)?;
     terminal.try_run(Cmd::new("dmpool").args(["status", "docker"]));
     terminal.try_run(Cmd::new("dmpool").arg("list"));
-    terminal.promise(
-        "docker info says 107.4GB",
-        docker.storage_value("Data Space Total")? == "107.4GB",
-    );
+    terminal.promise("docker info says 107.4GB", docker.storage_value("Data Space Total")? == "107.4GB");
 
     terminal.chapter("Twice the size, while the container writes");
     let before = tally()?;
@@ -64,13 +43,8 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
     let grown = terminal.try_run(Cmd::new("dmpool").args(["grow", "docker", "200G"]));
     let ended = now_us();
     let after = writes(20)?;
-    let wait = after
-        .longest_between(began, ended)
-        .map_or(0, |wait| wait.as_millis());
-    terminal.remark(&format!(
-        "dmpool took {} ms from start to end",
-        (ended - began) / 1000
-    ));
+    let wait = after.longest_between(began, ended).map_or(0, |wait| wait.as_millis());
+    terminal.remark(&format!("dmpool took {} ms from start to end", (ended - began) / 1000));
     terminal.remark(&format!("the writer before: {}", before.line()));
     terminal.remark(&format!("the writer now:    {}", after.line()));
     terminal.remark(&format!("its longest wait during the grow: {wait} ms"));
@@ -78,10 +52,7 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
     terminal.promise("the writer saw no error", after.errors == 0);
     terminal.promise("the writer went on", after.ops > before.ops);
     let total = docker.storage_value("Data Space Total")?;
-    terminal.promise(
-        "docker info says 214.7GB, without a restart",
-        total == "214.7GB",
-    );
+    terminal.promise("docker info says 214.7GB, without a restart", total == "214.7GB");
     compare(terminal, &docker)?;
 
     terminal.chapter("Every write that was acknowledged is there");
@@ -89,17 +60,11 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
     terminal.run(Cmd::new("docker").args(["cp", "writer:/data/written", REPORTS]))?;
     let last = tally()?;
     terminal.remark(&last.line());
-    let verified = last.verify(&Plan {
-        slots: 256,
-        ..Plan::new(format!("{REPORTS}/written"))
-    });
+    let verified = last.verify(&Plan { slots: 256, ..Plan::new(format!("{REPORTS}/written")) });
     if let Err(lost) = &verified {
         terminal.remark(&format!("{lost:#}"));
     }
-    terminal.promise(
-        "all blocks that the writer was promised are there",
-        verified.is_ok(),
-    );
+    terminal.promise("all blocks that the writer was promised are there", verified.is_ok());
     terminal.promise("no error to the end", last.errors == 0);
 
     terminal.chapter("The new size outlives a restart of Docker");
@@ -126,10 +91,7 @@ fn compare(terminal: &mut Terminal, docker: &Docker) -> Result<()> {
     if theirs == ours.stdout {
         terminal.remark("the same, byte for byte");
     }
-    terminal.promise(
-        "dmpool status says what docker info says",
-        ours.ok() && differ.is_empty(),
-    );
+    terminal.promise("dmpool status says what docker info says", ours.ok() && differ.is_empty());
     Ok(())
 }
 
@@ -140,9 +102,7 @@ fn ask_both(docker: &Docker) -> Result<(String, Ran, Vec<String>)> {
     let mut tries = 0;
     loop {
         let before = docker.storage_block()?;
-        let ours = Cmd::new("dmpool")
-            .args(["status", "docker", "--format", "docker"])
-            .run();
+        let ours = Cmd::new("dmpool").args(["status", "docker", "--format", "docker"]).run();
         let after = docker.storage_block()?;
         tries += 1;
         if before == after || tries == 10 {
@@ -162,22 +122,13 @@ fn print_block(block: &str) {
 fn differences(before: &str, ours: &str, after: &str) -> Vec<String> {
     let (ours, after) = (pairs(ours), pairs(after));
     let value = |block: &[(String, String)], key: &str| {
-        block
-            .iter()
-            .find(|(name, _)| name == key)
-            .map_or(String::new(), |(_, value)| value.clone())
+        block.iter().find(|(name, _)| name == key).map_or(String::new(), |(_, value)| value.clone())
     };
     let mut differ = Vec::new();
     for (key, before) in pairs(before) {
         let (ours, after) = (value(&ours, &key), value(&after, &key));
-        if ours != before
-            && ours != after
-            && ours != "unknown"
-            && !on_the_way(&before, &ours, &after)
-        {
-            differ.push(format!(
-                "{key}: docker info says {before}, dmpool says {ours:?}"
-            ));
+        if ours != before && ours != after && ours != "unknown" && !on_the_way(&before, &ours, &after) {
+            differ.push(format!("{key}: docker info says {before}, dmpool says {ours:?}"));
         }
     }
     differ
@@ -190,9 +141,7 @@ fn on_the_way(before: &str, ours: &str, after: &str) -> bool {
         Some((number.trim().parse::<f64>().ok()?, unit.to_owned()))
     };
     match (split(before), split(ours), split(after)) {
-        (Some(a), Some(b), Some(c)) => {
-            a.1 == b.1 && b.1 == c.1 && (a.0.min(c.0)..=a.0.max(c.0)).contains(&b.0)
-        }
+        (Some(a), Some(b), Some(c)) => a.1 == b.1 && b.1 == c.1 && (a.0.min(c.0)..=a.0.max(c.0)).contains(&b.0),
         _ => false,
     }
 }
@@ -200,8 +149,7 @@ fn on_the_way(before: &str, ours: &str, after: &str) -> bool {
 /// What the writer in the container last reported.
 fn tally() -> Result<Tally> {
     let path = Path::new(REPORTS).join("tally.json");
-    let text = fs::read(&path)
-        .with_context(|| format!("the writer left no report in {}", path.display()))?;
+    let text = fs::read(&path).with_context(|| format!("the writer left no report in {}", path.display()))?;
     Ok(serde_json::from_slice(&text)?)
 }
 
@@ -212,11 +160,7 @@ fn writes(more: u64) -> Result<Tally> {
     loop {
         match tally() {
             Ok(tally) if tally.ops >= goal => return Ok(tally),
-            last => ensure!(
-                Instant::now() < until,
-                "the writer does not go on: {:?}",
-                last.map(|t| t.line())
-            ),
+            last => ensure!(Instant::now() < until, "the writer does not go on: {:?}", last.map(|t| t.line())),
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -228,12 +172,9 @@ mod tests {
 
     #[test]
     fn only_contradictions_count() {
-        let block = |used: &str, library: &str| {
-            format!("  Data Space Used: {used}\n  Library Version: {library}\n")
-        };
+        let block = |used: &str, library: &str| format!("  Data Space Used: {used}\n  Library Version: {library}\n");
         let (before, after) = (block("147.2MB", "1"), block("151.7MB", "1"));
-        let differ =
-            |used: &str, library: &str| differences(&before, &block(used, library), &after).len();
+        let differ = |used: &str, library: &str| differences(&before, &block(used, library), &after).len();
         assert_eq!(differ("147.2MB", "unknown"), 0);
         assert_eq!(differ("151.7MB", "1"), 0);
         assert_eq!(differ("150MB", "1"), 0, "on its way");

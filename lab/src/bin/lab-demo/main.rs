@@ -42,24 +42,13 @@ fn show(terminal: &mut Terminal) -> Result<()> {
     terminal.run(Cmd::new("uname").arg("-sr"))?;
     terminal.run(Cmd::new("docker").arg("--version"))?;
     terminal.run(Cmd::new("dmpool").arg("--version"))?;
-    terminal.remark(&format!(
-        "dmpool is one static file of {:.1} MB",
-        megabytes(&dmpool)
-    ));
+    terminal.remark(&format!("dmpool is one static file of {:.1} MB", megabytes(&dmpool)));
 
     // The way CentOS 7 has it: XFS, with Docker's root on it.
     let root = Path::new("/var/lib/docker");
-    terminal.typed(&format!(
-        "mkfs.xfs {0} && mount {0} {1}",
-        disk.display(),
-        root.display()
-    ));
+    terminal.typed(&format!("mkfs.xfs {0} && mount {0} {1}", disk.display(), root.display()));
     let mounted = Mounted::format(Kind::Xfs, &disk, root)?;
-    terminal.run(
-        Cmd::new("df")
-            .args(["-h", "--output=source,fstype,size,avail,target"])
-            .arg(root),
-    )?;
+    terminal.run(Cmd::new("df").args(["-h", "--output=source,fstype,size,avail,target"]).arg(root))?;
 
     docker_part::show(terminal, root)?;
     own_part::show(terminal, &root.join("demo"))?;
@@ -71,18 +60,12 @@ fn disk() -> Result<PathBuf> {
     if let Some(disk) = std::env::args_os().nth(1) {
         return Ok(disk.into());
     }
-    let scratch =
-        std::env::var("LAB_SCRATCH").context("no disk given, and this is no guest of the lab")?;
+    let scratch = std::env::var("LAB_SCRATCH").context("no disk given, and this is no guest of the lab")?;
     let disks = scratch.split(':').map(PathBuf::from);
-    disks
-        .max_by_key(|disk| sys::size_of(disk).unwrap_or(0))
-        .context("the guest has no scratch disk")
+    disks.max_by_key(|disk| sys::size_of(disk).unwrap_or(0)).context("the guest has no scratch disk")
 }
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "one decimal of a size for people"
-)]
+#[allow(clippy::cast_precision_loss, reason = "one decimal of a size for people")]
 fn megabytes(path: &Path) -> f64 {
     sys::size_of(path).unwrap_or(0) as f64 / 1e6
 }

@@ -18,16 +18,7 @@ const GIB: u64 = 1 << 30;
 pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
     terminal.chapter("A pool of dmpool's own, on loop files");
     let place = dir.display().to_string();
-    let create = [
-        "create",
-        POOL,
-        "--data-size",
-        "10G",
-        "--metadata-size",
-        "128M",
-        "--dir",
-        &place,
-    ];
+    let create = ["create", POOL, "--data-size", "10G", "--metadata-size", "128M", "--dir", &place];
     terminal.run(Cmd::new("dmpool").args(create))?;
     terminal.run(Cmd::new("ls").arg("-lsh").arg(dir))?;
     terminal.try_run(Cmd::new("dmpool").arg("list"));
@@ -39,10 +30,7 @@ pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
     terminal.run(sys::dmsetup(["create", VOLUME, "--table", &table]))?;
     sys::settle();
     let point = Path::new("/mnt");
-    terminal.typed(&format!(
-        "mkfs.ext4 {device} && mount {device} {}",
-        point.display()
-    ));
+    terminal.typed(&format!("mkfs.ext4 {device} && mount {device} {}", point.display()));
     let mounted = Mounted::format(Kind::Ext4, Path::new(&device), point)?;
     let file = point.join("file");
     terminal.run(
@@ -54,10 +42,7 @@ pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
 
     terminal.chapter("Refused while it is in use, grown while it is in use");
     let refused = terminal.try_run(Cmd::new("dmpool").args(["destroy", POOL, "--yes"]));
-    terminal.promise(
-        "destroy refuses a pool in use, with exit status 3",
-        refused.code() == Some(3),
-    );
+    terminal.promise("destroy refuses a pool in use, with exit status 3", refused.code() == Some(3));
     terminal.run(Cmd::new("dmpool").args(["grow", POOL, "20G"]))?;
     let length = pool_bytes()?;
     terminal.promise("the kernel has a pool of 20 GiB", length == 20 * GIB);
@@ -69,10 +54,7 @@ pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
     let on_disk = content_hash(Path::new(&device))?;
     let mounted = Mounted::mount(Path::new(&device), point, "defaults")?;
     let read = terminal.run(Cmd::new("sha256sum").arg(&file))?.stdout;
-    terminal.promise(
-        "and read from the disk as well",
-        read == sum && on_disk != 0,
-    );
+    terminal.promise("and read from the disk as well", read == sum && on_disk != 0);
 
     terminal.chapter("Taken down for good");
     mounted.unmount()?;
@@ -80,15 +62,9 @@ pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
     let destroyed = terminal.try_run(Cmd::new("dmpool").args(["destroy", POOL, "--yes"]));
     terminal.promise("destroy ended with 0", destroyed.ok());
     let devices = sys::dm_names()?;
-    terminal.promise(
-        "no device of it is left",
-        !devices.iter().any(|name| name.starts_with(POOL)),
-    );
+    terminal.promise("no device of it is left", !devices.iter().any(|name| name.starts_with(POOL)));
     let loops = sys::loops()?;
-    terminal.promise(
-        "no loop device of it is left",
-        !loops.iter().any(|l| Path::new(&l.file).starts_with(dir)),
-    );
+    terminal.promise("no loop device of it is left", !loops.iter().any(|l| Path::new(&l.file).starts_with(dir)));
     let files = fs::read_dir(dir).map_or(0, Iterator::count);
     terminal.promise("no file of it is left", files == 0);
     Ok(())
@@ -97,9 +73,6 @@ pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
 /// The length of the live table of the pool, in bytes.
 fn pool_bytes() -> Result<u64> {
     let table = sys::dmsetup(["table", POOL]).run().checked()?.stdout;
-    let sectors = table
-        .split(' ')
-        .nth(1)
-        .and_then(|sectors| sectors.parse::<u64>().ok());
+    let sectors = table.split(' ').nth(1).and_then(|sectors| sectors.parse::<u64>().ok());
     Ok(sectors.with_context(|| format!("no length in the table {table:?}"))? * 512)
 }

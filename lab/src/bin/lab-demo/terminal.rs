@@ -54,20 +54,8 @@ impl Terminal {
 
     /// Something that was promised, and whether it is so.
     pub(crate) fn promise(&mut self, promise: &str, kept: bool) {
-        self.remark(&format!(
-            "{}: {promise}",
-            if kept {
-                "as promised"
-            } else {
-                "NOT AS PROMISED"
-            }
-        ));
-        if kept {
-            &mut self.kept
-        } else {
-            &mut self.broken
-        }
-        .push(promise.to_owned());
+        self.remark(&format!("{}: {promise}", if kept { "as promised" } else { "NOT AS PROMISED" }));
+        if kept { &mut self.kept } else { &mut self.broken }.push(promise.to_owned());
     }
 
     /// The summary. Returns whether every promise was kept.
@@ -80,10 +68,7 @@ impl Terminal {
             self.say(&format!("  NO   {promise}"));
         }
         let (kept, broken) = (self.kept.len(), self.broken.len());
-        self.say(&format!(
-            "{kept} promises kept, {broken} broken, in {} s.",
-            took.as_secs()
-        ));
+        self.say(&format!("{kept} promises kept, {broken} broken, in {} s.", took.as_secs()));
         self.broken.is_empty() && !self.kept.is_empty()
     }
 
