@@ -14,6 +14,7 @@ use crate::units::SizeArg;
 /// nothing is asked. Works on a full pool, and on one that is read-only because its metadata is full. Without a size it
 /// says what can be chosen.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "dmpool grow [OPTIONS] [POOL] [SIZE]")]
 pub(super) struct Args {
     /// The pool, then the size its data shall have (200G), become larger by (+50G, +20%), or max; the pool may be left
     /// out when there is one

@@ -1,0 +1,124 @@
+//! Help, man pages, completions and guide say the same: all come from one definition, or are compared with it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::process::{Command, Output};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dmpool");
+
+fn dmpool(args: &[&str]) -> Output {
+    Command::new(PROGRAM).args(args).output().unwrap()
+}
+
+fn printed(args: &[&str]) -> String {
+    let output = dmpool(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What roff and line breaks do to a text, undone.
+fn plain(text: &str) -> String {
+    let unescaped =
+        text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\fI", "").replace("\\&", "");
+    let unescaped = unescaped.replace(".PP", "").replace("\\*(Aq", "'");
+    unescaped.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn subcommands() -> Vec<clap::Command> {
+    dmpool::cli::command().get_subcommands().cloned().collect()
+}
+
+fn long_options(command: &clap::Command) -> Vec<String> {
+    let longs = command.get_arguments().filter_map(clap::Arg::get_long);
+    longs.filter(|long| !["help", "version"].contains(long)).map(|long| format!("--{long}")).collect()
+}
+
+#[test]
+fn the_guide_has_every_command_and_every_option() {
+    let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide.md")).unwrap();
+    let mut missing = Vec::new();
+    for command in subcommands() {
+        let name = command.get_name();
+        if !guide.contains(&format!("dmpool {name}")) {
+            missing.push(format!("`dmpool {name}`"));
+        }
+        missing
+            .extend(long_options(&command).into_iter().filter(|o| !guide.contains(o)).map(|o| format!("{name} {o}")));
+    }
+    for option in long_options(&dmpool::cli::command()) {
+        if !guide.contains(&option) {
+            missing.push(option);
+        }
+    }
+    assert!(missing.is_empty(), "docs/guide.md does not have: {}", missing.join(", "));
+}
+
+#[test]
+fn help_and_man_page_of_each_command_are_one_text() {
+    let dir = tempfile::tempdir().unwrap();
+    printed(&["man", "--dir", dir.path().to_str().unwrap()]);
+    for command in subcommands() {
+        let name = command.get_name();
+        let page = plain(&fs::read_to_string(dir.path().join(format!("dmpool-{name}.8"))).unwrap());
+        let help = plain(&printed(&[name, "--help"]));
+        let about = command.get_long_about().or(command.get_about()).unwrap().to_string();
+        for text in [plain(&about)].into_iter().chain(long_options(&command)) {
+            assert!(help.contains(&text), "{name} --help has no {text:?} in {help}");
+            assert!(page.contains(&text), "dmpool-{name}.8 has no {text:?} in {page}");
+        }
+    }
+    let whole = fs::read_to_string(dir.path().join("dmpool.8")).unwrap();
+    assert!(subcommands().iter().all(|c| whole.contains(c.get_name())), "{whole}");
+}
+
+#[test]
+fn every_shell_gets_completions_for_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = printed(&["completions", shell]);
+        for command in subcommands() {
+            assert!(script.contains(command.get_name()), "{shell} does not complete {}", command.get_name());
+        }
+    }
+}
+
+#[test]
+fn help_fits_a_terminal_of_100_columns() {
+    for command in subcommands() {
+        let help = printed(&[command.get_name(), "--help"]);
+        let widest = help.lines().map(|l| l.chars().count()).max().unwrap();
+        assert!(widest <= 100, "{} --help has a line of {widest} columns:\n{help}", command.get_name());
+    }
+}
+
+/// A bad command line is exit 2, says what is wrong, and is found before anything else: also who is not root sees it.
+#[test]
+fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
+    for (args, why) in [
+        (&["frobnicate"][..], "unrecognized subcommand"),
+        (&["create"], "<POOL>"),
+        (&["create", "../x"], "not a pool name"),
+        (&["create", "p", "--data-size", "0"], "it is zero"),
+        (&["create", "p", "--data-size", "-5G"], "unexpected argument"),
+        (&["create", "p", "--data-size", "1.5G"], "a whole number is wanted"),
+        (&["create", "p", "--data-size", "99999999999999999999"], "larger than any file"),
+        (&["create", "p", "--block-size", "65K"], "not a block size"),
+        (&["create", "p", "--block-size", "1000"], "no whole number of sectors"),
+        (&["create", "p", "--low-water", "many"], "not a number of blocks"),
+        (&["create", "p", "--when-full", "explode"], "invalid value"),
+        (&["grow", "p", "10Q"], "is not a size"),
+        (&["grow", "p", "20%"], "a percentage needs a +"),
+        (&["grow", "-5G"], "unexpected argument"),
+        (&["grow", "a", "1G", "b"], "unexpected"),
+        (&["grow", "p", "--metadata", "0"], "it is zero"),
+        (&["activate", "p", "--all"], "cannot be used with"),
+        (&["destroy"], "<POOL>"),
+        (&["status", "--format", "xml"], "invalid value"),
+        (&["completions", "tcsh"], "invalid value"),
+    ] {
+        let output = dmpool(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(why), "{args:?}: {said}");
+        assert!(output.stdout.is_empty(), "{args:?} prints to standard output");
+    }
+}
