@@ -1,5 +1,7 @@
 //! The command line of `cargo lab`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 use super::kernels::Kernel;
@@ -32,6 +34,9 @@ pub enum Command {
         /// Write docs/proof.md when everything has passed
         #[arg(long)]
         write_proof: bool,
+        /// Build nothing: use what `cargo lab dist` has put into this folder (only with `--lane native`)
+        #[arg(long, value_name = "DIR")]
+        prebuilt: Option<PathBuf>,
         /// In which guests
         #[command(flatten)]
         guest: GuestOptions,

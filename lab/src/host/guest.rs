@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::keeper;
+use super::show;
 use super::trouble::{OrTrouble, Result, Trouble};
 use crate::protocol::{self, Order, Word};
 
@@ -68,6 +70,8 @@ pub struct Guest {
 struct Record {
     tail: Arc<Mutex<VecDeque<u8>>>,
     last_heard: Arc<Mutex<Instant>>,
+    /// Whether a person watches the console.
+    shared: Arc<AtomicBool>,
 }
 
 impl Guest {
@@ -119,8 +123,11 @@ impl Guest {
             .spawn()
             .or_trouble(|| "cannot start the guest's keeper".into())?;
         drop(turn);
-        let record =
-            Record { tail: Arc::new(Mutex::new(VecDeque::new())), last_heard: Arc::new(Mutex::new(Instant::now())) };
+        let record = Record {
+            tail: Arc::new(Mutex::new(VecDeque::new())),
+            last_heard: Arc::new(Mutex::new(Instant::now())),
+            shared: Arc::new(AtomicBool::new(false)),
+        };
         let lifeline = keeper.stdin.take();
         record.follow_console(clone(&console)?, log_file);
         let heard = record.follow_agent(clone(&control)?);
@@ -162,11 +169,12 @@ impl Guest {
         }
     }
 
-    /// The guest's console, to read its output from and write its input to.
+    /// The guest's console, to write its input to. From now on its output goes to standard output, too.
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub fn console(&self) -> Result<UnixStream> {
+    pub fn share_console(&self) -> Result<UnixStream> {
+        self.record.shared.store(true, Ordering::Relaxed);
         clone(&self.console)
     }
 
@@ -214,6 +222,9 @@ impl Record {
                 };
                 record.heard();
                 let _ = log.write_all(bytes);
+                if record.shared.load(Ordering::Relaxed) {
+                    show::bytes(bytes);
+                }
                 let mut tail = record.tail.lock().unwrap_or_else(PoisonError::into_inner);
                 tail.extend(bytes);
                 let surplus = tail.len().saturating_sub(TAIL_BYTES);

@@ -57,7 +57,7 @@ impl Kernel {
 }
 
 /// What a lane needs of a kernel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct KernelFiles {
     /// The program (user mode Linux) or the image (QEMU).
     pub kernel: PathBuf,

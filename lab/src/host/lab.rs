@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use super::image;
-use super::kernels::{self, Kernel};
+use super::kernels::{self, Kernel, KernelFiles};
 use super::kvm;
 use super::machine::{Accelerator, Lane, Machine};
+use super::native;
 use super::packages;
 use super::place::{Places, RunFolder};
 use super::programs::Programs;
-use super::trouble::{Result, Trouble};
+use super::trouble::Result;
 
 /// A run of the lab.
 #[derive(Debug)]
@@ -23,14 +24,24 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Finds its places and installs what every use of the lab needs.
+    /// Finds its places and installs what it takes to build.
     ///
     /// # Errors
     /// When packages are missing and cannot be installed, and when the target folder cannot be written.
     pub fn open(keep: bool) -> Result<Lab> {
-        let needs = [packages::TO_BUILD, packages::TO_MAKE_IMAGES].concat();
-        packages::install(&needs)?;
+        packages::install(&[packages::TO_BUILD, packages::TO_MAKE_IMAGES].concat())?;
         let places = Places::find()?;
+        let run = RunFolder::make(&places.lab())?;
+        Ok(Lab { places, run, keep })
+    }
+
+    /// On a machine that has the lab's programs, and neither the project nor cargo.
+    ///
+    /// # Errors
+    /// When the temporary folder cannot be written.
+    pub fn without_cargo(keep: bool) -> Result<Lab> {
+        let here = std::env::temp_dir().join("dmpool-lab");
+        let places = Places { workspace: here.clone(), target: here, metadata: serde_json::Value::Null };
         let run = RunFolder::make(&places.lab())?;
         Ok(Lab { places, run, keep })
     }
@@ -47,6 +58,12 @@ impl Lab {
         programs: &Programs,
         payload: PathBuf,
     ) -> Result<Machine> {
+        let folder = self.run.path().join(if systemd {
+            format!("{}-{}-systemd", lane.name(), kernel.name())
+        } else {
+            format!("{}-{}", lane.name(), kernel.name())
+        });
+        let agent = programs.agent()?;
         let files = match lane {
             Lane::Uml => kernels::for_uml(&self.places, kernel)?,
             Lane::Qemu => {
@@ -54,23 +71,17 @@ impl Lab {
                 kernels::for_qemu(&self.places, kernel)?
             }
             Lane::Native => {
-                return Err(Trouble::new("cannot boot a guest in the native lane: this machine is the guest"));
+                native::install(&payload)?;
+                let files = KernelFiles::default();
+                let (root, accelerator) = (PathBuf::new(), Accelerator::Tcg);
+                return Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator });
             }
         };
         let accelerator = match lane {
             Lane::Qemu => kvm::choose(&self.places, &files.kernel),
             Lane::Uml | Lane::Native => Accelerator::Tcg,
         };
-        let kind = format!("{}-{}{}", lane.name(), kernel.name(), if systemd { "-systemd" } else { "" });
-        Ok(Machine {
-            lane,
-            files,
-            root: image::root(&self.places)?,
-            payload,
-            agent: programs.agent()?,
-            folder: self.run.path().join(kind),
-            systemd,
-            accelerator,
-        })
+        let root = image::root(&self.places)?;
+        Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator })
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use super::cpio::Archive;
 use super::guest::{Guest, Lines};
 use super::kernels::KernelFiles;
+use super::native;
 use super::tool;
 use super::trouble::{OrTrouble, Result};
 
@@ -51,7 +52,7 @@ pub enum Accelerator {
 /// Everything that makes a guest; its disks live in `folder` and survive its boots.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// [`Lane::Uml`] or [`Lane::Qemu`].
+    /// How it runs; in the native lane the disks, the kernel and the images are the machine's own.
     pub lane: Lane,
     /// Kernel and modules.
     pub files: KernelFiles,
@@ -80,6 +81,9 @@ impl Machine {
             fs::remove_dir_all(&self.folder).or_trouble(cannot)?;
         }
         fs::create_dir_all(&self.folder).or_trouble(cannot)?;
+        if self.lane == Lane::Native {
+            return Ok(());
+        }
         self.blank_scratch()?;
         self.write_initramfs()?;
         if self.lane == Lane::Qemu {
@@ -96,6 +100,9 @@ impl Machine {
     /// When they cannot be written.
     pub fn blank_scratch(&self) -> Result<bool> {
         let mut written = false;
+        if self.lane == Lane::Native {
+            return Ok(written);
+        }
         for (name, size) in SCRATCH {
             let path = self.folder.join(name);
             let cannot = || format!("cannot size the disk `{}`", path.display());
@@ -116,7 +123,8 @@ impl Machine {
     /// When its agent does not come up.
     pub fn boot(&self) -> Result<Guest> {
         Guest::start(&self.folder.join("console.log"), |lines| match self.lane {
-            Lane::Uml | Lane::Native => self.uml(lines),
+            Lane::Uml => self.uml(lines),
+            Lane::Native => native::command(&self.agent, lines),
             Lane::Qemu => self.qemu(lines),
         })
     }

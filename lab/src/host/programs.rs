@@ -104,7 +104,20 @@ impl Programs {
     /// # Errors
     /// When it cannot be written.
     pub fn pack(&self, folder: &Path, extra: &[(&str, &str)]) -> Result<PathBuf> {
-        let tree = folder.join("payload");
+        let tree = self.stage(&folder.join("payload"))?;
+        for (name, content) in extra {
+            fs::write(tree.join(name), content).or_trouble(|| format!("cannot write in `{}`", tree.display()))?;
+        }
+        let image = folder.join("payload.img");
+        image::ext4(&image, image::size_for(&tree)?, &tree, false)?;
+        Ok(image)
+    }
+
+    /// Puts the programs into a folder, sorted as guests find them; returns the folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn stage(&self, tree: &Path) -> Result<PathBuf> {
         let cannot = || format!("cannot write in `{}`", tree.display());
         for (part, programs) in [("bin", &self.binaries), ("examples", &self.examples), ("tests", &self.tests)] {
             let place = tree.join(part);
@@ -117,12 +130,26 @@ impl Programs {
                 }
             }
         }
-        for (name, content) in extra {
-            fs::write(tree.join(name), content).or_trouble(cannot)?;
-        }
-        let image = folder.join("payload.img");
-        image::ext4(&image, image::size_for(&tree)?, &tree, false)?;
-        Ok(image)
+        Ok(tree.to_path_buf())
+    }
+
+    /// Programs that `cargo lab dist` made ready beside the binary.
+    ///
+    /// # Errors
+    /// When they are not there.
+    pub fn prebuilt(dist: &Path) -> Result<Programs> {
+        let in_folder = |folder: &Path| -> Result<BTreeMap<String, PathBuf>> {
+            let entries = fs::read_dir(folder).or_trouble(|| format!("cannot list `{}`", folder.display()))?;
+            Ok(entries.flatten().map(|e| (e.file_name().to_string_lossy().into_owned(), e.path())).collect())
+        };
+        let payload = dist.join("payload");
+        let mut programs = Programs {
+            binaries: in_folder(&payload.join("bin"))?,
+            examples: in_folder(&payload.join("examples"))?,
+            tests: in_folder(&payload.join("tests"))?,
+        };
+        programs.binaries.insert("lab-agent".to_string(), dist.join("lab-agent"));
+        Ok(programs)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::lab::Lab;
-use super::machine::Machine;
+use super::machine::{Lane, Machine};
 use super::programs::Programs;
 use super::session::{Report, Session};
 use super::show;
@@ -30,9 +30,20 @@ type Test = (&'static str, String);
 pub fn group(lab: &Lab, group: &Group, programs: &Programs, payload: &Path, filter: Option<&str>) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut tests: VecDeque<Test> = VecDeque::new();
-    let place = format!("({}, kernel {})", group.lane.name(), group.kernel.name());
+    let place = match group.lane {
+        Lane::Native => "(this machine)".to_string(),
+        _ => format!(
+            "({}, kernel {}{})",
+            group.lane.name(),
+            group.kernel.name(),
+            if group.systemd { ", systemd" } else { "" }
+        ),
+    };
     for suite in &group.suites {
         let Some(binary) = programs.tests.get(suite.name) else {
+            if filter.is_some() {
+                continue;
+            }
             let reason = format!("package {} has no test target of this name", suite.package);
             show::result(&format!("suite {} {place} ... skipped: {reason}", suite.name));
             tally.skip(&format!("suite {} {place}", suite.name), &reason);
@@ -42,7 +53,8 @@ pub fn group(lab: &Lab, group: &Group, programs: &Programs, payload: &Path, filt
         if listed.is_empty() {
             tally.fail(&format!("suite {} {place}", suite.name), "it has no tests");
         }
-        let wanted = listed.into_iter().filter(|name| filter.is_none_or(|f| name.contains(f)));
+        let wanted =
+            listed.into_iter().filter(|name| filter.is_none_or(|f| format!("{}::{name}", suite.name).contains(f)));
         tests.extend(wanted.map(|name| (suite.name, name)));
     }
     if tests.is_empty() {
@@ -50,7 +62,8 @@ pub fn group(lab: &Lab, group: &Group, programs: &Programs, payload: &Path, filt
     }
     let machine = lab.machine(group.lane, group.kernel, group.systemd, programs, payload.to_path_buf())?;
     show::result(&format!("\nrunning {} tests {place}", tests.len()));
-    let guests = (tests.len() / TESTS_PER_GUEST).clamp(1, processors());
+    let most = if group.lane == Lane::Native { 1 } else { processors() };
+    let guests = (tests.len() / TESTS_PER_GUEST).clamp(1, most);
     let queue = Mutex::new(tests);
     let (sender, receiver) = channel();
     let first_trouble = thread::scope(|scope| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,14 @@ impl Session {
     /// When the guest does not come up.
     pub fn kernel(&mut self) -> Result<String> {
         Ok(self.guest()?.kernel.clone())
+    }
+
+    /// The console of the running guest, to write its input to; its output goes to standard output from now on.
+    ///
+    /// # Errors
+    /// When the guest does not come up.
+    pub fn console(&mut self) -> Result<UnixStream> {
+        self.guest()?.share_console()
     }
 
     /// Runs one test of a suite's binary.

@@ -1,16 +1,24 @@
 //! The lab's own words to the person: on standard error, so that results on standard output stay alone.
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the one place of the lab that prints")]
 
+use std::io::Write;
 use std::time::Instant;
 
 /// One line about what is going on.
 pub fn line(text: &str) {
-    eprintln!("lab: {text}");
+    let _ = writeln!(std::io::stderr(), "lab: {text}");
 }
 
 /// One line of results.
 pub fn result(text: &str) {
-    println!("{text}");
+    // Whoever reads may have gone; that stops nothing.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// What a guest's console says, as it says it.
+pub fn bytes(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes);
+    let _ = out.flush();
 }
 
 /// Runs something that takes long, with a line before it and one with its time after it.
@@ -27,5 +35,5 @@ pub fn step<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, 
 
 /// What stopped the lab.
 pub fn trouble(trouble: &super::trouble::Trouble) {
-    eprintln!("cargo lab: {trouble}");
+    let _ = writeln!(std::io::stderr(), "cargo lab: {trouble}");
 }

@@ -1,5 +1,7 @@
 //! Counting and telling results.
 
+use std::collections::BTreeMap;
+
 use super::session::{Outcome, Report};
 use super::show;
 
@@ -19,6 +21,8 @@ pub struct Tally {
     failures: Vec<String>,
     /// One line for each skip.
     skips: Vec<String>,
+    /// Where tests ran, and how many passed there.
+    places: BTreeMap<String, usize>,
 }
 
 impl Tally {
@@ -27,7 +31,7 @@ impl Tally {
         let time = format!("{:.2} s", report.seconds);
         match &report.outcome {
             Outcome::Passed => {
-                self.passed += 1;
+                self.pass(place);
                 show::result(&format!("test {name} ... ok ({time})"));
             }
             Outcome::Skipped(reason) => {
@@ -53,6 +57,12 @@ impl Tally {
         }
     }
 
+    /// Counts a pass.
+    pub fn pass(&mut self, place: &str) {
+        self.passed += 1;
+        *self.places.entry(place.to_string()).or_default() += 1;
+    }
+
     /// Counts a failure.
     pub fn fail(&mut self, what: &str, why: &str) {
         self.failed += 1;
@@ -72,12 +82,29 @@ impl Tally {
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
+        for (place, passed) in other.places {
+            *self.places.entry(place).or_default() += passed;
+        }
     }
 
     /// The run's last line.
     #[must_use]
     pub fn line(&self) -> String {
         format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+
+    /// Whether nothing has run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.skipped == 0
+    }
+
+    /// Where how many passed, and what was skipped and why, as Markdown.
+    #[must_use]
+    pub fn places(&self) -> String {
+        let places = self.places.iter().map(|(place, passed)| format!("| {place} | {passed} |\n")).collect::<String>();
+        let skips = self.skips.iter().map(|skip| format!("- skipped: {skip}\n")).collect::<String>();
+        format!("| where | passed |\n|---|---|\n{places}\n{skips}")
     }
 
     /// Prints the skips with their reasons, the failures, and the last line.
@@ -102,7 +129,9 @@ mod tests {
         let mut part = Tally::default();
         part.fail("a", "b");
         part.skip("c", "d");
+        part.pass("(here)");
         all.add(part);
-        assert_eq!(all.line(), "2 passed, 1 failed, 1 skipped");
+        assert_eq!(all.line(), "3 passed, 1 failed, 1 skipped");
+        assert!(all.places().contains("| (here) | 1 |"));
     }
 }
