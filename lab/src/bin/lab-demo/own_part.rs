@@ -18,9 +18,10 @@ const GIB: u64 = 1 << 30;
 pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
     terminal.chapter("A pool of dmpool's own, on loop files");
     let place = dir.display().to_string();
+    terminal.run(Cmd::new("mkdir").args(["-m", "700", &place]))?;
     let create = ["create", POOL, "--data-size", "10G", "--metadata-size", "128M", "--dir", &place];
     terminal.run(Cmd::new("dmpool").args(create))?;
-    terminal.run(Cmd::new("ls").arg("-lsh").arg(dir))?;
+    terminal.run(Cmd::new("ls").arg("-lsh").arg(dir.join(POOL)))?;
     terminal.try_run(Cmd::new("dmpool").arg("list"));
 
     terminal.chapter("A thin volume on it, with a file system and a file");
