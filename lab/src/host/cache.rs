@@ -11,7 +11,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::tool;
-use super::trouble::{OrTrouble, Result};
+use super::trouble::{OrTrouble, Result, Trouble};
 
 /// The stamp's name in a piece.
 const STAMP: &str = "stamp.json";
@@ -111,15 +111,20 @@ fn write_stamp(folder: &Path, recipe: &str) -> Result<()> {
     fs::write(&path, text).or_trouble(|| format!("cannot write `{}`", path.display()))
 }
 
+/// A hash of the file's bytes and holes. tar passes over holes: images are many gigabytes of them.
 fn sha256(path: &Path) -> Result<String> {
-    let line = tool::run(Command::new("sha256sum").arg("--").arg(path))?;
-    Ok(line.split_ascii_whitespace().next().unwrap_or_default().trim_start_matches('\\').to_string())
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Trouble::new(format!("cannot hash `{}`: it is no file", path.display())));
+    };
+    let fixed = "--format=gnu --sparse --mtime=@0 --owner=0 --group=0 --mode=0644";
+    let pipe = format!("tar --create {fixed} --directory \"$1\" -- \"$2\" | sha256sum");
+    let line = tool::run(Command::new("sh").args(["-ec", &pipe, "sh"]).arg(folder).arg(name))?;
+    Ok(line.split_ascii_whitespace().next().unwrap_or_default().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::super::trouble::Trouble;
     use super::*;
 
     #[test]
