@@ -1,29 +1,27 @@
 //! `dmpool grow` against the bare ioctls and against the documented dmsetup sequence: what a writer that syncs every write
 //! feels of each.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::guest::disk::{Kind, LoopDisk, Mounted};
 use lab::guest::run::Cmd;
 use lab::guest::sys;
 use lab::guest::writer::{Plan, Writer};
 
-use crate::ioctl::{Control, loop_set_capacity};
+use crate::ioctl::loop_set_capacity;
+use crate::pool::{MIB, POOL, Pool, VOLUME};
 use crate::ratios::{Ratio, median};
 use crate::report::{Line, Report, Verdict};
 
-const MIB: u64 = 1 << 20;
 const STEP: u64 = 64 * MIB;
-const POOL: &str = "dmpool-test-bench-pool";
-const VOLUME: &str = "dmpool-test-bench-volume";
 const LIMIT: Duration = Duration::from_secs(60);
+/// Every way is watched for this long, however quick it is: a longer watch meets more of the machine's own hiccups.
+const WATCH: Duration = Duration::from_millis(800);
 
 /// A way to grow, in the order in which a round takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Nothing for as long as a grow takes: what the writer feels anyhow.
+    /// No grow at all: what the writer feels anyhow.
     Nothing,
     Ioctls,
     Dmsetup,
@@ -32,20 +30,9 @@ enum Way {
 
 const WAYS: [Way; 4] = [Way::Nothing, Way::Ioctls, Way::Dmsetup, Way::Dmpool];
 
-/// A pool shaped as Docker's, on two loop devices.
-struct Pool {
-    data: LoopDisk,
-    metadata: LoopDisk,
-    bytes: u64,
-    control: Control,
-}
-
-/// Measures on `disk`, which is formatted, and adds its lines to the report.
-pub(crate) fn measure(report: &mut Report, disk: &Path, rounds: u32) -> Result<()> {
+/// Measures on this pool, and adds its lines to the report.
+pub(crate) fn measure(report: &mut Report, pool: &mut Pool, rounds: u32) -> Result<()> {
     report.progress("grow under a writer");
-    let dir = PathBuf::from("/var/tmp/dmpool-test-bench-grow");
-    let mounted = Mounted::format(Kind::Ext4, disk, &dir)?;
-    let mut pool = Pool::create(&dir)?;
     let plan = Plan { slots: 256, ..Plan::new(format!("/dev/mapper/{VOLUME}")) };
     let writer = Writer::start(plan.clone())?;
     // Once round its slots, so that no block is allocated while it is watched.
@@ -56,7 +43,7 @@ pub(crate) fn measure(report: &mut Report, disk: &Path, rounds: u32) -> Result<(
             // Each way comes at each place of a round.
             let at = (at + usize::try_from(round)?) % WAYS.len();
             let way = WAYS.get(at).context("no such way")?;
-            let wait = pool.grow_watched(*way, &writer)?;
+            let wait = grow_watched(pool, *way, &writer)?;
             waits.get_mut(at).context("no such way")?.push(wait);
         }
         report.progress(&format!("grow: round {} of {rounds}", round + 1));
@@ -64,8 +51,6 @@ pub(crate) fn measure(report: &mut Report, disk: &Path, rounds: u32) -> Result<(
     let tally = writer.stop(LIMIT)?;
     report.note(format!("the writer in all: {}", tally.line()));
     let verified = tally.verify(&plan);
-    pool.remove()?;
-    mounted.unmount()?;
 
     let [nothing, ioctls, dmsetup, dmpool] = &waits;
     for (name, waits) in
@@ -93,80 +78,47 @@ pub(crate) fn measure(report: &mut Report, disk: &Path, rounds: u32) -> Result<(
     Ok(())
 }
 
-impl Pool {
-    fn create(dir: &Path) -> Result<Self> {
-        let bytes = 1024 * MIB;
-        let data = LoopDisk::create(&dir.join("data"), bytes)?;
-        let metadata = LoopDisk::create(&dir.join("metadata"), 64 * MIB)?;
-        let pool = Self { data, metadata, bytes, control: Control::open()? };
-        let table = format!("0 {} thin-pool {}", bytes / 512, pool.params());
-        sys::dmsetup(["create", POOL, "--table", &table]).run().checked()?;
-        pool.control.message(POOL, "create_thin 0")?;
-        let table = format!("0 {} thin /dev/mapper/{POOL} 0", 256 * MIB / 512);
-        sys::dmsetup(["create", VOLUME, "--table", &table]).run().checked()?;
-        sys::settle();
-        Ok(pool)
-    }
-
-    /// The parameters of Docker's own table.
-    fn params(&self) -> String {
-        format!("{} {} 128 32768 1 skip_block_zeroing", self.metadata.device().display(), self.data.device().display())
-    }
-
-    /// Grows by one step in one way. Returns the writer's longest wait meanwhile, in seconds.
-    fn grow_watched(&mut self, way: Way, writer: &Writer) -> Result<f64> {
-        let goal = self.bytes + if way == Way::Nothing { 0 } else { STEP };
-        writer.watch();
-        self.grow(way, goal)?;
-        self.bytes = goal;
-        // The write under way at the end must be over before it is asked for.
-        writer.wait_for(2, LIMIT)?;
-        let wait = writer.tally().watched();
-        let live = pool_bytes()?;
-        ensure!(live == goal, "{way:?} left a pool of {live} bytes instead of {goal}");
-        Ok(wait.as_secs_f64())
-    }
-
-    fn grow(&self, way: Way, goal: u64) -> Result<()> {
-        let truncate = || -> Result<()> {
-            let file = std::fs::OpenOptions::new().write(true).open(self.data.file())?;
-            Ok(file.set_len(goal)?)
-        };
-        match way {
-            Way::Nothing => std::thread::sleep(Duration::from_millis(200)),
-            Way::Ioctls => {
-                truncate()?;
-                loop_set_capacity(self.data.device())?;
-                self.control.load(POOL, goal / 512, "thin-pool", &self.params())?;
-                self.control.resume(POOL)?;
-            }
-            Way::Dmsetup => {
-                truncate()?;
-                Cmd::new("losetup").arg("-c").arg(self.data.device()).run().checked()?;
-                let table = format!("0 {} thin-pool {}", goal / 512, self.params());
-                for args in [vec!["suspend", POOL], vec!["load", POOL, "--table", &table], vec!["resume", POOL]] {
-                    sys::dmsetup(args).run().checked()?;
-                }
-            }
-            Way::Dmpool => {
-                let size = format!("{}M", goal / MIB);
-                Cmd::new("dmpool").args(["grow", POOL, &size]).run().checked()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(self) -> Result<()> {
-        for name in [VOLUME, POOL] {
-            sys::dmsetup(["remove", "--retry", name]).run().checked()?;
-        }
-        Ok(())
-    }
+/// Grows by one step in one way. Returns the writer's longest wait meanwhile, in seconds.
+fn grow_watched(pool: &mut Pool, way: Way, writer: &Writer) -> Result<f64> {
+    let goal = pool.bytes + if way == Way::Nothing { 0 } else { STEP };
+    let began = Instant::now();
+    writer.watch();
+    grow(pool, way, goal)?;
+    pool.bytes = goal;
+    std::thread::sleep(WATCH.saturating_sub(began.elapsed()));
+    // The write under way at the end must be over before it is asked for.
+    writer.wait_for(2, LIMIT)?;
+    let wait = writer.tally().watched();
+    let live = pool.live_bytes()?;
+    ensure!(live == goal, "{way:?} left a pool of {live} bytes instead of {goal}");
+    Ok(wait.as_secs_f64())
 }
 
-/// The length of the live table, in bytes.
-fn pool_bytes() -> Result<u64> {
-    let table = sys::dmsetup(["table", POOL]).run().checked()?.stdout;
-    let sectors = table.split(' ').nth(1).and_then(|sectors| sectors.parse::<u64>().ok());
-    Ok(sectors.with_context(|| format!("no length in the table {table:?}"))? * 512)
+fn grow(pool: &Pool, way: Way, goal: u64) -> Result<()> {
+    let truncate = || -> Result<()> {
+        let file = std::fs::OpenOptions::new().write(true).open(pool.data.file())?;
+        Ok(file.set_len(goal)?)
+    };
+    match way {
+        Way::Nothing => {}
+        Way::Ioctls => {
+            truncate()?;
+            loop_set_capacity(pool.data.device())?;
+            pool.control.load(POOL, goal / 512, "thin-pool", &pool.params())?;
+            pool.control.resume(POOL)?;
+        }
+        Way::Dmsetup => {
+            truncate()?;
+            Cmd::new("losetup").arg("-c").arg(pool.data.device()).run().checked()?;
+            let table = format!("0 {} thin-pool {}", goal / 512, pool.params());
+            for args in [vec!["suspend", POOL], vec!["load", POOL, "--table", &table], vec!["resume", POOL]] {
+                sys::dmsetup(args).run().checked()?;
+            }
+        }
+        Way::Dmpool => {
+            let size = format!("{}M", goal / MIB);
+            Cmd::new("dmpool").args(["grow", POOL, &size]).run().checked()?;
+        }
+    }
+    Ok(())
 }

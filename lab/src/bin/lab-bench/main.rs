@@ -5,6 +5,7 @@
 
 mod grow;
 mod ioctl;
+mod pool;
 mod ratios;
 mod report;
 mod status;
@@ -17,7 +18,9 @@ use lab::guest::disk::{Kind, Mounted};
 use lab::guest::docker::{Config, Docker, find};
 use lab::guest::sys;
 
+use pool::{POOL, Pool};
 use report::Report;
+use status::Subject;
 
 /// Rounds unless told otherwise: pairs of status at each number of volumes; grows in each way.
 const ROUNDS: u32 = 30;
@@ -38,18 +41,30 @@ fn run() -> Result<()> {
     for program in ["dmpool", "dmsetup", "lvs", "docker"] {
         find(program)?;
     }
-    let (docker_disk, grow_disk) = disks()?;
+    let (docker_disk, pool_disk) = disks()?;
     let mut report = Report::default();
+
+    let floor = status::memory_floor()?;
+    report.note(format!("the smallest peak memory that can be measured here is {floor:.1} MiB (of `true`)"));
+
+    let mounted = Mounted::format(Kind::Ext4, &pool_disk, Path::new("/var/tmp/dmpool-test-bench"))?;
+    let mut pool = Pool::create(mounted.dir())?;
+    let plain = Subject { pool: POOL, what: "a pool", has: 1, other: &["lvs"] };
+    status::measure(&mut report, &plain, rounds)?;
+    grow::measure(&mut report, &mut pool, rounds)?;
+    pool.remove()?;
+    mounted.unmount()?;
 
     report.progress("Docker on its default pool");
     let mounted = Mounted::format(Kind::Xfs, &docker_disk, Path::new("/var/lib/docker"))?;
     let docker = Docker::start(Config::new(mounted.dir()))?;
-    let pool = docker.pool()?;
-    status::measure(&mut report, &pool, rounds)?;
+    let name = docker.pool()?;
+    // Its base device.
+    let dockers = Subject { pool: &name, what: "Docker's pool", has: 1, other: &["docker", "info"] };
+    status::measure(&mut report, &dockers, rounds)?;
     drop(docker);
     mounted.unmount()?;
 
-    grow::measure(&mut report, &grow_disk, rounds)?;
     let all_met = report.all_met();
     report.note(if all_met { "all goals met".into() } else { "not all goals met".into() });
     report.print(json);
@@ -71,7 +86,7 @@ fn arguments(mut args: impl Iterator<Item = String>) -> Result<(bool, u32)> {
     Ok((json, rounds))
 }
 
-/// The largest scratch disk for Docker's root, the next one for the pool that grows.
+/// The largest scratch disk for Docker's root, the next one for the other pool.
 fn disks() -> Result<(PathBuf, PathBuf)> {
     let scratch = std::env::var("LAB_SCRATCH").context("this is no guest of the lab: LAB_SCRATCH is not set")?;
     let mut disks: Vec<PathBuf> = scratch.split(':').map(PathBuf::from).collect();

@@ -64,7 +64,7 @@ impl Line {
             Some((Verdict::NotMet, goal)) => format!("NOT MET  ({goal})"),
             None => String::new(),
         };
-        format!("{:<46} {value:>9}  {spread:<20} {goal}", self.what).trim_end().to_owned()
+        format!("{:<52} {value:>9}  {spread:<20} {goal}", self.what).trim_end().to_owned()
     }
 }
 
@@ -102,7 +102,7 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
             return;
         }
-        println!("{:<46} {:>9}  {:<20} goal", "measured side by side in this run", "median", "spread");
+        println!("{:<52} {:>9}  {:<20} goal", "measured side by side in this run", "median", "spread");
         for line in &self.lines {
             println!("{}", line.text());
         }

@@ -1,4 +1,4 @@
-//! `dmpool status` against `dmsetup status`, `lvs` and `docker info`, on Docker's own pool with more and more volumes.
+//! `dmpool status` against `dmsetup status`, `lvs` and `docker info`, with more and more volumes on the pool.
 #![allow(unsafe_code, reason = "wait4, the only call that tells the peak memory of one child")]
 
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::ioctl::Control;
 use crate::ratios::{Ratio, median};
 use crate::report::{Line, Report, Verdict};
 
-/// Thin volumes on the pool, all active.
+/// Thin volumes on the pool.
 const VOLUMES: [u32; 3] = [1, 100, 1000];
 /// Ids far from those that Docker gives.
 const FIRST_ID: u32 = 1_000_000;
@@ -26,15 +26,26 @@ struct Run {
     peak_kib: f64,
 }
 
-/// Measures, and adds its lines to the report. `pool` is the name of Docker's pool.
-pub(crate) fn measure(report: &mut Report, pool: &str, rounds: u32) -> Result<()> {
+/// The pool that is asked about, and who else is asked.
+pub(crate) struct Subject<'a> {
+    /// The dm name.
+    pub(crate) pool: &'a str,
+    /// What to call it in the report.
+    pub(crate) what: &'a str,
+    /// Thin volumes that it has already.
+    pub(crate) has: u32,
+    /// Another program that tells of it, much slower than `dmsetup status`.
+    pub(crate) other: &'a [&'a str],
+}
+
+/// Measures with more and more volumes, which are made on the pool and removed, and adds its lines to the report.
+pub(crate) fn measure(report: &mut Report, subject: &Subject<'_>, rounds: u32) -> Result<()> {
+    let Subject { pool, what, has, .. } = *subject;
     let control = Control::open()?;
     let node = node_of(pool)?;
-    let floor = run(&["true"])?.peak_kib / MIB;
-    report.note(format!("the smallest peak memory that can be measured here is {floor:.1} MiB (of `true`)"));
-    let (mut made, mut at_one, mut peak) = (0, None, 0f64);
+    let (mut made, mut at_one, mut peak) = (has, None, 0f64);
     for volumes in VOLUMES {
-        report.progress(&format!("status with {volumes} volumes"));
+        report.progress(&format!("status of {what} with {volumes} volumes"));
         while made < volumes {
             let id = FIRST_ID + made;
             control.message(pool, &format!("create_thin {id}"))?;
@@ -42,21 +53,21 @@ pub(crate) fn measure(report: &mut Report, pool: &str, rounds: u32) -> Result<()
             made += 1;
         }
         quiet()?;
-        let medians = one_size(report, pool, volumes, rounds, &mut peak)?;
+        let medians = one_size(report, subject, volumes, rounds, &mut peak)?;
         let first = *at_one.get_or_insert(medians);
         if volumes > 1 {
             let ratio = medians.0 / first.0;
-            let line = Line::number(format!("dmpool status: {volumes} volumes / 1 volume"), ratio, "x");
+            let line = Line::number(format!("{what}, {volumes} volumes / 1: dmpool status"), ratio, "x");
             report.add(line.goal(Verdict::at_most(ratio, 1.2), "flat: at most 1.2"));
-            let line = format!("dmsetup status: {volumes} volumes / 1 volume");
+            let line = format!("{what}, {volumes} volumes / 1: dmsetup status");
             report.add(Line::number(line, medians.1 / first.1, "x"));
         }
     }
     let peak = peak / MIB;
-    let line = Line::number("dmpool status: peak memory", peak, " MiB");
+    let line = Line::number(format!("{what}: peak memory of dmpool status"), peak, " MiB");
     report.add(line.goal(Verdict::at_most(peak, 8.0), "under 8 MiB"));
     report.progress("removing the volumes");
-    for number in 0..made {
+    for number in has..made {
         control.remove(&volume(number))?;
         control.message(pool, &format!("delete {}", FIRST_ID + number))?;
     }
@@ -72,15 +83,22 @@ fn quiet() -> Result<()> {
 }
 
 /// Measures with the volumes that are there. Returns the median seconds of `dmpool status` and of `dmsetup status`.
-fn one_size(report: &mut Report, pool: &str, volumes: u32, rounds: u32, peak: &mut f64) -> Result<(f64, f64)> {
+fn one_size(
+    report: &mut Report,
+    subject: &Subject<'_>,
+    volumes: u32,
+    rounds: u32,
+    peak: &mut f64,
+) -> Result<(f64, f64)> {
+    let Subject { pool, what, other, .. } = *subject;
     let dmpool = ["dmpool", "status", pool];
     let dmsetup = ["dmsetup", "status", pool];
-    let slow: [(&str, &[&str]); 2] = [("lvs", &["lvs"]), ("docker info", &["docker", "info"])];
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let mut slow_pairs = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
-    // Both once, unmeasured, so that neither pays for a cold cache.
-    run(&dmpool)?;
-    run(&dmsetup)?;
+    let (mut beside, mut others) = (Vec::new(), Vec::new());
+    // Each once, unmeasured, so that none pays for a cold cache.
+    for program in [&dmpool[..], &dmsetup, other] {
+        run(program)?;
+    }
     for round in 0..rounds {
         // Turn about, so that neither is always the one that comes second.
         let pair = if round % 2 == 0 {
@@ -94,21 +112,25 @@ fn one_size(report: &mut Report, pool: &str, volumes: u32, rounds: u32, peak: &m
         ours.push(pair.0.seconds);
         theirs.push(pair.1.seconds);
         if round % SLOW_EVERY == 0 {
-            for ((_, program), (ours, theirs)) in slow.iter().zip(&mut slow_pairs) {
-                theirs.push(run(program)?.seconds);
-                ours.push(run(&dmpool)?.seconds);
-            }
+            others.push(run(other)?.seconds);
+            beside.push(run(&dmpool)?.seconds);
         }
     }
     let ratio = Ratio::of(&ours, &theirs).context("no rounds")?;
     let met = Verdict::at_most(ratio.median, 1.0);
-    let line = Line::ratio(format!("dmpool status / dmsetup status, {volumes} volumes"), ratio);
+    let line = Line::ratio(format!("{what}, {volumes} volumes: dmpool / dmsetup status"), ratio);
     report.add(line.goal(met, "no slower: at most 1"));
-    for ((name, _), (ours, theirs)) in slow.iter().zip(&slow_pairs) {
-        let ratio = Ratio::of(ours, theirs).context("no rounds")?;
-        report.add(Line::ratio(format!("dmpool status / {name}, {volumes} volumes"), ratio));
-    }
+    let ratio = Ratio::of(&beside, &others).context("no rounds")?;
+    report.add(Line::ratio(format!("{what}, {volumes} volumes: dmpool / {}", other.join(" ")), ratio));
+    let quickest = |all: &[f64]| all.iter().copied().fold(f64::INFINITY, f64::min) * 1000.0;
+    let (our_best, their_best) = (quickest(&ours), quickest(&theirs));
+    report.note(format!("{what}, {volumes} volumes: quickest dmpool {our_best:.1} ms, dmsetup {their_best:.1} ms"));
     median(&ours).zip(median(&theirs)).context("no rounds")
+}
+
+/// The least peak memory that [`run`] can see, in MiB: that of a program that does nothing.
+pub(crate) fn memory_floor() -> Result<f64> {
+    Ok(run(&["true"])?.peak_kib / MIB)
 }
 
 fn volume(number: u32) -> String {

@@ -20,7 +20,7 @@ pub(crate) fn show(terminal: &mut Terminal, root: &Path) -> Result<()> {
     terminal.run(Cmd::new("cat").arg(DAEMON_JSON))?;
     docker.busybox(&[&find("lab-writer")?])?;
     terminal.run(Cmd::new("docker").arg("images"))?;
-    terminal.run(Cmd::new("sh").args(["-c", "ls -lsh /var/lib/docker/devicemapper/devicemapper"]))?;
+    terminal.run(Cmd::new("ls").arg("-lsh").arg(root.join("devicemapper/devicemapper")))?;
 
     terminal.chapter("A container writes, and syncs every write");
     fs::create_dir_all(REPORTS)?;

@@ -44,14 +44,14 @@ fn show(terminal: &mut Terminal) -> Result<()> {
     terminal.run(Cmd::new("dmpool").arg("--version"))?;
     terminal.remark(&format!("dmpool is one static file of {:.1} MB", megabytes(&dmpool)));
 
-    // The way CentOS 7 has it: XFS, with Docker's root on it.
-    let root = Path::new("/var/lib/docker");
-    terminal.typed(&format!("mkfs.xfs {0} && mount {0} {1}", disk.display(), root.display()));
-    let mounted = Mounted::format(Kind::Xfs, &disk, root)?;
-    terminal.run(Cmd::new("df").args(["-h", "--output=source,fstype,size,avail,target"]).arg(root))?;
+    // XFS, as CentOS 7 has it, for Docker's root and for dmpool's own pool.
+    let srv = Path::new("/srv");
+    terminal.typed(&format!("mkfs.xfs {0} && mount {0} {1}", disk.display(), srv.display()));
+    let mounted = Mounted::format(Kind::Xfs, &disk, srv)?;
+    terminal.run(Cmd::new("df").args(["-h", "--output=source,fstype,size,avail,target"]).arg(srv))?;
 
-    docker_part::show(terminal, root)?;
-    own_part::show(terminal, &root.join("demo"))?;
+    docker_part::show(terminal, &srv.join("docker"))?;
+    own_part::show(terminal, &srv.join("pools"))?;
     mounted.unmount()
 }
 
