@@ -42,21 +42,22 @@ impl Args {
 
 /// Does something with every registered pool; what cannot be done is printed, and the first of it is the outcome.
 fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<()>) -> Outcome<()> {
-    let entries = registry::read_all(state)?;
-    if entries.is_empty() {
+    let names = registry::names(state)?;
+    if names.is_empty() {
         show::value("no pool is registered\n");
     }
     let mut failed = Vec::new();
-    for entry in &entries {
-        if let Err(failure) = one(entry) {
+    for name in &names {
+        // An entry that cannot be read keeps only its own pool down.
+        if let Err(failure) = registered(state, Some(name), "activate").and_then(|entry| one(&entry)) {
             show::error(&report::failure::text(&failure));
-            failed.push(entry.name.to_string());
+            failed.push(name.to_string());
         }
     }
     if failed.is_empty() || change == Change::Describe {
         return Ok(());
     }
-    Err(Failure::new(Kind::Damaged, format!("{} of {} pools did not come up", failed.len(), entries.len()))
+    Err(Failure::new(Kind::Damaged, format!("{} of {} pools did not come up", failed.len(), names.len()))
         .fact("found", failed.join(", ")))
 }
 

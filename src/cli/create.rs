@@ -21,11 +21,11 @@ pub(super) struct Args {
     pool: PoolName,
 
     /// How large its data shall be; 100G means 100 x 2^30 bytes
-    #[arg(long, value_name = "SIZE", value_parser = parse::size, default_value = "100G")]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true, default_value = "100G")]
     data_size: Bytes,
 
     /// How large its metadata shall be [default: 2G, or more where the data needs it]
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true)]
     metadata_size: Option<Bytes>,
 
     /// The directory in which its own is made; it must be there [default: /var/lib/dmpool/pools, made when missing]
@@ -33,11 +33,11 @@ pub(super) struct Args {
     dir: Option<PathBuf>,
 
     /// The length of a block: 64K to 1G, a multiple of 64K
-    #[arg(long, value_name = "SIZE", value_parser = parse::block_size, default_value = "64K")]
+    #[arg(long, value_name = "SIZE", value_parser = parse::block_size, allow_hyphen_values = true, default_value = "64K")]
     block_size: BlockSize,
 
     /// With this many blocks left the kernel sends an event
-    #[arg(long, value_name = "BLOCKS", value_parser = parse::blocks, default_value = "32768")]
+    #[arg(long, value_name = "BLOCKS", value_parser = parse::blocks, allow_hyphen_values = true, default_value = "32768")]
     low_water: DataBlocks,
 
     /// Zero each block before a volume sees it; this is the default

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::DmId;
+use crate::kernel::fs::FsFacts;
 use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::journal::{self, Journal};
@@ -42,6 +43,8 @@ pub struct FileFacts {
     pub length: Option<Bytes>,
     /// What is there instead of a file.
     pub not_a_file: Option<&'static str>,
+    /// The type of the file system it is on, when that is not this machine's own.
+    pub network: Option<String>,
     /// The loop devices that have it.
     pub loops: Vec<LoopInfo>,
 }
@@ -97,7 +100,7 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
 }
 
 fn file(path: &Path) -> anyhow::Result<FileFacts> {
-    let mut facts = FileFacts { path: path.to_owned(), length: None, not_a_file: None, loops: Vec::new() };
+    let mut facts = FileFacts { path: path.to_owned(), length: None, not_a_file: None, network: None, loops: Vec::new() };
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(anyhow::Error::new(e).context(format!("looking at {}", path.display()))),
@@ -105,6 +108,8 @@ fn file(path: &Path) -> anyhow::Result<FileFacts> {
         Ok(found) if !found.is_file() => facts.not_a_file = Some("no file"),
         Ok(found) => {
             facts.length = Some(Bytes::new(found.len()));
+            let fs = FsFacts::of(path)?;
+            facts.network = fs.is_network.then_some(fs.fs_type);
             facts.loops = sight::loops_on(path)?;
         }
     }
@@ -189,6 +194,10 @@ fn superblock<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outc
         if file.length.is_none() {
             return Err(refuse(format!("its file {path} is missing"))
                 .next("mount the file system it is on, or put the file back"));
+        }
+        if let Some(kind) = &file.network {
+            return Err(refuse(format!("{path} is on a file system that is not this machine's own ({kind})"))
+                .next("copy its files to a local disk (cp --sparse=always): a pool must not depend on a server's answer"));
         }
         if let Some(user) = file.loops.first() {
             return Err(refuse(format!("{path} is in use by {}", user.path().display()))

@@ -41,6 +41,8 @@ pub struct Facts {
     pub existing: Vec<PathBuf>,
     /// Folders that are missing above the pool's own: only those of the default are made.
     pub missing: Vec<PathBuf>,
+    /// The largest file this process may make, when it is limited.
+    pub file_size_limit: Option<Bytes>,
     /// The pool's identity, should it be made.
     pub uuid: PoolUuid,
 }
@@ -104,12 +106,14 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
     let missing = if is_default { missing_of(&spec.directory) } else { Vec::new() };
     let looked_at = missing.first().and_then(|first| first.parent()).unwrap_or(&spec.directory);
     let existing = [spec.own_directory(), spec.data_file(), spec.metadata_file()];
+    let file_size_limit = durable::file_size_limit().map_err(cannot)?;
     Ok(Facts {
         taken,
         registered,
-        directory: directory(looked_at, spec.data_size).map_err(cannot)?,
+        directory: directory(looked_at, spec.data_size, file_size_limit).map_err(cannot)?,
         existing: existing.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect(),
         missing,
+        file_size_limit,
         uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
     })
 }
@@ -121,7 +125,7 @@ fn missing_of(path: &Path) -> Vec<PathBuf> {
     missing
 }
 
-fn directory(path: &Path, length: Bytes) -> Result<Directory> {
+fn directory(path: &Path, length: Bytes, limit: Option<Bytes>) -> Result<Directory> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Directory::Missing),
@@ -134,7 +138,11 @@ fn directory(path: &Path, length: Bytes) -> Result<Directory> {
         return Ok(Directory::Not("no directory"));
     }
     let fs = FsFacts::of(path)?;
-    let holds = if fs.read_only { None } else { durable::can_hold(path, length).unwrap_or(None) };
+    // Past the limit the kernel would end this process for trying.
+    let holds = match fs.read_only || gate::is_past(length, limit) {
+        true => None,
+        false => durable::can_hold(path, length).unwrap_or(None),
+    };
     Ok(Directory::There { mode: found.mode(), fs: Box::new(fs), holds })
 }
 
@@ -249,6 +257,7 @@ fn place<'f>(facts: &'f Facts, spec: &Spec, refuse: &impl Fn(String) -> Failure)
             .fact("found", format!("its largest file: {most}"))
             .next("choose a smaller --data-size, or a directory on xfs"));
     }
+    gate::file_size(spec.data_size.max(spec.metadata_size), facts.file_size_limit, refuse)?;
     if fs.available < LEAST_FREE {
         return Err(refuse(format!("the file system of `{path}` is full"))
             .fact("needed", format!("{} for a new pool", LEAST_FREE.human()))

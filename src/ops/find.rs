@@ -140,7 +140,8 @@ fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
             let names: Vec<_> = all.iter().map(|f| f.name.as_str()).collect();
             failure.fact("found", names.join(", ")).next("dmpool list")
         }
-        _ => failure.fact("found", "no thin pool at all").next(format!("dmpool create {name}    makes it")),
+        Ok(_) => failure.fact("found", "no thin pool at all").next(format!("dmpool create {name}    makes it")),
+        Err(_) => failure.next("dmpool list"),
     }
 }
 

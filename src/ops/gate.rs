@@ -11,9 +11,13 @@ use crate::kernel::lock::FileLock;
 use crate::kernel::udev::{self, Udev};
 use crate::ops::steps::Kit;
 use crate::ops::{State, journal};
+use crate::units::Bytes;
 
 /// The target that a pool needs, and the module that brings it.
 const TARGET: (&str, &str) = ("thin-pool", "dm_thin_pool");
+
+/// The largest file that dmpool writes for itself: a journal.
+const OWN_FILES: Bytes = Bytes::new(4 << 20);
 
 /// Opens what operations work with.
 ///
@@ -54,6 +58,9 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
             .fact("found", format!("the module {} is {}", TARGET.1, identity::thin_module_state()))
             .next(format!("modprobe {}", TARGET.1)));
     }
+    let limit = durable::file_size_limit()
+        .map_err(|e| Failure::failed("cannot learn how large a file may be here").because(e))?;
+    file_size(OWN_FILES, limit, &|why| Failure::refused(format!("cannot change pools: {why}")))?;
     if let Udev::Stale { why } = udev::state() {
         return Err(Failure::refused(
             "cannot change devices: udev does not answer, and every change would wait for it",
@@ -65,6 +72,27 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a file that is longer than this process may make one: the kernel would end it for trying (`SIGXFSZ`).
+///
+/// # Errors
+/// Refused with the limit.
+pub fn file_size(length: Bytes, limit: Option<Bytes>, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    match limit {
+        Some(most) if is_past(length, limit) => {
+            Err(refuse("this process may not make a file of that length (ulimit -f)".to_owned())
+                .fact("needed", length.exact())
+                .fact("found", format!("at most {}", most.exact()))
+                .next("ulimit -f unlimited    in the shell that runs dmpool"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a file of that length is longer than this process may make one.
+pub fn is_past(length: Bytes, limit: Option<Bytes>) -> bool {
+    limit.is_some_and(|most| length > most)
 }
 
 /// Refuses when an operation on that pool was interrupted and neither finished nor taken back.

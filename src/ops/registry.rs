@@ -42,16 +42,22 @@ pub fn read(state: &State, name: &PoolName) -> Outcome<Option<Entry>> {
 /// As [`read`], at the first entry that cannot be used.
 pub fn read_all(state: &State) -> Outcome<Vec<Entry>> {
     let mut entries = Vec::new();
-    for name in names(&state.registry)
-        .map_err(|e| Failure::failed(format!("cannot list the registry `{}`", state.registry.display())).because(e))?
-    {
+    for name in names(state)? {
         entries.extend(read(state, &name)?);
     }
     Ok(entries)
 }
 
 /// Returns the names that have an entry, sorted.
-fn names(registry: &Path) -> anyhow::Result<Vec<PoolName>> {
+///
+/// # Errors
+/// When the registry cannot be listed.
+pub fn names(state: &State) -> Outcome<Vec<PoolName>> {
+    list(&state.registry)
+        .map_err(|e| Failure::failed(format!("cannot list the registry `{}`", state.registry.display())).because(e))
+}
+
+fn list(registry: &Path) -> anyhow::Result<Vec<PoolName>> {
     let reader = match std::fs::read_dir(registry) {
         Ok(reader) => reader,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::block;
+use crate::kernel::{ask, block};
 use crate::kernel::dm::{Dm, DmId, DmInfo};
 use crate::kernel::loopdev::{self, LoopInfo};
 use crate::metadata::{BLOCK, BadSuperblock, Superblock};
@@ -59,6 +59,17 @@ pub fn superblock_on(device: DevNo) -> Result<Result<Superblock, BadSuperblock>>
     let file = block::open_direct(device)?;
     let bytes = block::read_direct(&file, 0, BLOCK)?;
     Ok(Superblock::parse(&bytes))
+}
+
+/// Returns [`superblock_on`] of a device that might not answer: one that somebody suspended keeps its reader for ever.
+///
+/// # Errors
+/// In words: what is wrong with the device or with the bytes.
+pub fn superblock_within_limit(device: DevNo) -> Result<Superblock, String> {
+    let bytes = ask::within_limit(|| {
+        block::open_direct(device).and_then(|file| block::read_direct(&file, 0, BLOCK)).map_err(|e| format!("{e:#}"))
+    });
+    Superblock::parse(&bytes??).map_err(|bad| bad.to_string())
 }
 
 /// Returns the superblock in a metadata file: coherent with a loop device on it, which writes through the page cache.

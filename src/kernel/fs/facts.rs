@@ -76,9 +76,9 @@ impl FsFacts {
 /// Whether files of this type are kept by another machine or program, so that the kernel alone cannot keep a promise
 /// about them.
 fn is_network(fs_type: &str) -> bool {
-    const NETWORK: [&str; 18] = [
+    const NETWORK: [&str; 19] = [
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "afs", "lustre", "beegfs", "coda", "ncpfs",
-        "orangefs", "pvfs2", "vboxsf", "vmhgfs", "fuse",
+        "orangefs", "pvfs2", "vboxsf", "vmhgfs", "hostfs", "fuse",
     ];
     NETWORK.contains(&fs_type) || fs_type.starts_with("fuse.")
 }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(max("ext3", 1024).unwrap() >> 30, 16);
         assert_eq!(max("ext3", 4096), Some((2 << 40) - 512));
         assert_eq!(max("vfat", 4096), Some(0xffff_ffff));
-        assert_eq!(max("hostfs", 4096), None);
+        assert_eq!(max("ntfs3", 4096), None);
     }
 
     #[test]

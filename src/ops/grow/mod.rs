@@ -16,7 +16,7 @@ use crate::engine::minimum_free;
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::{self as durable, FsFacts};
 use crate::kernel::loopdev::LoopInfo;
-use crate::metadata::{BadSuperblock, Superblock};
+use crate::metadata::Superblock;
 use crate::ops::find::Found;
 use crate::ops::steps::{Kit, Part};
 use crate::ops::{Change, Done, facts, gate, ground, journal, sight};
@@ -40,7 +40,7 @@ pub struct Facts {
     /// The pool.
     pub report: PoolReport,
     /// What its superblock says; what was wrong with it otherwise.
-    pub superblock: Result<Superblock, BadSuperblock>,
+    pub superblock: Result<Superblock, String>,
     /// Its registered uuid, when dmpool made it.
     pub entry: Option<crate::pool::Entry>,
     /// The loop devices on the part's file: there must be one.
@@ -51,6 +51,8 @@ pub struct Facts {
     pub fs: Option<FsFacts>,
     /// Whether that file system can hold a file that long; nothing when it cannot be tried.
     pub holds: Option<bool>,
+    /// The largest file this process may make, when it is limited.
+    pub file_size_limit: Option<Bytes>,
     /// dmpool's own needs that lie on the pool.
     pub needs_on_it: Vec<PathBuf>,
     /// How many hundredths of its pool Docker keeps free, when Docker uses it and its options are known.
@@ -97,13 +99,13 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
     let report = facts::look(&kit.dm, &kit.state, found)?;
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot grow pool `{}`", found.name)).because(e);
     let backing = part_of(&report, options.part);
-    let superblock = match (&report.table, report.metadata.loop_file()) {
-        (Some(table), _) => sight::superblock_on(table.metadata).map_err(cannot)?,
-        (None, Some(file)) => sight::superblock_in(&file.path).map_err(cannot)?,
-        (None, None) => Err(BadSuperblock::Short(0)),
+    let superblock = match &report.table {
+        Some(table) => sight::superblock_within_limit(table.metadata),
+        None => Err("the pool is not active".to_owned()),
     };
+    let file_size_limit = durable::file_size_limit().map_err(cannot)?;
     let (loops, file, fs, holds) = match backing.loop_file() {
-        Some(file) if !file.deleted => look_at_file(&file.path, backing, &report, options),
+        Some(file) if !file.deleted => look_at_file(&file.path, &report, options, file_size_limit),
         _ => (Vec::new(), FileFacts::Missing, None, None),
     };
     let needs_on_it = report.device.map(|device| ground::needs_on(&kit.state, device)).unwrap_or_default();
@@ -116,17 +118,18 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
         file,
         fs,
         holds,
+        file_size_limit,
         needs_on_it,
     })
 }
 
 type FileLook = (Vec<LoopInfo>, FileFacts, Option<FsFacts>, Option<bool>);
 
-fn look_at_file(path: &Path, backing: &Backing, report: &PoolReport, options: &Options) -> FileLook {
+fn look_at_file(path: &Path, report: &PoolReport, options: &Options, limit: Option<Bytes>) -> FileLook {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let Ok(found) = fs::metadata(path) else { return (Vec::new(), FileFacts::Missing, None, None) };
     let loops = sight::loops_on(path).unwrap_or_default();
-    let carrier = match &backing.carrier {
+    let carrier = match &part_of(report, options.part).carrier {
         Carrier::Loop { device: Some(device), .. } => fs::metadata(device).ok().map(|d| d.rdev()),
         _ => None,
     };
@@ -141,7 +144,7 @@ fn look_at_file(path: &Path, backing: &Backing, report: &PoolReport, options: &O
     let room = room(report, options.part);
     let wanted = room.and_then(|room| room::wanted(options.size, &room, block_of(report, options.part)));
     let holds = match (wanted, path.parent(), fs.as_ref().is_some_and(|f| f.read_only)) {
-        (Some(wanted), Some(folder), false) => durable::can_hold(folder, wanted).unwrap_or(None),
+        (Some(wanted), Some(folder), false) if !gate::is_past(wanted, limit) => durable::can_hold(folder, wanted).unwrap_or(None),
         _ => None,
     };
     (loops, file, fs, holds)

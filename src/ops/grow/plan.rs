@@ -97,7 +97,7 @@ fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Ou
             ));
     }
     if let Err(bad) = &facts.superblock {
-        return Err(refuse(format!("its superblock cannot be read: {bad}")).next("dmesg | tail"));
+        return Err(refuse("its superblock cannot be read".to_owned()).fact("cause", bad).next("dmesg | tail"));
     }
     if !facts.needs_on_it.is_empty() {
         let paths: Vec<_> = facts.needs_on_it.iter().map(|p| p.display().to_string()).collect();
@@ -166,8 +166,8 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
         return Err(refuse(format!("the file system of {path} is read-only")).next("remount it read-write"));
     }
     match (file.size, backing.size, facts.report.table.as_ref()) {
-        (Some(size), Some(device), Some(_)) if size < device.bytes() && backing.linear.is_none() => {
-            Err(refuse(format!("{path} is shorter than its loop device"))
+        (Some(size), Some(device), Some(_)) if size < device.bytes() => {
+            Err(refuse(format!("{path} is shorter than the device on it"))
                 .fact("found", format!("the file has {}, the device {}", size.exact(), device.bytes().exact()))
                 .next("something has shortened the file: copy what can still be read away before anything is stopped"))
         }
@@ -205,6 +205,7 @@ fn size_allows<'f>(
             .fact("needed", to.exact())
             .fact("found", format!("its largest file: {}", largest.map_or_else(|| "less".to_owned(), Bytes::exact))));
     }
+    crate::ops::gate::file_size(to, facts.file_size_limit, refuse)?;
     Ok(Growth { file, from: room.size, room, to })
 }
 

@@ -37,6 +37,7 @@ pub fn carry_out(kit: &Kit, plan: Plan) -> Outcome<Ended> {
     let log = Log::begin(&kit.state, plan).map_err(|e| {
         Failure::failed(format!("cannot {what}: its journal cannot be written"))
             .fact("state", "nothing was begun")
+            .next("make room on that disk, or make it writable: without its journal a change could not be taken back")
             .because(e)
     })?;
     run(kit, log, Attempt::First, &signals)
