@@ -74,6 +74,15 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot activate pool `{}`", entry.name)).because(e);
     let uuid = |name: &str| kit.dm.info(&DmId::name(name)).map_err(cannot).map(|info| info.map(|i| i.uuid));
     let mut others = Vec::new();
+    // A death between the making of a device and its table leaves it empty: that is no active pool.
+    let pool = kit.dm.info(&DmId::name(entry.name.as_str())).map_err(cannot)?;
+    let pool = match pool {
+        Some(info) if !info.live_table && info.uuid.as_deref() == Some(entry.uuid.pool().as_str()) => {
+            others.push((entry.name.to_string(), info.uuid));
+            None
+        }
+        pool => pool.map(|info| info.uuid),
+    };
     for name in [entry.name.data_device(), entry.name.metadata_device()] {
         if let Some(uuid) = uuid(&name)? {
             others.push((name, uuid));
@@ -89,7 +98,7 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
         None => None,
     };
     Ok(Facts {
-        pool: uuid(entry.name.as_str())?,
+        pool,
         entry: entry.clone(),
         others,
         metadata,
@@ -133,7 +142,7 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
         notes: Vec::new(),
     };
     if let Some(journal) = &facts.interrupted {
-        plan.notes.push(interrupted(journal, &refuse)?);
+        plan.notes.push(interrupted(journal));
     }
     if let Some(uuid) = &facts.pool {
         if uuid.as_deref() != Some(entry.uuid.pool().as_str()) {
@@ -143,6 +152,12 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
         }
         plan.notes.push(format!("pool `{name}` is active already: unchanged"));
         return Ok(plan);
+    }
+    if let (Some((device, _)), Some(journal)) = (facts.others.first(), &facts.interrupted) {
+        let id = &journal.opened.id;
+        return Err(refuse(format!("`{}` was interrupted half way", journal.opened.plan.operation.word()))
+            .fact("found", format!("the journal {id}, and the device `{device}`"))
+            .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}")));
     }
     if let Some((device, uuid)) = facts.others.first() {
         return Err(refuse(format!("a device is called `{device}` already"))
@@ -170,19 +185,17 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
     Ok(plan)
 }
 
-/// A pool may come up while a grow of it is unfinished: it has the size that it last had, whole.
-fn interrupted(journal: &Journal, refuse: &impl Fn(String) -> Failure) -> Outcome<String> {
+/// Says what of an interrupted operation a pool that comes up has. It is registered, so it is whole: `create` registers
+/// last, and `destroy` takes it out before it deletes anything.
+fn interrupted(journal: &Journal) -> String {
     let id = &journal.opened.id;
-    match journal.opened.plan.operation {
-        Operation::Grow | Operation::Activate | Operation::Deactivate => Ok(format!(
-            "`{id}` was interrupted; the pool comes up with the size that its superblock says. Finish it:  dmpool continue {id}"
-        )),
-        Operation::Create | Operation::Destroy => {
-            Err(refuse(format!("`{}` was interrupted", journal.opened.plan.operation.word()))
-                .fact("found", format!("the journal {id}"))
-                .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}")))
-        }
-    }
+    let side = match journal.opened.plan.operation {
+        Operation::Grow => "the pool comes up with the size that its superblock says",
+        Operation::Create => "the pool was made, and comes up",
+        Operation::Activate => "the pool comes up",
+        Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
+    };
+    format!("`{id}` was interrupted; {side}. Finish it:  dmpool continue {id}    or go back with    dmpool undo {id}")
 }
 
 fn superblock<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f Superblock> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::engine::docker_root::{self, DockerRoot};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
-use crate::ops::{State, registry, sight};
+use crate::ops::{State, journal, registry, sight};
 use crate::pool::{Entry, PoolName, THIN_POOL};
 
 /// A pool that a command is about: what is known of it before it is looked at.
@@ -36,7 +36,8 @@ pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
     }
 }
 
-/// Returns every pool on the machine, by name: those that the kernel has, those registered, those of Docker roots.
+/// Returns every pool on the machine, by name: those that the kernel has, those registered, those of Docker roots, and
+/// those that an interrupted operation has left half made or half destroyed.
 ///
 /// # Errors
 /// When the kernel, the registry or a Docker root cannot be read.
@@ -45,6 +46,7 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<Vec<Found>> {
     let roots = roots()?;
     let mut names = live_pools(dm)?;
     names.extend(entries.iter().map(|e| e.name.to_string()));
+    names.extend(journal::pools(state));
     names.extend(roots.iter().filter(|r| r.data_file.is_some()).map(DockerRoot::own_pool));
     names.sort();
     names.dedup();
@@ -124,6 +126,7 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
     if entry.is_none() {
         match live {
             Ok(Some(_)) => {}
+            Ok(None) if journal::pools(state).iter().any(|pool| pool == name) => {}
             Ok(None) => return Err(no_such(dm, state, name)),
             Err(e) => return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool")).because(e)),
         }

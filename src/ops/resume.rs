@@ -41,13 +41,14 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Undo => format!("undo `{id}`"),
     };
     let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
-    let log = Log::resume(&kit.state, &id)?;
-    let plan = log.journal.opened.plan.clone();
+    let plan = Log::resume(&kit.state, &id)?.journal.opened.plan;
     let key = metadata_file(&plan.steps).map(|file| gate::key_of(&file));
     let _lock = match key.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),
         None => None,
     };
+    // Read again: who had the lock until now may have gone further.
+    let log = Log::resume(&kit.state, &id)?;
     let mut notes = Vec::new();
     let ended = match way {
         Way::Undo => journal::take_back(kit, log)?,
@@ -124,6 +125,7 @@ fn metadata_file(steps: &[Step]) -> Option<std::path::PathBuf> {
         Step::Register(s) => Some(s.entry.metadata.file.clone()),
         Step::Unregister(s) => Some(s.entry.metadata.file.clone()),
         Step::ExtendFile(s) => Some(s.metadata_file.clone()),
+        Step::ReloadLinear(s) => Some(s.metadata_file.clone()),
         _ => None,
     })
 }

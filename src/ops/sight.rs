@@ -23,7 +23,7 @@ pub struct Live {
     pub table: PoolTable,
 }
 
-/// Returns the live pool of that dm name, or nothing when the kernel has no such device.
+/// Returns the live pool of that dm name, or nothing when the kernel has no such device, or one without a table.
 ///
 /// # Errors
 /// When the device is there and is no thin pool, or the kernel does not answer.
@@ -31,6 +31,10 @@ pub fn live(dm: &Dm, name: &str) -> Result<Option<Live>> {
     let id = DmId::name(name);
     let Some(info) = dm.info(&id)? else { return Ok(None) };
     let lines = dm.table(&id)?;
+    if lines.is_empty() {
+        // A death between the making of a device and its table leaves it empty.
+        return Ok(None);
+    }
     let [line] = lines.as_slice() else {
         bail!("`{name}` ({}) has a table of {} lines; a thin pool's has one", info.devno, lines.len());
     };

@@ -8,6 +8,9 @@
     reason = "tests"
 )]
 
+mod faults;
 mod life;
+mod operation;
+mod picture;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::kernel::{Called, KernelError, is_gone};
+use crate::kernel::{Called, KernelError, is_gone, processes};
 use crate::units::Bytes;
 
 /// Makes a sparse file of that length that only root may use, and returns it open for reading and writing. Neither
@@ -88,8 +88,16 @@ pub fn make_dir_durably(path: &Path, mode: u32) -> Result<Vec<PathBuf>> {
 pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
     let context = || format!("making the folder {}", path.display());
     DirBuilder::new().mode(mode).create(path).called("mkdir", path.display()).with_context(context)?;
-    fs::set_permissions(path, Permissions::from_mode(mode)).called("chmod", path.display()).with_context(context)?;
-    sync_dir(path).and_then(|()| sync_dir(parent(path))).with_context(context)
+    settle_dir(path, mode).with_context(context)
+}
+
+/// Gives a folder its mode and makes it durable: the rest of [`make_dir`], when a death came in between.
+///
+/// # Errors
+/// When the mode cannot be set, or a folder not synced.
+pub fn settle_dir(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).called("chmod", path.display())?;
+    sync_dir(path).and_then(|()| sync_dir(parent(path)))
 }
 
 /// Removes an empty folder. Returns whether there was one.
@@ -99,7 +107,7 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 pub fn remove_dir_durably(path: &Path) -> Result<bool> {
     match fs::remove_dir(path) {
         Ok(()) => sync_dir(parent(path)).map(|()| true),
-        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) if is_gone(&e) => sync_if_there(parent(path)).map(|()| false),
         Err(e) => Err(e).called("rmdir", path.display()).with_context(|| format!("removing {}", path.display())),
     }
 }
@@ -197,6 +205,7 @@ pub fn write_replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     beside.push(format!(".{}.new", std::process::id()));
     let beside = path.with_file_name(beside);
     let written = || -> Result<()> {
+        sweep_replacements(parent(path));
         // Left by a process that died and had our number.
         match fs::remove_file(&beside) {
             Err(e) if !is_gone(&e) => return Err(e).called("unlink", beside.display()).map_err(Into::into),
@@ -222,7 +231,7 @@ pub fn write_replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 pub fn remove_durably(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => sync_dir(parent(path)).map(|()| true),
-        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) if is_gone(&e) => sync_if_there(parent(path)).map(|()| false),
         Err(e) => Err(e).called("unlink", path.display()).with_context(|| format!("removing {}", path.display())),
     }
 }
@@ -294,6 +303,24 @@ pub fn punch(file: &File, path: &Path, offset: Bytes, length: Bytes) -> Result<(
     fallocate(file, flags, offset, length).called("fallocate", path.display()).with_context(context)
 }
 
+/// Syncs a folder that something is gone from: who removed it may have died before the sync.
+fn sync_if_there(path: &Path) -> Result<()> {
+    if path.is_dir() { sync_dir(path) } else { Ok(()) }
+}
+
+/// Removes what replacements that died left in a folder: `.NAME.PID.new` of a process that is no more.
+fn sweep_replacements(folder: &Path) {
+    // What cannot be listed or removed is in nobody's way.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let words = name.to_str().and_then(|n| n.strip_prefix('.')).and_then(|n| n.strip_suffix(".new"));
+        let pid = words.and_then(|n| n.rsplit_once('.')).and_then(|(_, pid)| pid.parse().ok());
+        if pid.is_some_and(|pid| !processes::is_alive(pid)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -347,6 +374,19 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(remove_durably(&path).unwrap());
         assert!(!remove_durably(&path).unwrap());
+    }
+
+    #[test]
+    fn what_a_dead_replacement_left_is_swept_and_a_living_ones_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        // No process has a number beyond the largest that the kernel gives (PID_MAX_LIMIT, 2^22).
+        for name in [".p0.toml.4194305.new", ".p0.toml.1.new", ".other.new"] {
+            fs::write(at(name), "").unwrap();
+        }
+        write_replace(&at("p0.toml"), b"new", 0o600).unwrap();
+        assert!(!at(".p0.toml.4194305.new").exists());
+        assert!(at(".p0.toml.1.new").exists() && at(".other.new").exists() && at("p0.toml").exists());
     }
 
     #[test]

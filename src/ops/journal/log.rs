@@ -37,7 +37,7 @@ impl Log {
     /// When the state directory cannot be written, or has no space: nothing was begun then.
     pub fn begin(state: &State, plan: Plan) -> Result<Self> {
         let opened = Opened {
-            id: format!("{}-{}", plan.pool, stamp(SystemTime::now())),
+            id: unused_id(state, &format!("{}-{}", plan.pool, stamp(SystemTime::now()))),
             boot: identity::boot_id()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plan,
@@ -130,6 +130,12 @@ pub fn open_journals(state: &State) -> Result<Vec<String>> {
     Ok(ids)
 }
 
+/// Returns the pools that an operation was interrupted on. A journal that cannot be used says nothing here.
+pub fn pools(state: &State) -> Vec<String> {
+    let ids = open_journals(state).unwrap_or_default();
+    ids.iter().filter_map(|id| read(&path_of(state, id)).ok()).map(|journal| journal.opened.plan.pool).collect()
+}
+
 /// Returns the journal of an interrupted operation on a pool.
 ///
 /// # Errors
@@ -146,6 +152,13 @@ pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<String>> {
 
 fn path_of(state: &State, id: &str) -> PathBuf {
     state.journals.join(format!("{id}.journal"))
+}
+
+/// Returns an id that no journal has: boot activation may begin in the second in which another operation died.
+fn unused_id(state: &State, wanted: &str) -> String {
+    let others = (2_u32..).map(|number| format!("{wanted}-{number}"));
+    let mut ids = std::iter::once(wanted.to_owned()).chain(others);
+    ids.find(|id| std::fs::symlink_metadata(path_of(state, id)).is_err()).unwrap_or_else(|| wanted.to_owned())
 }
 
 /// Returns a moment as `20261121T101500Z`.

@@ -75,6 +75,8 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
 fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outcome<Ended> {
     let Err(first) = forward(kit, &mut log, attempt, signals) else {
         close(log)?;
+        // Who wanted it ended is told that it is done, instead of being obeyed now that it is.
+        while signals.pending().is_some() {}
         return Ok(Ended::Whole);
     };
     let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, first.step));
@@ -85,14 +87,15 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outco
         return Err(kept(&log, failure));
     }
     match revert_all(kit, &mut log) {
-        Ok(stands) => {
+        Ok(stands) if stands.is_empty() => {
             close(log)?;
-            let state = if stands.is_empty() {
-                "everything that had been done was taken back; the machine is as it was".to_owned()
-            } else {
-                format!("taken back but for this: {}", stands.join("; "))
-            };
-            Err(Failure::failed(what).fact("state", state).because(first.why))
+            Err(Failure::failed(what)
+                .fact("state", "everything that had been done was taken back; the machine is as it was")
+                .because(first.why))
+        }
+        Ok(stands) => {
+            let failure = Failure::new(Kind::Partial, what).fact("stands", stands.join("; ")).because(first.why);
+            Err(kept(&log, failure))
         }
         Err(then) => {
             let failure = Failure::new(Kind::Partial, format!("{what}; and so did taking it back"))
@@ -108,6 +111,7 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt, signals: &SignalHold) -> 
     for step in 0..log.journal.progress.len() {
         let mut go = || -> Result<()> {
             if attempt == Attempt::First
+                && !no_way_back_begun(log, step)
                 && let Some(signal) = signals.pending()
             {
                 anyhow::bail!("interrupted by {signal}");
@@ -133,14 +137,18 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt, signals: &SignalHold) -> 
 }
 
 /// Takes every step that was begun back, last first, and returns what stands.
+///
+/// After a reboot also those steps that do not outlast one: a device that was not yet to be removed is gone all the same.
 fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
     let mut stands = Vec::new();
+    let rebooted = log.journal.opened.boot != log.journal.boot;
     for step in (0..log.journal.progress.len()).rev() {
         let mut go = || -> Result<()> {
-            if matches!(log.journal.progress.get(step), None | Some(Progress::Not | Progress::Reverted)) {
+            let it = log.journal.opened.plan.steps.get(step).context("reading the plan")?.clone();
+            let undone = matches!(log.journal.progress.get(step), None | Some(Progress::Not | Progress::Reverted));
+            if undone && (it.act().lasts() || !rebooted) {
                 return Ok(());
             }
-            let it = log.journal.opened.plan.steps.get(step).context("reading the plan")?.clone();
             log.write(Record::Reverting(step))?;
             fault::reached(step, Point::BeforeRevert)?;
             match it.act().revert(kit)? {

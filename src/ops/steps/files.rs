@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ impl Act for MakeDirectory {
 
     fn apply(&self, _: &Kit, attempt: Attempt) -> Result<()> {
         match kernel::fs::make_dir(&self.path, 0o700) {
-            Err(_) if attempt == Attempt::Again && self.path.is_dir() => Ok(()),
+            Err(_) if attempt == Attempt::Again && self.path.is_dir() => kernel::fs::settle_dir(&self.path, 0o700),
             other => other,
         }
     }
@@ -146,7 +147,8 @@ impl Act for ExtendFile {
 
     fn apply(&self, _: &Kit, _: Attempt) -> Result<()> {
         let file = kernel::fs::open_existing(&self.path)?;
-        if length(&self.path)? < self.to {
+        // Also when it has that length: a death may have come before the sync.
+        if length(&self.path)? <= self.to {
             kernel::fs::extend_file(&file, &self.path, self.to)?;
         }
         if self.preallocate {
@@ -162,18 +164,18 @@ impl Act for ExtendFile {
     }
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
-        if length(&self.path)? <= self.from {
-            return Ok(Reverted::Gone);
+        if length(&self.path)? > self.from {
+            let needed = sight::needed(&kit.dm, &self.pool, self.part, &self.metadata_file)?;
+            if needed > self.from {
+                return Ok(Reverted::Stands(format!(
+                    "the file {} keeps its {}: the pool uses them",
+                    self.path.display(),
+                    self.to.human()
+                )));
+            }
+            kernel::fs::shorten_file(&kernel::fs::open_existing(&self.path)?, &self.path, self.from)?;
         }
-        let needed = sight::needed(&kit.dm, &self.pool, self.part, &self.metadata_file)?;
-        if needed > self.from {
-            return Ok(Reverted::Stands(format!(
-                "the file {} keeps its {}: the pool uses them",
-                self.path.display(),
-                self.to.human()
-            )));
-        }
-        kernel::fs::shorten_file(&kernel::fs::open_existing(&self.path)?, &self.path, self.from)?;
+        // Also when it has its old length: a death may have come before the loop device was told.
         for user in sight::loops_on(&self.path)? {
             kernel::loopdev::set_capacity(user.devno)?;
         }
@@ -264,12 +266,24 @@ fn length(path: &std::path::Path) -> Result<Bytes> {
     Ok(Bytes::new(found.len()))
 }
 
+/// How often a loop device is looked for that goes away by itself, and how long is waited in between.
+const LOOKS: u32 = 50;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// Refuses when a loop device has the file. One that detaches itself with its last close is waited for: udev opens what
+/// has just changed.
 fn refuse_attached(path: &std::path::Path) -> Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    if let Some(user) = sight::loops_on(path)?.first() {
-        bail!("{} is attached to the loop device {}", path.display(), user.devno);
+    for look in 1.. {
+        if !path.exists() {
+            break;
+        }
+        match sight::loops_on(path)?.first() {
+            None => break,
+            Some(user) if !user.autoclear || look == LOOKS => {
+                bail!("{} is attached to the loop device {}", path.display(), user.devno);
+            }
+            Some(_) => std::thread::sleep(BETWEEN_LOOKS),
+        }
     }
     Ok(())
 }

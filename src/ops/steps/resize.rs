@@ -118,6 +118,10 @@ impl ReloadLinear {
         let [line] = lines.as_slice() else { bail!("`{}` has a table of {} lines", self.name, lines.len()) };
         ensure!(line.kind == "linear", "`{}` is a {} device", self.name, line.kind);
         let new = TargetLine { length, ..line.clone() };
+        if info.inactive_table {
+            // A death between load and resume leaves one, which the next resume of anybody's would make live.
+            kit.dm.clear(&id)?;
+        }
         if *line != new {
             ensure_room(line, length)?;
             swap(kit, &id, line, &new)?;
