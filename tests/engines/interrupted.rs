@@ -48,6 +48,7 @@ fn docker_and_its_writer_survive_a_failure_and_a_death_at_every_step() {
         for point in ["before", "after"] {
             let taken = step == 3 && point == "after";
             let at = format!("step {step}, {point}");
+            println!("{at}, at {} GiB", size / G);
 
             let failed = host.faulty_grow(&format!("{step}:{point}:fail"));
             assert_eq!(failed.code(), Some(1), "{at}: {failed}");
