@@ -46,6 +46,25 @@ fn every_command_in_the_docs_is_run_or_says_why_not() {
 }
 
 #[test]
+fn no_text_is_left_out() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut there = vec!["README.md".to_owned()];
+    let mut folders = vec![project.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                there.push(path.strip_prefix(project).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    there.sort();
+    let known: Vec<_> = support::TEXTS.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(there, known, "the texts in tests/support/docs.rs, which guests run, are not those of the project");
+}
+
+#[test]
 fn a_block_that_is_not_marked_is_found() {
     let text = "\
 ```console

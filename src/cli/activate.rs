@@ -12,8 +12,8 @@ use crate::report;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The pool; may be left out when one is registered
-    #[arg(value_parser = parse::pool_name, conflicts_with = "all")]
-    pool: Option<PoolName>,
+    #[arg(conflicts_with = "all")]
+    pool: Option<String>,
 
     /// Every registered pool; the others are brought up even when one cannot be
     #[arg(long)]
@@ -34,7 +34,7 @@ impl Args {
             Ok(())
         };
         if !self.all {
-            return one(&registered(&state, self.pool.as_ref(), "activate")?);
+            return one(&registered(&state, self.pool.as_deref(), "activate")?);
         }
         each(&state, change, one)
     }
@@ -61,14 +61,27 @@ fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<()>) -> O
         .fact("found", failed.join(", ")))
 }
 
-/// Returns the registry's entry of a pool; without a name, the only one.
-pub(super) fn registered(state: &State, pool: Option<&PoolName>, verb: &str) -> Outcome<Entry> {
+/// Returns the registry's entry of a pool; without a name, the only one. A name that dmpool would not give is one that
+/// somebody else gave: `docker-8:1-131073-pool`.
+pub(super) fn registered(state: &State, pool: Option<&str>, verb: &str) -> Outcome<Entry> {
     match pool {
-        Some(name) => registry::read(state, name)?.ok_or_else(|| {
-            Failure::refused(format!("cannot {verb} pool `{name}`: it is not registered, so dmpool did not make it"))
-                .fact("found", format!("no {}", registry::path_of(state, name).display()))
-                .next("dmpool list    shows the pools here; who made a pool takes it up and down (Docker, LVM)")
-        }),
+        Some(text) => {
+            let text = text.strip_prefix("/dev/mapper/").unwrap_or(text);
+            let name = PoolName::new(text).ok();
+            if let Some(name) = &name
+                && let Some(entry) = registry::read(state, name)?
+            {
+                return Ok(entry);
+            }
+            let refused = Failure::refused(format!(
+                "cannot {verb} pool `{text}`: it is not registered, so dmpool did not make it"
+            ));
+            let refused = match name {
+                Some(name) => refused.fact("found", format!("no {}", registry::path_of(state, &name).display())),
+                None => refused,
+            };
+            Err(refused.next("dmpool list    shows the pools here; who made a pool takes it up and down (Docker, LVM)"))
+        }
         None => {
             let mut entries = registry::read_all(state)?;
             match entries.len() {

@@ -3,7 +3,6 @@
 use crate::cli::{activate, parse, show};
 use crate::error::Outcome;
 use crate::ops::{State, deactivate, gate};
-use crate::pool::PoolName;
 
 /// Take a pool down; its files stay
 ///
@@ -11,8 +10,7 @@ use crate::pool::PoolName;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The pool; may be left out when one is registered
-    #[arg(value_parser = parse::pool_name)]
-    pool: Option<PoolName>,
+    pool: Option<String>,
 
     /// Say what would be done, and do nothing
     #[arg(long)]
@@ -22,7 +20,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state.clone())?;
-        let entry = activate::registered(&state, self.pool.as_ref(), "deactivate")?;
+        let entry = activate::registered(&state, self.pool.as_deref(), "deactivate")?;
         let change = parse::change(self.dry_run);
         let done = deactivate::deactivate(&kit, &entry, change)?;
         show::done(&done, change, &format!("deactivated pool `{}`; its files stay", entry.name));

@@ -3,7 +3,6 @@
 use crate::cli::{activate, parse, show};
 use crate::error::Outcome;
 use crate::ops::{Change, State, destroy, gate};
-use crate::pool::PoolName;
 
 /// Take a pool down for good: its devices, its registration, its files
 ///
@@ -12,8 +11,7 @@ use crate::pool::PoolName;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The pool
-    #[arg(value_parser = parse::pool_name)]
-    pool: PoolName,
+    pool: String,
 
     /// Keep the files
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
 
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::journal::{self, Ended, Log, Progress};
+use crate::ops::journal::{self, Ended, Log};
 use crate::ops::plan::Operation;
 use crate::ops::steps::{Attempt, Kit, Step, devices_of};
 use crate::ops::{gate, registry, sight};
@@ -91,22 +91,24 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
         notes.push(format!("pool `{}` was down and has been activated", entry.name));
         return journal::finish(kit, log);
     }
-    let extended = plan.steps.iter().zip(&log.journal.progress);
-    let file_is_done = extended.filter(|(s, _)| matches!(s, Step::ExtendFile(_))).all(|(_, p)| *p == Progress::Done);
-    if file_is_done {
-        let pool = plan.pool.clone();
-        let id = log.journal.opened.id.clone();
-        log.close().map_err(|e| Failure::failed(format!("cannot close the journal `{id}`")).because(e))?;
-        notes.push(format!(
-            "the file under `{pool}` has its new length; the pool is down, and takes that size when who made it brings it up (Docker does at its start)"
-        ));
-        return Ok(Ended::Whole);
+    // Who makes a pool on the file afresh takes its length: a longer file is the whole of a grow.
+    for step in plan.steps.iter().filter(|step| matches!(step, Step::ExtendFile(_))) {
+        let act = step.act();
+        act.apply(kit, Attempt::Again).and_then(|()| act.verify(kit)).map_err(|e| {
+            Failure::new(Kind::Partial, format!("cannot continue: {what}: {} failed", act.sentence()))
+                .fact("state", format!("the pool `{}` is down; its file has its old length or its new one", plan.pool))
+                .fact("kept", log.path.display().to_string())
+                .next(format!("dmpool continue {0}    or go back with    dmpool undo {0}", log.journal.opened.id))
+                .because(e)
+        })?;
     }
-    Err(Failure::refused(format!(
-        "cannot continue: the pool `{}` is down, and its file was not extended yet",
-        plan.pool
-    ))
-    .next(format!("dmpool undo {}    or bring the pool up first (start Docker)", log.journal.opened.id)))
+    let pool = plan.pool.clone();
+    let id = log.journal.opened.id.clone();
+    log.close().map_err(|e| Failure::failed(format!("cannot close the journal `{id}`")).because(e))?;
+    notes.push(format!(
+        "the file under `{pool}` has its new length; the pool is down, and takes that size when who made it brings it up (Docker does at its start)"
+    ));
+    Ok(Ended::Whole)
 }
 
 /// Brings a registered pool up with the size that its superblock says.

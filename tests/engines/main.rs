@@ -7,3 +7,16 @@
     clippy::print_stdout,
     reason = "tests"
 )]
+
+mod docs;
+mod full;
+mod grow;
+mod host;
+mod interrupted;
+mod named;
+mod parity;
+mod udev;
+
+#[allow(dead_code, reason = "each suite uses its part")]
+#[path = "../support/mod.rs"]
+mod support;

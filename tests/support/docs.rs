@@ -6,7 +6,6 @@
 //! names what the guest must have: ```` ```console docker ````.
 //! Any other block of commands carries `<!-- not run: REASON -->` on the line before its fence.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A fenced block of a Markdown file.
@@ -67,26 +66,28 @@ impl Block {
     }
 }
 
+/// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
+/// that none is missing.
+pub const TEXTS: [(&str, &str); 8] = [
+    ("README.md", include_str!("../../README.md")),
+    (
+        "docs/decisions/0001-what-status-knows-without-asking.md",
+        include_str!("../../docs/decisions/0001-what-status-knows-without-asking.md"),
+    ),
+    (
+        "docs/decisions/0002-json-has-its-own-types.md",
+        include_str!("../../docs/decisions/0002-json-has-its-own-types.md"),
+    ),
+    ("docs/design.md", include_str!("../../docs/design.md")),
+    ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),
+    ("docs/guide.md", include_str!("../../docs/guide.md")),
+    ("docs/journal-format.md", include_str!("../../docs/journal-format.md")),
+    ("docs/support.md", include_str!("../../docs/support.md")),
+];
+
 /// Returns every fenced block of README.md and of the files under docs, files in the order of their names.
 pub fn blocks() -> Vec<Block> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = vec![project.join("README.md")];
-    let mut folders = vec![project.join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    files
-        .iter()
-        .flat_map(|file| parse(file.strip_prefix(project).unwrap(), &fs::read_to_string(file).unwrap()))
-        .collect()
+    TEXTS.iter().flat_map(|(file, text)| parse(Path::new(file), text)).collect()
 }
 
 /// Returns the fenced blocks of one file's text.
