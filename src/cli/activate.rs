@@ -49,7 +49,7 @@ fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<()>) -> O
     let mut failed = Vec::new();
     for name in &names {
         // An entry that cannot be read keeps only its own pool down.
-        if let Err(failure) = registered(state, Some(name), "activate").and_then(|entry| one(&entry)) {
+        if let Err(failure) = registered(state, Some(name.as_str()), "activate").and_then(|entry| one(&entry)) {
             show::error(&report::failure::text(&failure));
             failed.push(name.to_string());
         }
