@@ -31,7 +31,8 @@ pub struct Dockerd {
 }
 
 /// Returns the Docker daemons that run, the one of the usual PID file first. Other processes are looked at only when
-/// that file names none: a machine may have thousands.
+/// that file names none and a socket of Docker's says that there is one: a machine has a kernel thread for each of its
+/// thousand thin volumes.
 pub fn running() -> Vec<Dockerd> {
     let usual = small_file::read_at(Path::new(PID_FILE), 32)
         .ok()
@@ -39,8 +40,15 @@ pub fn running() -> Vec<Dockerd> {
         .and_then(daemon);
     match usual {
         Some(dockerd) => vec![dockerd],
-        None => all(),
+        None if has_socket() => all(),
+        None => Vec::new(),
     }
+}
+
+/// Whether a Unix socket with Docker's name is open: beside the one it is asked by (`docker.sock`), every daemon with
+/// networks has one below `/run/docker` (libnetwork's). Where it cannot be told, it may be.
+fn has_socket() -> bool {
+    fs::read("/proc/net/unix").map_or(true, |table| table.windows(6).any(|word| word == b"docker"))
 }
 
 fn all() -> Vec<Dockerd> {

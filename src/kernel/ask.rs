@@ -2,7 +2,7 @@
 //!
 //! A thread would not do: one that hangs in the kernel keeps the whole process from ending.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -23,46 +23,79 @@ const LIMIT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// In words: it was not answered within five seconds, or could not be asked.
-pub fn within_limit<T: Serialize + DeserializeOwned>(question: impl FnOnce() -> T) -> Result<T, String> {
-    ask(question, LIMIT)
+pub fn within_limit<T: Serialize + DeserializeOwned>(mut question: impl FnMut() -> T) -> Result<T, String> {
+    in_turn(&mut [&mut question]).pop().unwrap_or_else(|| Err(NO_ANSWER.to_owned()))
 }
 
-fn ask<T: Serialize + DeserializeOwned>(question: impl FnOnce() -> T, limit: Duration) -> Result<T, String> {
-    let (mut ours, theirs) = UnixStream::pair().map_err(|e| format!("it could not be asked: {e}"))?;
-    let mut question = Some(question);
-    let child = raw::fork_running(|| {
-        let answer = question.take().map(|question| question());
-        match answer {
-            Some(answer) if serde_json::to_writer(&theirs, &answer).is_ok() => 0,
-            _ => 1,
+/// Returns what each question returns, all asked in one child process, one after the other: when one of them is not
+/// answered, those after it are not either, and each says so. As [`within_limit`] otherwise.
+pub fn in_turn<T: Serialize + DeserializeOwned>(questions: &mut [&mut dyn FnMut() -> T]) -> Vec<Result<T, String>> {
+    ask(questions, LIMIT)
+}
+
+const NO_ANSWER: &str = "it was asked and there was no answer";
+
+fn ask<T: Serialize + DeserializeOwned>(
+    questions: &mut [&mut dyn FnMut() -> T],
+    limit: Duration,
+) -> Vec<Result<T, String>> {
+    let count = questions.len();
+    match answers(questions, limit) {
+        Ok((lines, why)) => {
+            let mut found: Vec<Result<T, String>> = lines
+                .split_inclusive(|b| *b == b'\n')
+                .filter_map(|line| line.strip_suffix(b"\n"))
+                .map(|line| serde_json::from_slice(line).map_err(|_| NO_ANSWER.to_owned()))
+                .collect();
+            found.resize_with(count, || Err(why.clone()));
+            found
         }
-    });
-    let child = child.map_err(|e| format!("it could not be asked: {e}"))?;
+        Err(e) => (0..count).map(|_| Err(format!("it could not be asked: {e}"))).collect(),
+    }
+}
+
+/// Returns the answers' lines as far as they came, and why no more came.
+fn answers<T: Serialize>(
+    questions: &mut [&mut dyn FnMut() -> T],
+    limit: Duration,
+) -> std::io::Result<(Vec<u8>, String)> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let child = raw::fork_running(|| {
+        for question in questions.iter_mut() {
+            // JSON has no raw line end, and one answer is one write.
+            let Ok(mut line) = serde_json::to_vec(&question()) else { return 1 };
+            line.push(b'\n');
+            if (&theirs).write_all(&line).is_err() {
+                return 1;
+            }
+        }
+        0
+    })?;
     drop(theirs);
     let until = Instant::now() + limit;
-    let mut bytes = Vec::new();
-    let answered = loop {
+    let mut lines = Vec::new();
+    let mut chunk = [0_u8; 4096];
+    loop {
         let left = until.saturating_duration_since(Instant::now()).as_millis();
         match raw::wait_readable(ours.as_fd(), i32::try_from(left).unwrap_or(i32::MAX)) {
             Ok(true) => {}
             Err(nix::errno::Errno::EINTR) => continue,
-            Ok(false) | Err(_) => break false,
+            Ok(false) | Err(_) => break,
         }
-        let mut chunk = [0_u8; 4096];
         match ours.read(&mut chunk) {
-            Ok(0) => break true,
-            Ok(read) => bytes.extend(chunk.iter().take(read)),
-            Err(_) => break false,
+            Ok(0) => {
+                let _ = waitpid(child, None);
+                return Ok((lines, NO_ANSWER.to_owned()));
+            }
+            Ok(read) => lines.extend(chunk.iter().take(read)),
+            Err(_) => break,
         }
-    };
-    if answered {
-        let _ = waitpid(child, None);
-        return serde_json::from_slice(&bytes).map_err(|_| "it was asked and there was no answer".to_owned());
     }
     // It may be where no signal reaches it; then init takes it over when we end.
     let _ = kill(child, Signal::SIGKILL);
     let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
-    Err(format!("the kernel did not answer within {} s; something under the pool hangs", limit.as_secs()))
+    let why = format!("the kernel did not answer within {} s; something under the pool hangs", limit.as_secs());
+    Ok((lines, why))
 }
 
 #[cfg(test)]
@@ -71,14 +104,21 @@ mod tests {
 
     #[test]
     fn an_answer_comes_back_whole() {
-        let long = "x".repeat(100_000);
+        let long = "x\n".repeat(100_000);
         assert_eq!(within_limit(|| long.clone()), Ok(long));
         assert_eq!(within_limit(|| Err::<u8, _>("no".to_owned())), Ok(Err("no".to_owned())));
     }
 
     #[test]
-    fn who_does_not_answer_is_given_up() {
-        let asked = ask(|| std::thread::sleep(Duration::from_secs(3600)), Duration::from_millis(50));
-        assert!(asked.is_err_and(|why| why.contains("did not answer")));
+    fn who_does_not_answer_is_given_up_and_what_came_before_stands() {
+        let mut hangs = || {
+            std::thread::sleep(Duration::from_secs(3600));
+            1
+        };
+        let (mut first, mut last) = (|| 0, || 2);
+        let asked = ask(&mut [&mut first, &mut hangs, &mut last], Duration::from_millis(200));
+        assert_eq!(asked.first(), Some(&Ok(0)));
+        assert!(asked.iter().skip(1).all(|a| a.as_ref().is_err_and(|why| why.contains("did not answer"))), "{asked:?}");
+        assert_eq!(asked.len(), 3);
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
@@ -40,15 +41,24 @@ pub fn look(dm: &Dm, state: &State, found: &Found) -> Outcome<PoolReport> {
 }
 
 fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> PoolReport {
-    let name = found.name.clone();
-    let status = ask::within_limit(|| sight::status(dm, &name).map_err(|e| format!("{e:#}")));
-    let status = match status {
-        Ok(Ok(status)) => Some(status),
-        Ok(Err(why)) | Err(why) => {
-            unread.push(format!("the pool's status: {why}"));
-            None
+    let mut data = backing(dm, live.table.data, unread);
+    let mut metadata = backing(dm, live.table.metadata, unread);
+    let mut status = None;
+    {
+        let mut ask_status = || Seen::Status(sight::status(dm, &found.name).map_err(|e| format!("{e:#}")));
+        let paths = [path_to_look_at(&data), path_to_look_at(&metadata)];
+        let [mut ask_data, mut ask_metadata] = paths.map(|path| move || Seen::file(path.as_deref()));
+        let answers = ask::in_turn(&mut [&mut ask_status, &mut ask_data, &mut ask_metadata]);
+        let mut answers = answers.into_iter();
+        match answers.next() {
+            Some(Ok(Seen::Status(Ok(seen)))) => status = Some(seen),
+            Some(Ok(Seen::Status(Err(why))) | Err(why)) => unread.push(format!("the pool's status: {why}")),
+            Some(Ok(Seen::File(_))) | None => {}
         }
-    };
+        for backing in [&mut data, &mut metadata] {
+            fill_in(backing, answers.next(), unread);
+        }
+    }
     PoolReport {
         name: live.info.name.clone(),
         uuid: live.info.uuid.clone(),
@@ -60,8 +70,8 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
         status,
         recorded: None,
         unread: Vec::new(),
-        data: backing(dm, live.table.data, unread),
-        metadata: backing(dm, live.table.metadata, unread),
+        data,
+        metadata,
         table: Some(live.table),
         interrupted: None,
     }
@@ -89,15 +99,22 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
             None
         }
     });
-    let backing = |file: Option<PathBuf>, unread: &mut Vec<String>| Backing {
+    let backing = |file: Option<PathBuf>| Backing {
         device: None,
         size: None,
         linear: None,
         carrier: match file {
-            Some(path) => Carrier::Loop { device: None, file: loop_file(path, false, unread) },
+            Some(path) => Carrier::Loop { device: None, file: unlooked(path, false) },
             None => Carrier::Unknown,
         },
     };
+    let mut both = [backing(data), backing(metadata)];
+    for backing in &mut both {
+        let path = path_to_look_at(backing);
+        let answer = ask::within_limit(|| Seen::file(path.as_deref()));
+        fill_in(backing, Some(answer), unread);
+    }
+    let [data, metadata] = both;
     PoolReport {
         name: found.name.clone(),
         uuid: found.entry.as_ref().map(|e| e.uuid.pool()),
@@ -110,8 +127,8 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
         status: None,
         recorded,
         unread: Vec::new(),
-        data: backing(data, unread),
-        metadata: backing(metadata, unread),
+        data,
+        metadata,
         interrupted: None,
     }
 }
@@ -147,7 +164,7 @@ fn backing(dm: &Dm, device: DevNo, unread: &mut Vec<String>) -> Backing {
     };
     let carrier = match loopdev::info(below) {
         Ok(Some(info)) => match info.backing_path.clone() {
-            Some(path) => Carrier::Loop { device: Some(info.path()), file: loop_file(path, info.deleted, unread) },
+            Some(path) => Carrier::Loop { device: Some(info.path()), file: unlooked(path, info.deleted) },
             None => {
                 unread.push(format!("which file is behind {}", info.path().display()));
                 Carrier::Unknown
@@ -184,23 +201,43 @@ fn device_path(_: &Dm, device: DevNo) -> PathBuf {
     }
 }
 
-/// Looks at a loop file and the file system under it.
-fn loop_file(path: PathBuf, deleted: bool, unread: &mut Vec<String>) -> LoopFile {
-    if deleted {
-        return LoopFile { path, deleted, size: None, allocated: None, host: None };
+/// What may hang, and is asked of a child.
+#[derive(Serialize, Deserialize)]
+enum Seen {
+    /// The pool's status.
+    Status(Result<PoolStatus, String>),
+    /// A loop file: its length, its blocks, the file system under it; nothing when there is none to look at.
+    File(Option<Result<(Bytes, Bytes, HostFs), String>>),
+}
+
+impl Seen {
+    fn file(path: Option<&Path>) -> Self {
+        Self::File(path.map(|path| look_at_file(path).map_err(|e| format!("{e:#}"))))
     }
-    let looked = {
-        let path = path.clone();
-        ask::within_limit(move || look_at_file(&path).map_err(|e| format!("{e:#}")))
-    };
-    match looked {
-        Ok(Ok((size, allocated, host))) => {
-            LoopFile { path, deleted, size: Some(size), allocated: Some(allocated), host: Some(host) }
+}
+
+/// A loop file of which only the name is known yet.
+const fn unlooked(path: PathBuf, deleted: bool) -> LoopFile {
+    LoopFile { path, deleted, size: None, allocated: None, host: None }
+}
+
+fn path_to_look_at(backing: &Backing) -> Option<PathBuf> {
+    backing.loop_file().filter(|file| !file.deleted).map(|file| file.path.clone())
+}
+
+/// Fills in what was seen of a loop file.
+fn fill_in(backing: &mut Backing, answer: Option<Result<Seen, String>>, unread: &mut Vec<String>) {
+    let Carrier::Loop { file, .. } = &mut backing.carrier else { return };
+    match answer {
+        Some(Ok(Seen::File(Some(Ok((size, allocated, host)))))) => {
+            file.size = Some(size);
+            file.allocated = Some(allocated);
+            file.host = Some(host);
         }
-        Ok(Err(why)) | Err(why) => {
-            unread.push(format!("the loop file {}: {why}", path.display()));
-            LoopFile { path, deleted, size: None, allocated: None, host: None }
+        Some(Ok(Seen::File(Some(Err(why)))) | Err(why)) => {
+            unread.push(format!("the loop file {}: {why}", file.path.display()));
         }
+        Some(Ok(Seen::File(None) | Seen::Status(_))) | None => {}
     }
 }
 

@@ -77,14 +77,14 @@ pub enum FileFacts {
 /// # Errors
 /// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
 pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outcome<Done> {
-    let first = plan(&look(kit, found, options)?, options)?;
+    let facts = look(kit, found, options)?;
+    let first = plan(&facts, options)?;
     gate::may_change(kit)?;
     gate::no_interrupted(kit, &found.name)?;
     if change == Change::Describe || first.is_empty() {
         return Ok(Done::planned(first));
     }
-    let key = metadata_of(kit, found)?;
-    let _lock = gate::lock(kit, &gate::key_of(&key), &first.what)?;
+    let _lock = gate::lock(kit, &gate::key_of(&metadata_of(&facts.report)), &first.what)?;
     gate::no_interrupted(kit, &found.name)?;
     let plan = plan(&look(kit, found, options)?, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
@@ -169,13 +169,12 @@ fn block_of(report: &PoolReport, part: Part) -> Bytes {
 }
 
 /// Returns the path that the pool's lock is named by.
-fn metadata_of(kit: &Kit, found: &Found) -> Outcome<PathBuf> {
-    let report = facts::look(&kit.dm, &kit.state, found)?;
-    Ok(match (&report.metadata.carrier, report.metadata.device) {
+fn metadata_of(report: &PoolReport) -> PathBuf {
+    match (&report.metadata.carrier, report.metadata.device) {
         (Carrier::Loop { file: LoopFile { path, .. }, .. } | Carrier::Device { path }, _) => path.clone(),
         (Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
         (Carrier::Unknown, None) => PathBuf::new(),
-    })
+    }
 }
 
 /// Returns what Docker makes of a pool's size: whether it makes new layers, and from which size on it does.
