@@ -2,6 +2,7 @@
 //!
 //! The machine's own package lists are never touched: each suite has an apt folder of its own under `target/lab/apt`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,8 +43,8 @@ impl Suite {
         let at = folder.display();
         let text = format!(
             "Dir::State \"{at}/state\";\nDir::State::status \"{at}/status\";\nDir::Cache \"{at}/cache\";\n\
-             Dir::Etc::sourcelist \"{at}/etc/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
-             Dir::Etc::preferencesparts \"-\";\nDir::Etc::preferences \"-\";\n\
+             Dir::Etc::sourcelist \"{at}/etc/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+             Dir::Etc::preferencesparts \"/dev/null\";\nDir::Etc::preferences \"/dev/null\";\n\
              APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
              APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\n\
              Acquire::Check-Valid-Until \"false\";\n"
@@ -54,24 +55,21 @@ impl Suite {
         Ok(suite)
     }
 
-    /// The package that `name` depends on and whose name begins with `prefix`: what a metapackage stands for today.
+    /// The packages that `name` depends on and whose names begin with `prefix`.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn stands_for(&self, name: &str, prefix: &str) -> Result<String> {
+    /// When apt-cache fails, as for a package that the suite does not have.
+    pub fn depends(&self, name: &str, prefix: &str) -> Result<Vec<String>> {
         let text = tool::run(self.apt("apt-cache").args(["depends", name]))?;
-        let found = text.lines().filter_map(|l| l.trim().strip_prefix("Depends: ")).find(|p| p.starts_with(prefix));
-        found.map(str::to_string).ok_or_else(|| {
-            Trouble::new(format!("cannot find what package `{name}` stands for: it depends on no `{prefix}…`"))
-                .fact("found", text)
-        })
+        let all = text.lines().filter_map(|l| l.trim().strip_prefix("Depends: "));
+        Ok(all.filter(|p| p.starts_with(prefix)).map(str::to_string).collect())
     }
 
     /// Downloads packages (checked by apt against the suite's signature) and unpacks them into one folder.
     ///
     /// # Errors
     /// When apt-get or dpkg-deb fails.
-    pub fn unpack(&self, packages: &[&str], into: &Path) -> Result<()> {
+    pub fn unpack<S: AsRef<OsStr>>(&self, packages: &[S], into: &Path) -> Result<()> {
         let debs = into.join(".debs");
         fs::create_dir_all(&debs).or_trouble(|| format!("cannot create `{}`", debs.display()))?;
         tool::run(self.apt("apt-get").args(["download", "--quiet=2"]).args(packages).current_dir(&debs))?;

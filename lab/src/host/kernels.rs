@@ -108,15 +108,22 @@ pub fn for_qemu(places: &Places, kernel: Kernel) -> Result<KernelFiles> {
         let what = format!("fetching kernel {} (Debian {})", kernel.name(), kernel.suite());
         show::step(&what, || {
             let suite = Suite::open(&places.lab(), kernel.suite())?;
-            let package = suite.stands_for("linux-image-cloud-amd64", "linux-image-")?;
+            // What the metapackage stands for today; newer Debians keep image and modules in packages of their own.
+            let mut packages = suite.depends("linux-image-cloud-amd64", "linux-image-")?;
+            for package in packages.clone() {
+                packages.extend(suite.depends(&package, "linux-binary-")?);
+                packages.extend(suite.depends(&package, "linux-modules-")?);
+            }
             let tree = folder.join("tree");
             fs::create_dir(&tree).or_trouble(|| format!("cannot create `{}`", tree.display()))?;
-            suite.unpack(&[&package], &tree)?;
-            move_file(&only_in(&tree.join("boot"), "vmlinuz-")?, &folder.join("vmlinuz"))?;
+            suite.unpack(&packages, &tree)?;
             // Newer Debians keep everything under /usr.
             let lib = [tree.join("usr/lib/modules"), tree.join("lib/modules")].into_iter().find(|p| p.exists());
-            let lib = lib.ok_or_else(|| Trouble::new(format!("cannot find the modules in package `{package}`")))?;
+            let lib = lib.ok_or_else(|| Trouble::new(format!("cannot find the modules in {packages:?}")))?;
             let modules = only_in(&lib, "")?;
+            let beside = modules.join("vmlinuz");
+            let image = if beside.exists() { beside } else { only_in(&tree.join("boot"), "vmlinuz-")? };
+            move_file(&image, &folder.join("vmlinuz"))?;
             prune(&modules)?;
             pack_modules(&modules, folder)?;
             fs::remove_dir_all(&tree).or_trouble(|| format!("cannot remove `{}`", tree.display()))
