@@ -19,8 +19,6 @@ impl Host {
     fn die(&self, fault: &str) {
         let ran = self.faulty_grow(fault);
         assert_eq!(ran.end, End::Signal(9), "{ran}");
-        let refused = self.bench.run(&["grow", "docker", "+1G"]);
-        assert_refused(&refused, 3, &["was interrupted", "dmpool continue", "dmpool undo"]);
     }
 
     /// How long the file of Docker's data is.
@@ -85,6 +83,8 @@ fn docker_restarted_or_stopped_in_the_middle_of_a_grow() {
     // Docker takes the length of its file by itself when it starts: nothing is left to be done, and nothing can be undone.
     for (way, said) in [("continue", "finished: "), ("undo", "stands: ")] {
         host.die("1:after:die");
+        let refused = host.bench.run(&["grow", "docker", "+1G"]);
+        assert_refused(&refused, 3, &["was interrupted", "dmpool continue", "dmpool undo"]);
         host.docker.stop().unwrap();
         host.docker.up().unwrap();
         size += G;
