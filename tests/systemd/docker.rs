@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lab::guest::boot;
 use lab::guest::run::Cmd;
 use lab::guest::writer::now_us;
 
@@ -14,6 +15,8 @@ fn systemctl(args: &[&str]) -> String {
 
 #[test]
 fn docker_run_by_systemd_grows_under_a_container_and_keeps_it_over_a_restart() {
+    // An emulated CPU: each start of Docker takes most of a minute.
+    boot::time_limit(Duration::from_secs(900));
     let host = Host::new(Bench::new(), Disk::Large, &["dm.basesize=1G"]);
     for unit in ["docker.socket", "docker.service"] {
         assert_eq!(systemctl(&["is-active", unit]).trim(), "active");
