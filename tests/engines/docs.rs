@@ -7,15 +7,15 @@ use lab::guest::run::Cmd;
 
 use crate::host::{Disk, Host};
 use crate::support::Bench;
-use docs::{Block, Needs};
+use texts::{Block, Needs};
 
 #[path = "../support/docs.rs"]
-mod docs;
+mod texts;
 
 #[test]
 fn docker_commands_of_the_docs_do_what_is_written() {
     let mut files: BTreeMap<_, Vec<Block>> = BTreeMap::new();
-    for block in docs::blocks().into_iter().filter(|block| block.needs() == Some(Needs::Docker)) {
+    for block in texts::blocks().into_iter().filter(|block| block.needs() == Some(Needs::Docker)) {
         files.entry(block.file.clone()).or_default().push(block);
     }
     assert!(files.len() >= 2, "README and the guide have such blocks: {:?}", files.keys());

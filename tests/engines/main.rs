@@ -11,12 +11,14 @@
 mod docs;
 mod full;
 mod grow;
-mod host;
 mod interrupted;
 mod named;
 mod parity;
 mod udev;
 
+#[path = "../support/host.rs"]
+#[allow(dead_code, reason = "each suite uses its part")]
+mod host;
 #[allow(dead_code, reason = "each suite uses its part")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -94,8 +94,9 @@ fn the_block_is_docker_infos_with_other_options() {
     let id = host.docker.run_detached(&["--name", "held"], &["sleep", "100000"]).unwrap();
     let layer = host.docker.root().join("image/devicemapper/layerdb/mounts").join(&id).join("mount-id");
     let device = format!("/dev/mapper/{}", host.pool().replace("-pool", &format!("-{}", read(&layer))));
-    let holder = Cmd::new("sh").args(["-c", &format!("exec sleep 1000 <{device}")]).start().unwrap();
-    while fs::read_link(format!("/proc/{}/fd/0", holder.pid())).map_or(true, |at| !at.starts_with("/dev/dm-")) {
+    let mut holder = Cmd::new("sh").args(["-c", &format!("exec sleep 1000 <{device}")]).start().unwrap();
+    while fs::read_link(format!("/proc/{}/fd/0", holder.pid())).map_or(true, |at| !at.starts_with("/dev")) {
+        assert!(holder.alive(), "{device} cannot be held: {:?}", holder.printed());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     host.docker.cmd(["rm", "-f", "held"]).run().checked().unwrap();

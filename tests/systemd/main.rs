@@ -1,4 +1,4 @@
-//! dmpool beside the engines that use its pools.
+//! dmpool where systemd runs Docker, as its users have it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,3 +7,11 @@
     clippy::print_stdout,
     reason = "tests"
 )]
+
+mod docker;
+#[path = "../support/host.rs"]
+#[allow(dead_code, reason = "each suite uses its part")]
+mod host;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each suite uses its part")]
+mod support;

@@ -91,6 +91,10 @@ impl Docker {
         let before = fs::read(DAEMON_JSON).ok();
         fs::write(DAEMON_JSON, serde_json::to_string_pretty(&config.json())? + "\n")?;
         let mut docker = Self { config, daemon: None, before };
+        if docker.config.systemd {
+            // The machine's boot has started it, without this configuration.
+            docker.stop()?;
+        }
         docker.up()?;
         Ok(docker)
     }

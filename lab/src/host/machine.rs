@@ -156,6 +156,8 @@ impl Machine {
             format!("lab.control={control}"),
             format!("lab.disks={}", disks.join(",")),
             format!("lab.systemd={}", u8::from(self.systemd)),
+            // Where the kernel has it and the root no apparmor_parser, Docker starts no container.
+            "apparmor=0".to_string(),
             "panic=-1".to_string(),
             "loglevel=4".to_string(),
         ]

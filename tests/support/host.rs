@@ -52,7 +52,9 @@ impl Host {
     }
 
     fn start(bench: Bench, disk: Mounted, options: &[&str]) -> Self {
-        let config = Config::new(disk.dir().join("root"));
+        // sd_booted(3): the same daemon by its unit and socket where the guest has systemd.
+        let systemd = Path::new("/run/systemd/system").exists();
+        let config = Config { systemd, ..Config::new(disk.dir().join("root")) };
         let config = options.iter().fold(config, |config, option| config.option(option));
         Self { docker: Docker::start(config).unwrap(), disk, bench }
     }
@@ -142,13 +144,18 @@ impl ContainerWriter {
     /// Starts it, and waits until it has written.
     #[track_caller]
     pub fn start(&self, host: &Host) {
+        let _ = fs::remove_file(self.report_file());
         host.docker.cmd(["start", &self.name]).run().checked().unwrap();
         self.writes(5);
     }
 
     /// What it last reported, if it has.
     fn report(&self) -> Option<Tally> {
-        serde_json::from_slice(&fs::read(self.reports.join(format!("{}.json", self.name))).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.report_file()).ok()?).ok()
+    }
+
+    fn report_file(&self) -> PathBuf {
+        self.reports.join(format!("{}.json", self.name))
     }
 
     /// What it last reported.

@@ -1,0 +1,45 @@
+//! Docker as Debian ships it: a unit and a socket, its options in `daemon.json`.
+
+use std::time::Duration;
+
+use lab::guest::boot;
+use lab::guest::run::Cmd;
+use lab::guest::writer::now_us;
+
+use crate::host::{Disk, G, Host};
+use crate::support::Bench;
+
+fn systemctl(args: &[&str]) -> String {
+    Cmd::new("systemctl").args(args).limit(Duration::from_secs(240)).run().checked().unwrap().stdout
+}
+
+#[test]
+fn docker_run_by_systemd_grows_under_a_container_and_keeps_it_over_a_restart() {
+    // An emulated CPU: each start of Docker takes most of a minute.
+    boot::time_limit(Duration::from_secs(900));
+    let host = Host::new(Bench::new(), Disk::Large, &["dm.basesize=1G"]);
+    for unit in ["docker.socket", "docker.service"] {
+        assert_eq!(systemctl(&["is-active", unit]).trim(), "active");
+    }
+    host.assert_parity();
+
+    let writer = host.writer("writer", 256);
+    let began = now_us();
+    host.bench.ok(&["grow", "docker", "200G"]);
+    let ended = now_us();
+    let wait = writer.writes(20).longest_between(began, ended).unwrap_or_default();
+    println!("grow docker 200G took {} ms; the writer's longest wait: {} ms", (ended - began) / 1000, wait.as_millis());
+    assert_eq!(host.docker.storage_value("Data Space Total").unwrap(), "214.7GB");
+    writer.stop_and_verify(&host);
+
+    systemctl(&["restart", "docker.service"]);
+    assert_eq!(host.size(), 200 * G);
+    host.assert_parity();
+    writer.start(&host);
+
+    // With the service stopped the socket would start it again: dmpool does not so much as touch it.
+    systemctl(&["stop", "docker.service"]);
+    assert_eq!((host.json("/pool/activity"), host.size()), ("inactive".into(), 200 * G));
+    let state = Cmd::new("systemctl").args(["is-active", "docker.service"]).run();
+    assert_eq!(state.stdout.trim(), "inactive", "{state}");
+}
