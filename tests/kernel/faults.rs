@@ -1,11 +1,10 @@
 //! Every step of every operation is told to fail and to die; then it is finished in one case and taken back in another.
 
 use lab::guest::disk::Kind;
-use lab::guest::run::{End, Ran};
-use nix::libc::SIGKILL;
 
+use crate::case::{Case, died};
+use crate::death::undisturbed;
 use crate::operation::{Busy, Operation, Subject};
-use crate::picture::assert_picture;
 use crate::support::Bench;
 
 #[test]
@@ -69,12 +68,7 @@ fn every_step(operation: Operation, io: Option<Kind>) {
     subject.prepare();
     let steps = subject.steps();
     assert!(steps > 1, "{operation:?} has {steps} steps");
-    let case = Case::begin(&subject, "undisturbed".to_owned());
-    let ran = subject.run(&case.args, None);
-    assert!(ran.ok(), "{ran}");
-    let end = subject.picture();
-    assert_ne!(end, case.before, "{operation:?} does something");
-    case.is_at_the_end(&end);
+    let (end, _) = undisturbed(&subject);
     for step in 1..=steps {
         fails(&subject, &end, step, "before", steps);
         fails(&subject, &end, step, "after", steps);
@@ -90,94 +84,6 @@ fn every_step(operation: Operation, io: Option<Kind>) {
     if let Some(busy) = busy {
         busy.finish();
     }
-}
-
-/// One run of the operation, from a pool that is ready for it.
-struct Case<'s> {
-    subject: &'s Subject,
-    name: String,
-    args: Vec<String>,
-    before: String,
-    from: u64,
-    to: u64,
-}
-
-impl<'s> Case<'s> {
-    fn begin(subject: &'s Subject, name: String) -> Self {
-        println!("  {:?}: {name}", subject.operation);
-        subject.prepare();
-        let (args, to) = subject.next();
-        let before = subject.picture();
-        Self { subject, name, args, before, from: subject.size(), to }
-    }
-
-    /// The operation is whole: what there is is what an undisturbed run leaves.
-    #[track_caller]
-    fn is_at_the_end(&self, end: &str) {
-        if !self.subject.operation.grows() {
-            return assert_picture(&self.name, end, &self.subject.picture());
-        }
-        self.subject.assert_size(&self.name, self.to);
-        let shape = |picture: &str| picture.replace(|c: char| c.is_ascii_digit(), "");
-        assert_picture(&self.name, &shape(&self.before), &shape(&self.subject.picture()));
-    }
-
-    #[track_caller]
-    fn is_at_the_beginning(&self) {
-        assert_picture(&self.name, &self.before, &self.subject.picture());
-        assert_eq!(self.subject.size(), self.from, "{}", self.name);
-    }
-
-    /// What `continue` or `undo` said is what there is.
-    #[track_caller]
-    fn ended_as_said(&self, ran: &Ran, end: &str) {
-        assert!(ran.ok(), "{}: {ran}", self.name);
-        if ran.stdout.starts_with("finished:") {
-            self.is_at_the_end(end);
-        } else if ran.stdout.starts_with("taken back:") {
-            self.is_at_the_beginning();
-        } else {
-            assert!(ran.stdout.starts_with("could not be taken back"), "{}: {ran}", self.name);
-            self.stands(ran, end);
-        }
-    }
-
-    /// What could not be taken back is named, and is so.
-    #[track_caller]
-    fn stands(&self, ran: &Ran, end: &str) {
-        assert!(self.subject.journals().is_empty(), "{}: the journal is closed", self.name);
-        if self.subject.operation.grows() {
-            assert!(ran.stdout.contains("has its new"), "{}: {ran}", self.name);
-            return self.is_at_the_end(end);
-        }
-        assert_eq!(self.subject.operation, Operation::Destroy, "{}: only deleting has no way back: {ran}", self.name);
-        assert!(ran.stdout.contains("is deleted"), "{}: {ran}", self.name);
-        assert!(!self.subject.is_registered() && !self.subject.is_active(), "{}", self.name);
-        assert!(!self.subject.picture().contains("loop "), "{}: {}", self.name, self.subject.picture());
-    }
-
-    /// It was interrupted: whoever asks is told so, and nobody changes the pool meanwhile.
-    #[track_caller]
-    fn says_it_was_interrupted(&self) {
-        let journals = self.subject.journals();
-        let [id] = journals.as_slice() else { panic!("{}: {journals:?}", self.name) };
-        for args in [vec!["list"], vec!["status", &self.subject.pool]] {
-            let ran = self.subject.bench.run(&args);
-            assert!(ran.ok() && ran.stdout.contains("interrupted") && ran.stdout.contains(id), "{}: {ran}", self.name);
-        }
-        let halfway = self.subject.picture();
-        let ran = self.subject.run(&self.subject.another(), None);
-        assert!(ran.code() == Some(3) && ran.stderr.contains(id), "{}: {ran}", self.name);
-        assert_picture(&self.name, &halfway, &self.subject.picture());
-    }
-
-    fn resume(&self, verb: &str, fault: Option<&str>) -> Ran {
-        self.subject.run(&[verb.to_owned()], fault)
-    }
-}
-
-fn died(ran: &Ran) -> bool {
-    ran.end == End::Signal(SIGKILL)
 }
 
 /// After a failure nothing was done, and that is said; or there is no way back, and it is continued.

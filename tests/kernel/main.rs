@@ -8,9 +8,13 @@
     reason = "tests"
 )]
 
+mod case;
+mod chance;
+mod death;
 mod faults;
 mod life;
 mod operation;
 mod picture;
+mod signals;
 #[path = "../support/mod.rs"]
 mod support;
