@@ -15,6 +15,8 @@ mod faults;
 mod life;
 mod operation;
 mod picture;
+mod power;
+mod replay;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -31,6 +31,16 @@ impl Bench {
         Self { sweep, state, dir, program }
     }
 
+    /// The same with state and pools below another folder, as on a file system that outlives the machine.
+    pub fn at(mut self, base: &Path) -> Self {
+        self.state = base.join("state");
+        self.dir = base.join("pools");
+        for dir in [&self.state, &self.dir] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        self
+    }
+
     /// The name of this test's pool.
     pub fn pool(&self) -> String {
         self.sweep.name("p")
