@@ -1,5 +1,6 @@
 //! Every step of every operation is told to fail and to die; then it is finished in one case and taken back in another.
 
+use lab::guest::boot;
 use lab::guest::disk::Kind;
 
 use crate::case::{Case, died};
@@ -63,6 +64,8 @@ const UNDONE_AFTER_DEATHS: After = After { dies: &[("undo", "before-revert"), ("
 const BACK_AND_FORTH: After = After { dies: &[("undo", "after-revert")], last: "continue" };
 
 fn every_step(operation: Operation, io: Option<Kind>) {
+    // Hundreds of devices come and go here. With udev, which takes its time over each, dmpool is killed in death.rs.
+    boot::stop_udev();
     let subject = Subject::new(operation, Bench::with_faults());
     let busy = io.map(|kind| Busy::on(&subject, kind));
     subject.prepare();
