@@ -26,8 +26,12 @@ impl Bench {
 
     fn with(program: &'static str) -> Self {
         let sweep = Sweep::new().unwrap();
-        let state = sweep.subdir("state").unwrap();
-        let dir = sweep.subdir("pools").unwrap();
+        let fresh = |name: &str| {
+            // A power cut leaves the folder of the process that had the same number.
+            let _ = std::fs::remove_dir_all(sweep.path(name));
+            sweep.subdir(name).unwrap()
+        };
+        let (state, dir) = (fresh("state"), fresh("pools"));
         Self { sweep, state, dir, program }
     }
 
