@@ -20,9 +20,10 @@ impl<'s> Case<'s> {
     pub fn begin(subject: &'s Subject, name: String) -> Self {
         println!("  {:?}: {name}", subject.operation);
         subject.prepare();
-        let (args, to) = subject.next();
+        let from = subject.size();
+        let (args, to) = subject.next(from);
         let before = subject.picture();
-        Self { subject, name, args, before, from: subject.size(), to }
+        Self { subject, name, args, before, from, to }
     }
 
     /// The operation is whole: what there is is what an undisturbed run leaves.

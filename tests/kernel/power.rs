@@ -132,6 +132,7 @@ fn power_cuts_at_random_moments_lose_nothing() {
     let (mounted, plan) = volume_of(&bench, &acks, phase);
     let _writer = Writer::start(plan).unwrap();
     let _mounted = mounted;
+    intend(&bench, 0);
     let delay = Duration::from_millis(200) + Chance::new().within(Duration::from_millis(2500));
     println!("  the power is cut after {} ms", delay.as_millis());
     boot::power_cut_after(delay);

