@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -36,6 +36,10 @@ const RULES: [&str; 5] = [
 
 /// How long udev has to complete a cookie or make a node.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long udevd may be too busy to take a connection, and how often that is tried.
+const BACKLOG_LIMIT: Duration = Duration::from_secs(10);
+const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether udev answers here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +109,7 @@ fn listener() -> Result<Option<i32>, Errno> {
     for kind in [SockType::SeqPacket, SockType::Stream, SockType::Datagram] {
         // Not blocking: a full backlog, nobody accepting, shall not hold us.
         let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-        match connect(socket.as_raw_fd(), &UnixAddr::new(CONTROL)?) {
+        match connect_soon(&socket) {
             Ok(()) => return getsockopt(&socket, PeerCredentials).map(|peer| Some(peer.pid())),
             // Somebody listens and is busy: its queue is full. Nobody listening is ECONNREFUSED.
             Err(Errno::EAGAIN) => return Ok(Some(BUSY)),
@@ -115,6 +119,19 @@ fn listener() -> Result<Option<i32>, Errno> {
         }
     }
     Err(Errno::EPROTOTYPE)
+}
+
+/// Connects, and waits a while for a place in the backlog: udevd's has room for one, which another dmpool, or dmsetup,
+/// or this one a moment ago, may have taken.
+fn connect_soon(socket: &OwnedFd) -> Result<(), Errno> {
+    let address = UnixAddr::new(CONTROL)?;
+    let until = Instant::now() + BACKLOG_LIMIT;
+    loop {
+        match connect(socket.as_raw_fd(), &address) {
+            Err(Errno::EAGAIN) if Instant::now() < until => std::thread::sleep(BACKLOG_PAUSE),
+            result => return result,
+        }
+    }
 }
 
 /// Whether a rules file in `dir`, not hidden by one of the same name further up, completes cookies.

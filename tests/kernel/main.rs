@@ -8,9 +8,15 @@
     reason = "tests"
 )]
 
+mod case;
+mod chance;
+mod death;
 mod faults;
 mod life;
 mod operation;
 mod picture;
+mod power;
+mod replay;
+mod signals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -131,10 +131,10 @@ impl Subject {
         }
     }
 
-    /// The command line of the operation, and the size that it leads to when it grows.
-    pub fn next(&self) -> (Vec<String>, u64) {
+    /// The command line of the operation on a pool of that size, and the size that it leads to when it grows.
+    pub fn next(&self, from: u64) -> (Vec<String>, u64) {
         let step = if self.operation.is_metadata() { M } else { 16 * M };
-        let to = self.size() + step;
+        let to = from + step;
         let words = match self.operation {
             Operation::Create => return (self.create_args(), 0),
             Operation::Activate => vec!["activate", &self.pool],
@@ -163,7 +163,7 @@ impl Subject {
 
     /// How many steps the operation has, as `--dry-run` numbers them.
     pub fn steps(&self) -> usize {
-        let (mut args, _) = self.next();
+        let (mut args, _) = self.next(self.size());
         args.push("--dry-run".to_owned());
         let said = self.bench.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let is_step =
@@ -217,7 +217,7 @@ impl Busy {
         let name = subject.bench.sweep.name("v");
         let device = volume(&subject.pool, 0, &name, bytes);
         let mounted = Mounted::format(kind, &device, &subject.bench.sweep.path("busy")).unwrap();
-        let plan = Plan { pause: Duration::from_millis(5), ..Plan::new(mounted.dir().join("written")) };
+        let plan = Plan { pause: Duration::from_millis(20), ..Plan::new(mounted.dir().join("written")) };
         let writer = Writer::start(plan.clone()).unwrap();
         Self { name, device, kind, mounted, plan, writer }
     }

@@ -26,9 +26,23 @@ impl Bench {
 
     fn with(program: &'static str) -> Self {
         let sweep = Sweep::new().unwrap();
-        let state = sweep.subdir("state").unwrap();
-        let dir = sweep.subdir("pools").unwrap();
+        let fresh = |name: &str| {
+            // A power cut leaves the folder of the process that had the same number.
+            let _ = std::fs::remove_dir_all(sweep.path(name));
+            sweep.subdir(name).unwrap()
+        };
+        let (state, dir) = (fresh("state"), fresh("pools"));
         Self { sweep, state, dir, program }
+    }
+
+    /// The same with state and pools below another folder, as on a file system that outlives the machine.
+    pub fn at(mut self, base: &Path) -> Self {
+        self.state = base.join("state");
+        self.dir = base.join("pools");
+        for dir in [&self.state, &self.dir] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        self
     }
 
     /// The name of this test's pool.

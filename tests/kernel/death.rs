@@ -1,0 +1,93 @@
+//! The binary that users get is killed at random moments; then it continues in one round and undoes in the next.
+
+use std::time::{Duration, Instant};
+
+use lab::guest::disk::Kind;
+use lab::guest::run::{Cmd, Ran};
+
+use crate::case::Case;
+use crate::chance::Chance;
+use crate::operation::{Busy, Operation, Subject};
+use crate::support::Bench;
+
+/// Rounds for each operation.
+const ROUNDS: u32 = 10;
+
+#[test]
+fn create_is_killed_at_random_moments() {
+    killed(Operation::Create, None);
+}
+
+#[test]
+fn grow_is_killed_at_random_moments() {
+    killed(Operation::GrowData, Some(Kind::Ext4));
+}
+
+#[test]
+fn activate_is_killed_at_random_moments() {
+    killed(Operation::Activate, None);
+}
+
+#[test]
+fn destroy_is_killed_at_random_moments() {
+    killed(Operation::Destroy, None);
+}
+
+/// Runs an operation without disturbance; returns how it left things, and how long it took.
+pub fn undisturbed(subject: &Subject) -> (String, Duration) {
+    let case = Case::begin(subject, "undisturbed".to_owned());
+    let began = Instant::now();
+    let ran = subject.run(&case.args, None);
+    assert!(ran.ok(), "{ran}");
+    let took = began.elapsed();
+    let end = subject.picture();
+    assert_ne!(end, case.before, "{:?} does something", subject.operation);
+    case.is_at_the_end(&end);
+    (end, took)
+}
+
+/// An operation's command line, not yet run.
+pub fn command(case: &Case<'_>) -> Cmd {
+    case.subject.bench.cmd(&case.args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn killed(operation: Operation, io: Option<Kind>) {
+    let subject = Subject::new(operation, Bench::new());
+    let busy = io.map(|kind| Busy::on(&subject, kind));
+    let mut chance = Chance::new();
+    let (end, took) = undisturbed(&subject);
+    let mut interrupted = 0;
+    for round in 0..ROUNDS {
+        let verb = if round.is_multiple_of(2) { "continue" } else { "undo" };
+        let delay = chance.within(took);
+        let case = Case::begin(&subject, format!("killed after {} us, {verb}", delay.as_micros()));
+        let running = command(&case).start().unwrap();
+        std::thread::sleep(delay);
+        let ran = running.kill();
+        if subject.journals().is_empty() {
+            case.is_at_either_end(&end, &ran);
+        } else {
+            interrupted += 1;
+            case.ended_as_said(&resume_alone(&case, verb), &end);
+        }
+        assert!(subject.journals().is_empty(), "{}", case.name);
+    }
+    println!("  {interrupted} of {ROUNDS} rounds left a journal");
+    undisturbed(&subject);
+    assert!(!subject.picture().contains(".new"), "temporary files are swept: {}", subject.picture());
+    if let Some(busy) = busy {
+        busy.finish();
+    }
+}
+
+/// Continues or undoes once the guardian of the one that was killed has let go of the lock.
+fn resume_alone(case: &Case<'_>, verb: &str) -> Ran {
+    for _ in 0..200 {
+        let ran = case.resume(verb, None);
+        if !ran.stderr.contains("another dmpool is at work") {
+            return ran;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{}: the lock is not let go of", case.name);
+}

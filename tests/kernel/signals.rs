@@ -1,0 +1,57 @@
+//! Signals that ask dmpool to end, at random moments: the operation is done, or it is taken back; never half.
+
+use lab::guest::disk::Kind;
+use lab::guest::run::End;
+use nix::sys::signal::Signal;
+
+use crate::case::Case;
+use crate::chance::Chance;
+use crate::death::{command, undisturbed};
+use crate::operation::{Busy, Operation, Subject};
+use crate::support::Bench;
+
+const SIGNALS: [Signal; 5] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGQUIT];
+
+#[test]
+fn create_is_whole_or_taken_back_after_any_signal() {
+    signalled(Operation::Create, None);
+}
+
+#[test]
+fn grow_is_whole_or_taken_back_after_any_signal() {
+    signalled(Operation::GrowData, Some(Kind::Ext4));
+}
+
+#[test]
+fn destroy_is_whole_or_taken_back_after_any_signal() {
+    signalled(Operation::Destroy, None);
+}
+
+fn signalled(operation: Operation, io: Option<Kind>) {
+    let subject = Subject::new(operation, Bench::new());
+    let busy = io.map(|kind| Busy::on(&subject, kind));
+    let mut chance = Chance::new();
+    let (end, took) = undisturbed(&subject);
+    for signal in SIGNALS.into_iter().chain(SIGNALS) {
+        let delay = chance.within(took);
+        let case = Case::begin(&subject, format!("{signal} after {} us", delay.as_micros()));
+        let running = command(&case).start().unwrap();
+        std::thread::sleep(delay);
+        running.signal(signal);
+        let ran = running.wait();
+        assert!(subject.journals().is_empty(), "{}: nothing is left half done: {ran}", case.name);
+        match ran.end {
+            End::Exit(0) => case.is_at_the_end(&end),
+            End::Exit(1) => {
+                assert!(ran.stderr.contains(&format!("interrupted by {signal}")), "{}: {ran}", case.name);
+                case.is_at_the_beginning();
+            }
+            // Before dmpool holds signals back nothing was begun; afterwards everything is done.
+            End::Signal(number) if number == signal as i32 => case.is_at_either_end(&end, &ran),
+            _ => panic!("{}: {ran}", case.name),
+        }
+    }
+    if let Some(busy) = busy {
+        busy.finish();
+    }
+}
