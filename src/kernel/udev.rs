@@ -100,9 +100,6 @@ fn ipc_namespace_of_udevd(listener: i32) -> Option<PathBuf> {
     })
 }
 
-/// Who listens is there, and too busy to say who it is.
-const BUSY: i32 = -1;
-
 /// Connects to udevd; returns the process that listens (0: not of our pid namespace), or nothing without a socket.
 fn listener() -> Result<Option<i32>, Errno> {
     // SOCK_SEQPACKET since udev 183; a type that does not fit is told by EPROTOTYPE.
@@ -111,8 +108,6 @@ fn listener() -> Result<Option<i32>, Errno> {
         let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
         match connect_soon(&socket) {
             Ok(()) => return getsockopt(&socket, PeerCredentials).map(|peer| Some(peer.pid())),
-            // Somebody listens and is busy: its queue is full. Nobody listening is ECONNREFUSED.
-            Err(Errno::EAGAIN) => return Ok(Some(BUSY)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(Errno::EPROTOTYPE) => {}
             Err(errno) => return Err(errno),
