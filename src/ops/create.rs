@@ -39,8 +39,8 @@ pub struct Facts {
     pub directory: Directory,
     /// What exists already of what would be made.
     pub existing: Vec<PathBuf>,
-    /// Folders that are missing above the pool's own: only those of the default are made.
-    pub missing: Vec<PathBuf>,
+    /// Whether that directory is dmpool's own default.
+    pub is_default: bool,
     /// The largest file this process may make, when it is limited.
     pub file_size_limit: Option<Bytes>,
     /// The pool's identity, should it be made.
@@ -103,8 +103,8 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
         None => None,
     };
     let is_default = spec.directory == kit.state.pools;
-    let missing = if is_default { missing_of(&spec.directory) } else { Vec::new() };
-    let looked_at = missing.first().and_then(|first| first.parent()).unwrap_or(&spec.directory);
+    // The default is dmpool's own, and made with the pool's; of another one a missing part may be a missing mount.
+    let looked_at = if is_default { nearest(&spec.directory) } else { &spec.directory };
     let existing = [spec.own_directory(), spec.data_file(), spec.metadata_file()];
     let file_size_limit = durable::file_size_limit().map_err(cannot)?;
     Ok(Facts {
@@ -112,17 +112,15 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
         registered,
         directory: directory(looked_at, spec.data_size, file_size_limit).map_err(cannot)?,
         existing: existing.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect(),
-        missing,
+        is_default,
         file_size_limit,
         uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
     })
 }
 
-fn missing_of(path: &Path) -> Vec<PathBuf> {
-    let mut missing: Vec<PathBuf> =
-        path.ancestors().take_while(|p| fs::symlink_metadata(p).is_err()).map(Path::to_owned).collect();
-    missing.reverse();
-    missing
+/// Returns the nearest folder above, or the one itself, that is there.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|p| fs::symlink_metadata(p).is_ok()).unwrap_or(path)
 }
 
 fn directory(path: &Path, length: Bytes, limit: Option<Bytes>) -> Result<Directory> {
@@ -181,8 +179,7 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
             wanted.saturating_sub(fs.free).human()
         ));
     }
-    let mut steps: Vec<Step> = facts.missing.iter().map(|path| MakeDirectory { path: path.clone() }.into()).collect();
-    steps.extend(steps_of(spec, &facts.uuid));
+    let steps = steps_of(spec, &facts.uuid, facts.is_default);
     Ok(Plan { operation: Operation::Create, pool: spec.name.to_string(), what, steps, notes })
 }
 
@@ -267,7 +264,7 @@ fn place<'f>(facts: &'f Facts, spec: &Spec, refuse: &impl Fn(String) -> Failure)
     Ok(fs)
 }
 
-fn steps_of(spec: &Spec, uuid: &PoolUuid) -> Vec<Step> {
+fn steps_of(spec: &Spec, uuid: &PoolUuid, parents: bool) -> Vec<Step> {
     let behaviour = Behaviour { block_size: spec.block_size, low_water: spec.low_water, features: spec.features() };
     let file = |path: PathBuf, size: Bytes| MakeFile { path, size, preallocate: spec.preallocate };
     let entry = Entry {
@@ -281,7 +278,7 @@ fn steps_of(spec: &Spec, uuid: &PoolUuid) -> Vec<Step> {
     let length = spec.data_size.sectors();
     let [metadata, data, pool] = steps::devices_of(&entry, spec.metadata_size.sectors(), length);
     vec![
-        MakeDirectory { path: spec.own_directory() }.into(),
+        MakeDirectory { path: spec.own_directory(), parents }.into(),
         file(spec.metadata_file(), spec.metadata_size).into(),
         file(spec.data_file(), spec.data_size).into(),
         metadata,

@@ -51,7 +51,7 @@ mod tests {
             pool: "p0".to_owned(),
             what: "create the pool `p0`".to_owned(),
             steps: vec![
-                MakeDirectory { path: "/srv/p0".into() }.into(),
+                MakeDirectory { path: "/srv/p0".into(), parents: false }.into(),
                 MakeFile { path: "/srv/p0/data".into(), size: Bytes::new(10 << 30), preallocate: false }.into(),
                 ReloadPool {
                     name: "p0".to_owned(),

@@ -19,6 +19,10 @@ use crate::units::Bytes;
 pub struct MakeDirectory {
     /// Where.
     pub path: PathBuf,
+    /// Whether those above it are dmpool's own, as its journals' are: where they are missing they are made too, and stay.
+    /// Anywhere else a missing one may be a file system that is not mounted.
+    #[serde(default)]
+    pub parents: bool,
 }
 
 impl Act for MakeDirectory {
@@ -35,6 +39,9 @@ impl Act for MakeDirectory {
     }
 
     fn apply(&self, _: &Kit, attempt: Attempt) -> Result<()> {
+        if let Some(above) = self.path.parent().filter(|_| self.parents) {
+            kernel::fs::make_dir_durably(above, 0o700)?;
+        }
         match kernel::fs::make_dir(&self.path, 0o700) {
             Err(_) if attempt == Attempt::Again && self.path.is_dir() => kernel::fs::settle_dir(&self.path, 0o700),
             other => other,
