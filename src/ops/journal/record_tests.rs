@@ -7,7 +7,7 @@ use crate::ops::plan::Operation;
 use crate::ops::steps::{MakeDirectory, Step};
 
 fn plan(steps: usize) -> Plan {
-    let step = |n| Step::from(MakeDirectory { path: format!("/srv/{n}").into() });
+    let step = |n| Step::from(MakeDirectory { path: format!("/srv/{n}").into(), parents: false });
     Plan {
         operation: Operation::Create,
         pool: "p0".to_owned(),
