@@ -12,7 +12,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::raw;
+use super::{lock, raw};
 
 /// How long the kernel has to answer. A commit of the metadata that a status waits for takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -61,6 +61,7 @@ fn answers<T: Serialize>(
 ) -> std::io::Result<(Vec<u8>, String)> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let child = raw::fork_running(|| {
+        lock::leave_to_parent();
         for question in questions.iter_mut() {
             // JSON has no raw line end, and one answer is one write.
             let Ok(mut line) = serde_json::to_vec(&question()) else { return 1 };
@@ -99,8 +100,34 @@ fn answers<T: Serialize>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::kernel::lock::FileLock;
+
+    #[test]
+    fn who_hangs_does_not_keep_the_lock_of_who_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::try_exclusive(&path).unwrap().unwrap();
+        let child = raw::fork_running(|| {
+            lock::leave_to_parent();
+            std::thread::sleep(Duration::from_secs(3600));
+            0
+        });
+        let child = child.unwrap();
+        assert!(FileLock::try_exclusive(&path).unwrap().is_err(), "the parent has it");
+        drop(lock);
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut again = FileLock::try_exclusive(&path).unwrap();
+        while again.is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+            again = FileLock::try_exclusive(&path).unwrap();
+        }
+        let _ = kill(child, Signal::SIGKILL);
+        let _ = waitpid(child, None);
+        assert!(again.is_ok(), "the child, which lives for an hour, has not");
+    }
 
     #[test]
     fn an_answer_comes_back_whole() {

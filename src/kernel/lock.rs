@@ -3,19 +3,43 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Called, processes};
+use super::{Called, processes, raw};
 
 /// A lock, held until it is dropped. The file stays: removing it would let two hold "the" lock.
 #[derive(Debug)]
 pub struct FileLock {
-    _held: Flock<File>,
+    held: Flock<File>,
+}
+
+/// The descriptors of the locks that this process has.
+static HELD: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// Gives up a forked child's share in the locks of its parent, who keeps them: a child that hangs must not have them
+/// for longer than the one that took them.
+///
+/// Called in the child of a process with one thread, before anything else.
+pub(super) fn leave_to_parent() {
+    // Nobody else is there to have it; waiting for somebody of the parent's would be for ever.
+    let Ok(mut held) = HELD.try_lock() else { return };
+    for fd in held.drain(..) {
+        raw::close_inherited(fd);
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        let fd = self.held.as_raw_fd();
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| *held != fd);
+    }
 }
 
 /// Who holds a lock, as far as it has written that down.
@@ -63,7 +87,8 @@ impl FileLock {
         };
         // Who fails here (a full disk) has the lock all the same; the next one only cannot say who has it.
         let _ = held.set_len(0).and_then(|()| held.write_all_at(own_line().as_bytes(), 0));
-        Ok(Ok(Self { _held: held }))
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).push(held.as_raw_fd());
+        Ok(Ok(Self { held }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every step of every operation is told to fail and to die; then it is finished in one case and taken back in another.
 
+use std::time::Duration;
+
 use lab::guest::boot;
 use lab::guest::disk::Kind;
 
@@ -48,6 +50,9 @@ fn growing_the_metadata_of_a_pool_on_bare_loops_fails_and_dies_at_every_step() {
     every_step(Operation::GrowDirectMetadata, Some(Kind::Ext4));
 }
 
+/// On a machine that is busy with other things.
+const SLOW: Duration = Duration::from_secs(900);
+
 /// What befalls the commands after one that died, and which of them comes last.
 struct After {
     /// `continue` or `undo`, each with the points of the step at which it dies too.
@@ -66,6 +71,7 @@ const BACK_AND_FORTH: After = After { dies: &[("undo", "after-revert")], last: "
 fn every_step(operation: Operation, io: Option<Kind>) {
     // Hundreds of devices come and go here. With udev, which takes its time over each, dmpool is killed in death.rs.
     boot::stop_udev();
+    boot::time_limit(SLOW);
     let subject = Subject::new(operation, Bench::with_faults());
     let busy = io.map(|kind| Busy::on(&subject, kind));
     subject.prepare();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, LoopDisk, Mounted};
@@ -30,6 +31,7 @@ const AMOUNT: u64 = 256 << 10;
 fn the_machine_comes_up_after_every_write_that_dmpool_made() {
     // Some hundred devices come and go here; waiting for udev over each would take minutes.
     boot::stop_udev();
+    boot::time_limit(Duration::from_secs(900));
     let bench = Bench::new();
     let (disk, copy) = (bench.sweep.path("disk"), bench.sweep.path("replayed"));
     let below = LoopDisk::create(&disk, DISK).unwrap();
