@@ -47,7 +47,8 @@ pub fn piece(cache: &Path, name: &str, recipe: &str, make: impl FnOnce(&Path) ->
         return Ok(place);
     }
     let cannot = |doing: &str| format!("cannot {doing} `{}`", place.display());
-    let partial = place.with_extension("partial");
+    // Added, not put in an extension's place: the name has dots of its own, as in `uml-6.12`.
+    let partial = cache.join(format!("{name}-{:016x}.partial", hash(recipe)));
     for old in [&place, &partial] {
         if old.exists() {
             fs::remove_dir_all(old).or_trouble(|| format!("cannot remove `{}`", old.display()))?;
@@ -132,7 +133,9 @@ mod tests {
         let cache = std::env::temp_dir().join(format!("lab-cache-{}", std::process::id()));
         let made = std::cell::Cell::new(0);
         let get = |recipe: &str| {
-            piece(&cache, "thing", recipe, |folder| {
+            piece(&cache, "thing-6.12", recipe, |folder| {
+                // What must name its final place while it is made takes this off.
+                assert!(folder.to_string_lossy().ends_with(&format!("thing-6.12-{:016x}.partial", hash(recipe))));
                 made.set(made.get() + 1);
                 fs::create_dir(folder.join("sub")).or_trouble(String::new)?;
                 fs::write(folder.join("sub/data"), "whole").or_trouble(String::new)
@@ -151,12 +154,12 @@ mod tests {
         assert_eq!(made.get(), 3);
         assert_ne!(get("two"), place);
         assert_eq!(made.get(), 4);
-        let failed = piece(&cache, "thing", "three", |folder| {
+        let failed = piece(&cache, "thing-6.12", "three", |folder| {
             fs::write(folder.join("half"), "h").or_trouble(String::new)?;
             Err(Trouble::new("no"))
         });
         assert!(failed.is_err());
-        piece(&cache, "thing", "three", |folder| {
+        piece(&cache, "thing-6.12", "three", |folder| {
             assert!(!folder.join("half").exists());
             Ok(())
         })
