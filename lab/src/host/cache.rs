@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::tool;
 use super::trouble::{OrTrouble, Result, Trouble};
 
+/// What the name of a piece ends with while it is being made.
+pub const PARTIAL: &str = ".partial";
+
 /// The stamp's name in a piece.
 const STAMP: &str = "stamp.json";
 
@@ -42,12 +45,13 @@ pub fn piece(cache: &Path, name: &str, recipe: &str, make: impl FnOnce(&Path) ->
     let lock_path = cache.join(format!("{name}.lock"));
     let lock = File::create(&lock_path).or_trouble(|| format!("cannot create `{}`", lock_path.display()))?;
     lock.lock().or_trouble(|| format!("cannot lock `{}`", lock_path.display()))?;
-    let place = cache.join(format!("{name}-{:016x}", hash(recipe)));
+    let folder = format!("{name}-{:016x}", hash(recipe));
+    let place = cache.join(&folder);
     if is_whole(&place, recipe) {
         return Ok(place);
     }
     let cannot = |doing: &str| format!("cannot {doing} `{}`", place.display());
-    let partial = place.with_extension("partial");
+    let partial = cache.join(format!("{folder}{PARTIAL}"));
     for old in [&place, &partial] {
         if old.exists() {
             fs::remove_dir_all(old).or_trouble(|| format!("cannot remove `{}`", old.display()))?;

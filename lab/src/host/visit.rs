@@ -130,7 +130,8 @@ fn code_of(exit: &Exit) -> ExitCode {
 fn on_terminal(session: &mut Session) -> Result<Exit> {
     let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
     let size = size.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default();
-    let (rows, columns) = size.split_once(' ').unwrap_or(("24", "80"));
+    // A terminal that does not know its size says 0 0.
+    let (rows, columns) = size.split_once(' ').filter(|(rows, _)| *rows != "0").unwrap_or(("24", "80"));
     let start = format!("stty rows {rows} cols {columns}; exec bash --login");
     let mut login = job("/bin/bash", &["-c".to_string(), start]);
     login.on_console = true;
