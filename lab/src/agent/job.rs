@@ -1,6 +1,7 @@
 //! One job: a program, its output, its wishes, its end.
 
 use std::collections::VecDeque;
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -74,8 +75,10 @@ pub(super) fn run(
 /// Starts the job's process in a group of its own and returns its process id.
 fn spawn(settings: &Settings, kernel: &str, job: &Job, sender: &Sender<Event>) -> io::Result<Pid> {
     let mut command = if job.on_console { on_console(job)? } else { Command::new(&job.program) };
-    let scratch: Vec<String> =
-        disks::scratch(&settings.disks).iter().map(|d| d.to_string_lossy().into_owned()).collect();
+    let disks = disks::scratch(&settings.disks);
+    let scratch: Vec<String> = disks.iter().map(|d| d.to_string_lossy().into_owned()).collect();
+    // A machine of somebody else's names its own.
+    let scratch = if settings.is_guest() { scratch.join(":") } else { env::var("LAB_SCRATCH").unwrap_or_default() };
     command
         .args(&job.args)
         .current_dir("/root")
@@ -88,7 +91,7 @@ fn spawn(settings: &Settings, kernel: &str, job: &Job, sender: &Sender<Event>) -
         .env("LAB_KERNEL", kernel)
         .env("LAB_PHASE", job.phase.to_string())
         .env("LAB_NOTES", serde_json::to_string(&job.notes)?)
-        .env("LAB_SCRATCH", scratch.join(":"))
+        .env("LAB_SCRATCH", scratch)
         .envs(&job.env);
     if !job.on_console {
         let (reader, writer) = io::pipe()?;

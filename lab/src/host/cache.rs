@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::tool;
 use super::trouble::{OrTrouble, Result, Trouble};
 
+/// What the name of a piece ends with while it is being made.
+pub const PARTIAL: &str = ".partial";
+
 /// The stamp's name in a piece.
 const STAMP: &str = "stamp.json";
 
@@ -42,13 +45,13 @@ pub fn piece(cache: &Path, name: &str, recipe: &str, make: impl FnOnce(&Path) ->
     let lock_path = cache.join(format!("{name}.lock"));
     let lock = File::create(&lock_path).or_trouble(|| format!("cannot create `{}`", lock_path.display()))?;
     lock.lock().or_trouble(|| format!("cannot lock `{}`", lock_path.display()))?;
-    let place = cache.join(format!("{name}-{:016x}", hash(recipe)));
+    let folder = format!("{name}-{:016x}", hash(recipe));
+    let place = cache.join(&folder);
     if is_whole(&place, recipe) {
         return Ok(place);
     }
     let cannot = |doing: &str| format!("cannot {doing} `{}`", place.display());
-    // Added, not put in an extension's place: the name has dots of its own, as in `uml-6.12`.
-    let partial = cache.join(format!("{name}-{:016x}.partial", hash(recipe)));
+    let partial = cache.join(format!("{folder}{PARTIAL}"));
     for old in [&place, &partial] {
         if old.exists() {
             fs::remove_dir_all(old).or_trouble(|| format!("cannot remove `{}`", old.display()))?;
@@ -133,9 +136,7 @@ mod tests {
         let cache = std::env::temp_dir().join(format!("lab-cache-{}", std::process::id()));
         let made = std::cell::Cell::new(0);
         let get = |recipe: &str| {
-            piece(&cache, "thing-6.12", recipe, |folder| {
-                // What must name its final place while it is made takes this off.
-                assert!(folder.to_string_lossy().ends_with(&format!("thing-6.12-{:016x}.partial", hash(recipe))));
+            piece(&cache, "thing", recipe, |folder| {
                 made.set(made.get() + 1);
                 fs::create_dir(folder.join("sub")).or_trouble(String::new)?;
                 fs::write(folder.join("sub/data"), "whole").or_trouble(String::new)
@@ -154,12 +155,12 @@ mod tests {
         assert_eq!(made.get(), 3);
         assert_ne!(get("two"), place);
         assert_eq!(made.get(), 4);
-        let failed = piece(&cache, "thing-6.12", "three", |folder| {
+        let failed = piece(&cache, "thing", "three", |folder| {
             fs::write(folder.join("half"), "h").or_trouble(String::new)?;
             Err(Trouble::new("no"))
         });
         assert!(failed.is_err());
-        piece(&cache, "thing-6.12", "three", |folder| {
+        piece(&cache, "thing", "three", |folder| {
             assert!(!folder.join("half").exists());
             Ok(())
         })

@@ -61,6 +61,9 @@ pub enum Command {
         /// With dockerd running on its devicemapper driver
         #[arg(long)]
         docker: bool,
+        /// With systemd as process 1, which starts Docker as a distribution does (only in QEMU)
+        #[arg(long, conflicts_with = "docker")]
+        systemd: bool,
         /// In which guest
         #[command(flatten)]
         guest: GuestOptions,

@@ -29,7 +29,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Demo { guest } => visit::program("lab-demo", &[], guest),
         Command::Bench { guest, arguments } => visit::program("lab-bench", &arguments, guest),
-        Command::Shell { docker, guest } => visit::shell(docker, guest),
+        Command::Shell { docker, systemd, guest } => visit::shell(docker, systemd, guest),
         Command::Dist => dist::run(),
         Command::Clean => clean(),
     }

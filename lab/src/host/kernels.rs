@@ -191,7 +191,7 @@ fn adopt_library(tree: &Path, folder: &Path) -> Result<()> {
         fs::copy(&file, library.join(name)).or_trouble(|| format!("cannot copy `{}`", file.display()))?;
     }
     // The piece is renamed when it is finished: name the final place.
-    let final_library = library.display().to_string().replace(".partial/", "/");
+    let final_library = library.display().to_string().replace(&format!("{}/", cache::PARTIAL), "/");
     tool::run(
         Command::new("patchelf")
             .arg("--set-interpreter")

@@ -8,6 +8,7 @@ use std::thread;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use super::cli::GuestOptions;
+use super::kernels::Kernel;
 use super::lab::Lab;
 use super::machine::Lane;
 use super::programs;
@@ -47,7 +48,7 @@ const DOCKER_SCRIPT: &str = "docker-up";
 /// When the guest cannot be made, does not come up, or goes down.
 pub fn program(name: &str, arguments: &[String], options: GuestOptions) -> Result<ExitCode> {
     let lab = Lab::open(options.keep)?;
-    let mut session = open(&lab, options, &[])?;
+    let mut session = open(&lab, options, false, &[])?;
     let exit = session.program(&job(&format!("/usr/local/bin/{name}"), arguments), &mut show::result)?;
     Ok(code_of(&exit))
 }
@@ -56,14 +57,18 @@ pub fn program(name: &str, arguments: &[String], options: GuestOptions) -> Resul
 ///
 /// # Errors
 /// When the guest cannot be made, does not come up, or goes down.
-pub fn shell(docker: bool, options: GuestOptions) -> Result<ExitCode> {
+pub fn shell(docker: bool, systemd: bool, options: GuestOptions) -> Result<ExitCode> {
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut script = String::new();
     if !interactive {
         io::stdin().read_to_string(&mut script).or_trouble(|| "cannot read the commands on standard input".into())?;
     }
+    if systemd && options.lane.is_some_and(|lane| lane != Lane::Qemu) {
+        return Err(Trouble::new("cannot boot systemd in this lane: only QEMU's guests run it")
+            .next("cargo lab shell --systemd"));
+    }
     let lab = Lab::open(options.keep)?;
-    let mut session = open(&lab, options, &[(SCRIPT, &script), (DOCKER_SCRIPT, DOCKER_UP)])?;
+    let mut session = open(&lab, options, systemd, &[(SCRIPT, &script), (DOCKER_SCRIPT, DOCKER_UP)])?;
     if docker {
         let start = job("/bin/bash", &[format!("{PAYLOAD}/{DOCKER_SCRIPT}")]);
         let mut said = Vec::new();
@@ -83,12 +88,14 @@ pub fn shell(docker: bool, options: GuestOptions) -> Result<ExitCode> {
 }
 
 /// A guest with what users get of dmpool.
-fn open(lab: &Lab, options: GuestOptions, extra: &[(&str, &str)]) -> Result<Session> {
+fn open(lab: &Lab, options: GuestOptions, systemd: bool, extra: &[(&str, &str)]) -> Result<Session> {
     let programs = programs::build(&lab.places, &[])?;
     let payload = programs.pack(lab.run.path(), extra)?;
-    let lane = options.lane.unwrap_or(Lane::Uml);
     let kernel = options.kernel.unwrap_or(USUAL_KERNEL);
-    let machine = lab.machine(lane, kernel, false, &programs, payload)?;
+    // The quicker lane, where it can be.
+    let usual = if systemd || kernel == Kernel::V5_10 { Lane::Qemu } else { Lane::Uml };
+    let lane = options.lane.unwrap_or(usual);
+    let machine = lab.machine(lane, kernel, systemd, &programs, payload)?;
     let mut session = Session::new(machine, options.keep);
     let release = show::step("booting the guest", || session.kernel())?;
     show::line(&format!("it runs kernel {release} ({})", lane.name()));
@@ -123,7 +130,8 @@ fn code_of(exit: &Exit) -> ExitCode {
 fn on_terminal(session: &mut Session) -> Result<Exit> {
     let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
     let size = size.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default();
-    let (rows, columns) = size.split_once(' ').unwrap_or(("24", "80"));
+    // A terminal that does not know its size says 0 0.
+    let (rows, columns) = size.split_once(' ').filter(|(rows, _)| *rows != "0").unwrap_or(("24", "80"));
     let start = format!("stty rows {rows} cols {columns}; exec bash --login");
     let mut login = job("/bin/bash", &["-c".to_string(), start]);
     login.on_console = true;

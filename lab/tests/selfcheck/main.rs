@@ -35,6 +35,9 @@ fn lane_and_kernel_are_what_they_say() {
 
 #[test]
 fn scratch_disks_are_there_and_blank() {
+    if boot::lane() == "native" {
+        boot::skip("the disks of this machine are not the lab's");
+    }
     let disks = boot::scratch_disks();
     assert!(disks.len() >= 3, "{disks:?}");
     let mut largest = 0;
@@ -50,6 +53,9 @@ fn scratch_disks_are_there_and_blank() {
 
 #[test]
 fn scratch_disks_are_blank_again_1_after_one_test_wrote_them() {
+    if boot::lane() == "native" {
+        boot::skip("the disks of this machine are not the lab's");
+    }
     write_first_block(&boot::scratch_disks()[0]);
 }
 
