@@ -100,7 +100,8 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
 }
 
 fn file(path: &Path) -> anyhow::Result<FileFacts> {
-    let mut facts = FileFacts { path: path.to_owned(), length: None, not_a_file: None, network: None, loops: Vec::new() };
+    let mut facts =
+        FileFacts { path: path.to_owned(), length: None, not_a_file: None, network: None, loops: Vec::new() };
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(anyhow::Error::new(e).context(format!("looking at {}", path.display()))),
@@ -196,8 +197,9 @@ fn superblock<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outc
                 .next("mount the file system it is on, or put the file back"));
         }
         if let Some(kind) = &file.network {
-            return Err(refuse(format!("{path} is on a file system that is not this machine's own ({kind})"))
-                .next("copy its files to a local disk (cp --sparse=always): a pool must not depend on a server's answer"));
+            return Err(refuse(format!("{path} is on a file system that is not this machine's own ({kind})")).next(
+                "copy its files to a local disk (cp --sparse=always): a pool must not depend on a server's answer",
+            ));
         }
         if let Some(user) = file.loops.first() {
             return Err(refuse(format!("{path} is in use by {}", user.path().display()))

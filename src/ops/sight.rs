@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::{ask, block};
 use crate::kernel::dm::{Dm, DmId, DmInfo};
 use crate::kernel::loopdev::{self, LoopInfo};
+use crate::kernel::{ask, block};
 use crate::metadata::{BLOCK, BadSuperblock, Superblock};
 use crate::ops::steps::Part;
 use crate::pool::{DevNo, PoolStatus, PoolTable, THIN_POOL};

@@ -9,5 +9,6 @@
 )]
 
 mod life;
+mod refuse_input;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,8 @@
 //! What dmpool's guest tests share.
 
+pub mod pools;
+pub mod refusals;
+
 use std::path::{Path, PathBuf};
 
 use lab::guest::run::{Cmd, Ran};

@@ -144,7 +144,9 @@ fn look_at_file(path: &Path, report: &PoolReport, options: &Options, limit: Opti
     let room = room(report, options.part);
     let wanted = room.and_then(|room| room::wanted(options.size, &room, block_of(report, options.part)));
     let holds = match (wanted, path.parent(), fs.as_ref().is_some_and(|f| f.read_only)) {
-        (Some(wanted), Some(folder), false) if !gate::is_past(wanted, limit) => durable::can_hold(folder, wanted).unwrap_or(None),
+        (Some(wanted), Some(folder), false) if !gate::is_past(wanted, limit) => {
+            durable::can_hold(folder, wanted).unwrap_or(None)
+        }
         _ => None,
     };
     (loops, file, fs, holds)
