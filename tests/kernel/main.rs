@@ -8,7 +8,12 @@
     reason = "tests"
 )]
 
+mod docs;
+mod examples;
+mod grow_full;
 mod life;
 mod refuse_input;
+mod refuse_pool;
+mod refuse_state;
 #[path = "../support/mod.rs"]
 mod support;

@@ -23,6 +23,7 @@ impl Bench {
     }
 
     /// The binary with faults.
+    #[allow(dead_code, reason = "for the tests of failures")]
     pub fn with_faults() -> Self {
         Self::with("dmpool-faults")
     }

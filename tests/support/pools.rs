@@ -13,6 +13,7 @@ use super::Bench;
 pub struct HandMade {
     pub name: String,
     pub data: LoopDisk,
+    #[allow(dead_code, reason = "held: its loop device goes with it")]
     pub metadata: LoopDisk,
 }
 
