@@ -40,6 +40,10 @@ fn every_command_in_the_docs_is_run_or_says_why_not() {
         .filter_map(|block| fault(block).map(|what| format!("{}:{}: {what}", block.file.display(), block.line)))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    for block in blocks.iter().filter(|block| block.needs().is_some()) {
+        let known = support::EMBEDDED.iter().any(|(file, _)| Path::new(file) == block.file);
+        assert!(known, "{} has commands to run and is not in EMBEDDED", block.file.display());
+    }
     for needs in [Needs::Plain, Needs::Docker] {
         assert!(blocks.iter().any(|block| block.needs() == Some(needs)), "no block is run that needs {needs:?}");
     }

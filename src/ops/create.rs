@@ -187,7 +187,8 @@ fn sizes(spec: &Spec, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let block = spec.block_size.bytes();
     if spec.data_size < block {
         return Err(refuse(format!("its data, {}, is less than one block", spec.data_size.human()))
-            .fact("needed", format!("at least {}", block.human())));
+            .fact("needed", format!("at least {}", block.human()))
+            .next(format!("--data-size {}", block.get())));
     }
     if !spec.data_size.get().is_multiple_of(block.get()) {
         let rounded = spec.data_size.get() / block.get() * block.get();
@@ -197,11 +198,13 @@ fn sizes(spec: &Spec, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     }
     if spec.metadata_size.meta_blocks() < MIN_META_BLOCKS {
         return Err(refuse(format!("its metadata, {}, is too small", spec.metadata_size.human()))
-            .fact("needed", format!("at least {}", MIN_META_BLOCKS.bytes().human())));
+            .fact("needed", format!("at least {}", MIN_META_BLOCKS.bytes().human()))
+            .next("leave out --metadata-size: dmpool chooses one that fits"));
     }
     if spec.metadata_size > MAX_META_BLOCKS.bytes() {
         return Err(refuse(format!("its metadata, {}, is more than the kernel uses", spec.metadata_size.human()))
-            .fact("needed", format!("at most {}", MAX_META_BLOCKS.bytes().exact())));
+            .fact("needed", format!("at most {}", MAX_META_BLOCKS.bytes().exact()))
+            .next("--metadata-size 16256M"));
     }
     let rule = sizing::metadata_for(spec.block_size.blocks_in(spec.data_size.sectors())).bytes();
     if spec.metadata_size < rule {

@@ -81,7 +81,11 @@ fn none() -> Failure {
 fn of_docker(root: Option<&Path>) -> Outcome<Found> {
     let root = match root {
         Some(path) => docker_root::at(path)
-            .map_err(|e| Failure::refused(format!("cannot read the Docker root `{}`", path.display())).because(e))?
+            .map_err(|e| {
+                Failure::refused(format!("cannot read the Docker root `{}`", path.display()))
+                    .next("dmpool list    shows every pool here")
+                    .because(e)
+            })?
             .ok_or_else(|| {
                 Failure::refused(format!("`{}` is no Docker root with a devicemapper pool", path.display()))
                     .fact("needed", format!("{}/devicemapper", path.display()))
@@ -128,7 +132,11 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
             Ok(Some(_)) => {}
             Ok(None) if journal::pools(state).iter().any(|pool| pool == name) => {}
             Ok(None) => return Err(no_such(dm, state, name)),
-            Err(e) => return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool")).because(e)),
+            Err(e) => {
+                return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool"))
+                    .next("dmpool list    shows every pool here")
+                    .because(e));
+            }
         }
     }
     // A root that cannot be read must not keep anyone from looking at another pool.

@@ -63,10 +63,11 @@ fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
     match (id, ids.as_slice()) {
         (Some(id), _) if ids.iter().any(|i| i == id) => Ok(Some(id.to_owned())),
         (Some(id), []) => Err(Failure::refused(format!("there is no interrupted operation `{id}`"))
-            .fact("found", "none at all: nothing was interrupted, or it has been ended already")),
-        (Some(id), _) => {
-            Err(Failure::refused(format!("there is no interrupted operation `{id}`")).fact("found", ids.join(", ")))
-        }
+            .fact("found", "none at all: nothing was interrupted, or it has been ended already")
+            .next("dmpool list    shows how the pools are")),
+        (Some(id), _) => Err(Failure::refused(format!("there is no interrupted operation `{id}`"))
+            .fact("found", ids.join(", "))
+            .next("name one of these")),
         (None, [only]) => Ok(Some(only.clone())),
         (None, []) => Ok(None),
         (None, several) => Err(Failure::new(Kind::Usage, "several operations were interrupted: say which one")

@@ -11,11 +11,17 @@
 mod case;
 mod chance;
 mod death;
+mod docs;
+mod examples;
 mod faults;
+mod grow_full;
 mod life;
 mod operation;
 mod picture;
 mod power;
+mod refuse_input;
+mod refuse_pool;
+mod refuse_state;
 mod replay;
 mod signals;
 #[path = "../support/mod.rs"]

@@ -86,8 +86,19 @@ pub const TEXTS: [(&str, &str); 8] = [
 ];
 
 /// Returns every fenced block of README.md and of the files under docs, files in the order of their names.
+#[allow(dead_code, reason = "for tests on the host")]
 pub fn blocks() -> Vec<Block> {
     TEXTS.iter().flat_map(|(file, text)| parse(Path::new(file), text)).collect()
+}
+
+/// The files that have commands to run, as they were when the test was built: a guest does not have the project.
+pub const EMBEDDED: [(&str, &str); 2] =
+    [("README.md", include_str!("../../README.md")), ("docs/guide.md", include_str!("../../docs/guide.md"))];
+
+/// Returns the blocks of [`EMBEDDED`], in order.
+#[allow(dead_code, reason = "for tests in a guest")]
+pub fn embedded() -> Vec<Block> {
+    EMBEDDED.iter().flat_map(|(file, text)| parse(Path::new(file), text)).collect()
 }
 
 /// Returns the fenced blocks of one file's text.

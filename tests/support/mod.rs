@@ -1,5 +1,8 @@
 //! What dmpool's guest tests share.
 
+pub mod pools;
+pub mod refusals;
+
 use std::path::{Path, PathBuf};
 
 use lab::guest::run::{Cmd, Ran};
@@ -20,6 +23,7 @@ impl Bench {
     }
 
     /// The binary with faults.
+    #[allow(dead_code, reason = "for the tests of failures")]
     pub fn with_faults() -> Self {
         Self::with("dmpool-faults")
     }

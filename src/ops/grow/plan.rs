@@ -203,7 +203,8 @@ fn size_allows<'f>(
         let kind = facts.fs.as_ref().map_or("", |fs| fs.fs_type.as_str());
         return Err(refuse(format!("its file system ({kind}) cannot hold a file of that length"))
             .fact("needed", to.exact())
-            .fact("found", format!("its largest file: {}", largest.map_or_else(|| "less".to_owned(), Bytes::exact))));
+            .fact("found", format!("its largest file: {}", largest.map_or_else(|| "less".to_owned(), Bytes::exact)))
+            .next(format!("choose a smaller size; dmpool grow {}    says what there is", facts.report.name)));
     }
     crate::ops::gate::file_size(to, facts.file_size_limit, refuse)?;
     Ok(Growth { file, from: room.size, room, to })

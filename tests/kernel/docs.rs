@@ -1,0 +1,38 @@
+//! Every command of README and docs that needs no Docker, run as it is written.
+
+use std::fs;
+
+use lab::guest::run::Cmd;
+use lab::guest::sys::settle;
+
+#[path = "../support/docs.rs"]
+mod text;
+
+use text::Needs;
+
+/// Takes away what the documents' commands leave when one of them fails.
+struct Leftovers;
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        let _ = Cmd::new("dmsetup").args(["remove", "--retry", "v0"]).run();
+        let _ = Cmd::new("dmpool").args(["destroy", "p0", "--yes"]).run();
+        let _ = fs::remove_dir_all("/srv/pools");
+    }
+}
+
+#[test]
+fn the_commands_in_the_docs_do_what_they_say() {
+    let _leftovers = Leftovers;
+    let blocks: Vec<_> = text::embedded().into_iter().filter(|b| b.needs() == Some(Needs::Plain)).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        for command in block.commands() {
+            let ran = Cmd::new("sh").args(["-c", &command.line]).run();
+            println!("  {}:{}: {} ... {:?}", block.file.display(), block.line, command.line, ran.end);
+            assert_eq!(ran.code(), Some(command.exit), "{}:{}: {ran}", block.file.display(), block.line);
+            // udev's probes hold a device for a moment; between two commands that are typed they are long over.
+            settle();
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Bad input, part 3: dmpool's own files, another dmpool, and udev.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use lab::guest::boot;
+use lab::guest::disk::{Mounted, fill};
+use lab::guest::run::Cmd;
+
+use crate::support::Bench;
+use crate::support::refusals::{REFUSED, Row, Table, row};
+
+/// The exit code of what was not done, everything being as it was.
+const FAILED: i32 = 1;
+
+#[test]
+fn registry_files_and_journals_that_cannot_be_used_are_refused() {
+    let bench = Bench::new();
+    let pool = bench.create();
+    let mut table = Table::new(&bench);
+
+    let path = bench.state.join("registry").join(format!("{pool}.toml"));
+    let good = fs::read_to_string(&path).unwrap();
+    let cut = &good[..good.len() / 2];
+    for (what, text, why) in [
+        ("corrupt", "\u{1}[[[", "it is not TOML"),
+        ("newer", "format = 99\n", "a newer dmpool wrote it"),
+        ("truncated", cut, ""),
+        ("foreign", "answer = 42\n", "dmpool did not write it"),
+        ("another pool's", &good.replace(&format!("\"{pool}\""), "\"another\""), "the entry of pool `another`"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let commands: [&[&str]; 4] =
+            [&["grow", &pool, "2G"], &["activate", &pool], &["deactivate", &pool], &["destroy", &pool, "--yes"]];
+        table.refuse(commands.map(|args| {
+            let says = ["cannot use the registry's", why, "was not changed", ".broken"];
+            row(&format!("{}: registry file: {what}", args[0]), bench.cmd(args), REFUSED, says)
+        }));
+    }
+    fs::write(&path, &good).unwrap();
+
+    let journals = bench.state.join("journal");
+    let journal = journals.join("x.journal");
+    for (what, bytes, why) in [
+        ("corrupt", "dmpool-journal 1\n00000000 {}\n00000000 {}\n", "is damaged"),
+        ("newer", "dmpool-journal 99\n", "a newer dmpool wrote it"),
+        ("truncated", "dmpool-journal 1\n", "is damaged"),
+        ("empty", "", "does not begin as a journal"),
+        ("foreign", "#!/bin/sh\n", "does not begin as a journal"),
+    ] {
+        fs::write(&journal, bytes).unwrap();
+        let commands: [&[&str]; 5] =
+            [&["grow", &pool, "2G"], &["deactivate", &pool], &["destroy", &pool, "--yes"], &["continue"], &["undo"]];
+        table.refuse(commands.map(|args| {
+            let says = ["cannot use the journal", why, "was not changed", ".broken"];
+            row(&format!("{}: journal: {what}", args[0]), bench.cmd(args), REFUSED, says)
+        }));
+        assert!(bench.run(&["status", &pool]).ok(), "reading works");
+    }
+    fs::remove_file(&journal).unwrap();
+    table.end();
+}
+
+/// A command line that holds a lock file as another dmpool would, and says who it is.
+fn held(path: &std::path::Path) -> lab::guest::run::Running {
+    let script = format!("echo $$ dmpool grow elsewhere > {0}; exec 9<> {0}; flock 9; exec sleep 1000", path.display());
+    let holder = Cmd::new("sh").args(["-c", &script]).start().unwrap();
+    while !fs::read_to_string(format!("/proc/{}/comm", holder.pid())).is_ok_and(|name| name.trim() == "sleep") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    holder
+}
+
+#[test]
+fn a_second_dmpool_is_told_of_the_first() {
+    let bench = Bench::new();
+    let pool = bench.create();
+    let locks = bench.state.join("lock");
+    let found = fs::metadata(bench.file("metadata")).unwrap();
+    let own = locks.join(format!("file-{}-{}.lock", found.dev(), found.ino()));
+    let mut table = Table::new(&bench);
+    let rows = |commands: &[&[&str]], pid: u32| -> Vec<Row> {
+        let by = format!("process {pid}");
+        let says = ["another dmpool is at work", by.as_str(), "dmpool grow elsewhere", "wait for it"];
+        commands
+            .iter()
+            .map(|args| row(&format!("{}: a second dmpool", args[0]), bench.cmd(args), REFUSED, says))
+            .collect()
+    };
+    let first = held(&own);
+    table.refuse(rows(&[&["grow", &pool, "2G"], &["deactivate", &pool], &["destroy", &pool, "--yes"]], first.pid()));
+    let _ = first.kill();
+    let first = held(&locks.join("existence.lock"));
+    let dir = bench.dir.to_str().unwrap();
+    table.refuse(rows(&[&["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir]], first.pid()));
+    let _ = first.kill();
+    table.end();
+}
+
+#[test]
+fn a_full_state_disk_is_told_before_anything_is_begun() {
+    let bench = Bench::new();
+    let place = Mounted::tmpfs(&bench.sweep.path("small"), 1 << 20).unwrap();
+    let cmd = |args: &[&str]| Cmd::new("dmpool").arg("--state-dir").arg(place.dir()).args(args);
+    let dir = bench.dir.to_str().unwrap();
+    let pool = bench.pool();
+    cmd(&["create", &pool, "--data-size", "1G", "--dir", dir]).run().checked().unwrap();
+    fill(place.dir()).unwrap();
+    let mut table =
+        Table::with(lab::guest::machine::Scope::new().tree(bench.sweep.dir()).ignore(place.dir().join("lock")));
+    let commands: [&[&str]; 4] = [
+        &["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir],
+        &["grow", &pool, "2G"],
+        &["deactivate", &pool],
+        &["destroy", &pool, "--yes"],
+    ];
+    table.refuse(commands.map(|args| {
+        let says = ["journal cannot be written", "ENOSPC", "nothing was begun", "make room"];
+        row(&format!("{}: state disk full", args[0]), cmd(args), FAILED, says)
+    }));
+    table.end();
+    fs::remove_file(place.dir().join("dmpool-test-filler")).unwrap();
+    cmd(&["destroy", &pool, "--yes"]).run().checked().unwrap();
+}
+
+#[test]
+fn without_udev_all_works_and_with_a_stale_one_nothing_waits() {
+    let bench = Bench::new();
+    boot::stop_udev();
+    let pool = bench.create();
+    bench.ok(&["grow", &pool, "2G"]);
+
+    // A socket that nobody listens on, as a udevd that was killed leaves it.
+    let socket = std::path::Path::new("/run/udev/control");
+    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
+    let dir = bench.dir.to_str().unwrap();
+    let commands: [&[&str]; 4] = [
+        &["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir],
+        &["grow", &pool, "3G"],
+        &["deactivate", &pool],
+        &["destroy", &pool, "--yes"],
+    ];
+    let mut table = Table::new(&bench);
+    table.refuse(commands.map(|args| {
+        let says = ["udev does not answer", "reading works", "systemd-udevd"];
+        row(&format!("{}: udev's socket is stale", args[0]), bench.cmd(args), REFUSED, says)
+    }));
+    assert_eq!(bench.number("/pool/data/total"), 2 << 30, "status reads");
+    fs::remove_file(socket).unwrap();
+    bench.ok(&["destroy", &pool, "--yes"]);
+    boot::start_udev();
+    table.end();
+}
