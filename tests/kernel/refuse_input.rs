@@ -90,9 +90,13 @@ fn bad_names_are_refused() {
         ("reserved: a part's", "p_tdata", "_tdata and _tmeta"),
     ];
     table.refuse(bad.iter().flat_map(|(name, text, why)| {
-        let commands: [&[&str]; 3] =
-            [&["create", text, "--dir", &dir], &["activate", text], &["destroy", text, "--yes"]];
-        commands.map(|args| row(&format!("{}: name: {name}", args[0]), bench.cmd(args), USAGE, [*why, "pool name"]))
+        [row(&format!("create: name: {name}"), bench.cmd(&["create", text, "--dir", &dir]), USAGE, [*why, "pool name"])]
+    }));
+    // Others give names that dmpool does not: there the answer is that dmpool did not make the pool.
+    table.refuse(bad.iter().flat_map(|(name, text, _)| {
+        let commands: [&[&str]; 2] = [&["activate", text], &["destroy", text, "--yes"]];
+        let says = ["dmpool did not make it", "dmpool list"];
+        commands.map(|args| row(&format!("{}: name: {name}", args[0]), bench.cmd(args), REFUSED, says))
     }));
     table.refuse([
         row("create: name: an option", bench.cmd(&["create", "-p0", "--dir", &dir]), USAGE, ["-p", "--help"]),
