@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, LoopDisk, Mounted};
-use lab::guest::log_writes::{Log, Replay};
+use lab::guest::log_writes::{Flags, Log, Replay};
 use lab::guest::run::Cmd;
 use lab::guest::sys::dmsetup;
 use lab::guest::wrap::{Behaviour, Wrapped};
@@ -55,6 +55,11 @@ fn the_machine_comes_up_after_every_write_that_dmpool_made() {
     let mut entries = 0;
     while let Some(entry) = replay.step().unwrap() {
         if entry.mark.is_none() && entry.bytes == 0 {
+            continue;
+        }
+        // What lies between two flushes may reach the disk in any order; CI has time for the flushes.
+        let settles = entry.mark.is_some() || entry.flags.has(Flags::FLUSH) || entry.flags.has(Flags::FUA);
+        if !settles && !boot::full() {
             continue;
         }
         entries += 1;

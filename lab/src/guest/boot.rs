@@ -107,6 +107,12 @@ pub fn lane() -> String {
     lab_variable("LAB_LANE")
 }
 
+/// Whether this run is to do all it can (`cargo lab test --full`), instead of what CI has time for.
+#[must_use]
+pub fn full() -> bool {
+    lab_variable("LAB_FULL") == "true"
+}
+
 /// The kernel release this guest runs, as `uname -r` prints it.
 #[must_use]
 pub fn kernel() -> String {

@@ -21,6 +21,8 @@ pub struct Lab {
     pub run: RunFolder,
     /// Whether failed tests' guests are kept.
     pub keep: bool,
+    /// Tests do all they can, instead of CI's measure.
+    pub full: bool,
 }
 
 impl Lab {
@@ -32,7 +34,7 @@ impl Lab {
         packages::install(&[packages::TO_BUILD, packages::TO_MAKE_IMAGES].concat())?;
         let places = Places::find()?;
         let run = RunFolder::make(&places.lab())?;
-        Ok(Lab { places, run, keep })
+        Ok(Lab { places, run, keep, full: false })
     }
 
     /// On a machine that has the lab's programs, and neither the project nor cargo.
@@ -43,7 +45,7 @@ impl Lab {
         let here = std::env::temp_dir().join("dmpool-lab");
         let places = Places { workspace: here.clone(), target: here, metadata: serde_json::Value::Null };
         let run = RunFolder::make(&places.lab())?;
-        Ok(Lab { places, run, keep })
+        Ok(Lab { places, run, keep, full: false })
     }
 
     /// Fetches and makes what guests of this kind need, unless it is there.

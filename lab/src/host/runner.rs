@@ -71,7 +71,7 @@ pub fn group(lab: &Lab, group: &Group, programs: &Programs, payload: &Path, filt
             .map(|number| {
                 let machine = Machine { folder: numbered(&machine.folder, number), ..machine.clone() };
                 let (queue, sender) = (&queue, sender.clone());
-                scope.spawn(move || work(Session::new(machine, lab.keep), queue, &sender))
+                scope.spawn(move || work(Session::new(machine, lab.keep).full(lab.full), queue, &sender))
             })
             .collect();
         drop(sender);

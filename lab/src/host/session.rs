@@ -47,6 +47,7 @@ pub struct Session {
     machine: Machine,
     guest: Option<Guest>,
     keep: bool,
+    full: bool,
 }
 
 /// How one phase of a job ended.
@@ -70,7 +71,13 @@ impl Session {
     /// A session whose guest is not booted yet. With `keep`, the folder of a failed test's guest is kept.
     #[must_use]
     pub fn new(machine: Machine, keep: bool) -> Session {
-        Session { machine, guest: None, keep }
+        Session { machine, guest: None, keep, full: false }
+    }
+
+    /// The same, telling its tests to do all they can.
+    #[must_use]
+    pub fn full(self, full: bool) -> Session {
+        Session { full, ..self }
     }
 
     /// The release of the kernel that runs; boots the guest if none does.
@@ -100,7 +107,10 @@ impl Session {
         let job = Job {
             program: format!("{PAYLOAD}/tests/{suite}"),
             args: words.map(str::to_string).to_vec(),
-            env: BTreeMap::from([("LAB_TEST".to_string(), name.to_string())]),
+            env: BTreeMap::from([
+                ("LAB_TEST".to_string(), name.to_string()),
+                ("LAB_FULL".to_string(), self.full.to_string()),
+            ]),
             limit_s: Some(TEST_LIMIT.as_secs()),
             phase: 0,
             notes: BTreeMap::new(),

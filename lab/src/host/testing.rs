@@ -50,6 +50,7 @@ pub fn run(asked: &Asked) -> Result<ExitCode> {
         Some(_) => Lab::without_cargo(asked.guest.keep)?,
         None => Lab::open(asked.guest.keep)?,
     };
+    let lab = Lab { full: asked.full, ..lab };
     let mut tally = Tally::default();
     if !asked.guests_only && asked.guest.lane.is_none() && asked.guest.kernel.is_none() {
         tally.add(hosttests::run(&lab.places, asked.filter.as_deref())?);
