@@ -127,8 +127,7 @@ fn metadata_file(steps: &[Step]) -> Option<std::path::PathBuf> {
     steps.iter().find_map(|step| match step {
         Step::Register(s) => Some(s.entry.metadata.file.clone()),
         Step::Unregister(s) => Some(s.entry.metadata.file.clone()),
-        Step::ExtendFile(s) => Some(s.metadata_file.clone()),
-        Step::ReloadLinear(s) => Some(s.metadata_file.clone()),
+        Step::ReloadPool(s) => Some(s.metadata.clone()),
         _ => None,
     })
 }

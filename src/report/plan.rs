@@ -55,6 +55,7 @@ mod tests {
                 MakeFile { path: "/srv/p0/data".into(), size: Bytes::new(10 << 30), preallocate: false }.into(),
                 ReloadPool {
                     name: "p0".to_owned(),
+                    metadata: "/srv/p0/metadata".into(),
                     part: Part::Data,
                     from: Bytes::new(10 << 30),
                     to: Bytes::new(20 << 30),

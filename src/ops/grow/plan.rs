@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::{Failure, Outcome};
 use crate::ops::grow::room::{self, Room};
-use crate::ops::grow::{Facts, FileFacts, Options, block_of, docker_note, part_of};
+use crate::ops::grow::{Facts, FileFacts, Options, block_of, docker_note, metadata_of, part_of};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{ExtendFile, Part, ReloadLinear, ReloadPool, SetCapacity, Step};
 use crate::pool::{Activity, Carrier, LoopFile, Maker, PoolStatus, Working};
@@ -289,7 +289,8 @@ fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
             .into(),
         );
     }
-    steps.push(ReloadPool { name, part, from: growth.from, to: growth.to }.into());
+    steps
+        .push(ReloadPool { name, metadata: metadata_of(&facts.report), part, from: growth.from, to: growth.to }.into());
     steps
 }
 

@@ -67,6 +67,8 @@ pub struct ReloadLinear {
 pub struct ReloadPool {
     /// The pool's dm name.
     pub name: String,
+    /// The file or device with its metadata: what the pool's lock is named by.
+    pub metadata: PathBuf,
     /// Which part grows.
     pub part: Part,
     /// How large that part is.
