@@ -1,8 +1,8 @@
 //! The lab's hand in the guest. One static program with three uses:
 //!
-//! - as process 1 of the initramfs ([`init`]): mounts the root disk, the kernel's modules and the payload, then starts
+//! - as process 1 of the initramfs (`init`): mounts the root disk, the kernel's modules and the payload, then starts
 //!   itself as a service, or systemd, which does;
-//! - as that service ([`serve`]): takes orders from the host over a serial line, one job at a time;
+//! - as that service (`serve`): takes orders from the host over a serial line, one job at a time;
 //! - on a machine made to be thrown away (`--lane native`), the same service as a plain process.
 #![allow(clippy::print_stderr, reason = "its standard error is the guest's console")]
 
