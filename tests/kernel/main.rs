@@ -20,6 +20,7 @@ mod operation;
 mod picture;
 mod power;
 mod refuse_input;
+mod refuse_more;
 mod refuse_pool;
 mod refuse_state;
 mod replay;

@@ -52,6 +52,8 @@ pub fn build(places: &Places, suites: &[Suite]) -> Result<Programs> {
     if suites.is_empty() {
         // What is shown and measured is what users get; tests share the compiled dependencies of the tests themselves.
         dmpool.push("--release");
+    } else {
+        dmpool.push("--examples");
     }
     for (kind, name, path) in cargo(places, &dmpool)? {
         programs.keep(&kind, name, keep_apart(path)?);
@@ -61,7 +63,7 @@ pub fn build(places: &Places, suites: &[Suite]) -> Result<Programs> {
         // A test target brings its package's programs with it; this is the smallest.
         words.extend(["--test", "selfcheck"]);
     } else {
-        words.extend(["--package", "dmpool", "--features", "dmpool/guest,dmpool/faults", "--examples"]);
+        words.extend(["--package", "dmpool", "--features", "dmpool/guest,dmpool/faults"]);
         words.extend(suites.iter().filter(|s| has_target(places, s)).flat_map(|s| ["--test", s.name]));
     }
     for (kind, name, path) in cargo(places, &words)? {
