@@ -1,6 +1,6 @@
 //! `deactivate`: a pool that dmpool made goes down; its files and its registration stay.
 
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 use crate::ops::journal;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, down};
@@ -40,11 +40,4 @@ pub fn plan(facts: &down::Facts, entry: &Entry) -> Outcome<Plan> {
         false => Vec::new(),
     };
     Ok(Plan { operation: Operation::Deactivate, pool: name.to_string(), what, steps, notes })
-}
-
-/// Returns the refusal for a pool that dmpool did not make.
-pub fn not_ours(name: &str, verb: &str) -> Failure {
-    Failure::refused(format!("cannot {verb} pool `{name}`: dmpool did not make it"))
-        .fact("found", "it is not registered in /etc/dmpool/pools")
-        .next("who made it takes it down: Docker when it stops, LVM with lvchange -an, else dmsetup remove")
 }
