@@ -98,7 +98,7 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
         (&["create"], "<POOL>"),
         (&["create", "../x"], "not a pool name"),
         (&["create", "p", "--data-size", "0"], "it is zero"),
-        (&["create", "p", "--data-size", "-5G"], "unexpected argument"),
+        (&["create", "p", "--data-size", "-5G"], "it is negative"),
         (&["create", "p", "--data-size", "1.5G"], "a whole number is wanted"),
         (&["create", "p", "--data-size", "99999999999999999999"], "larger than any file"),
         (&["create", "p", "--block-size", "65K"], "not a block size"),
