@@ -63,6 +63,8 @@ fn no_text_is_left_out() {
             }
         }
     }
+    // The lab writes it, and it has nothing to run.
+    there.retain(|file| file != "docs/proof.md");
     there.sort();
     let known: Vec<_> = support::TEXTS.iter().map(|(file, _)| (*file).to_owned()).collect();
     assert_eq!(there, known, "the texts in tests/support/docs.rs, which guests run, are not those of the project");
