@@ -101,7 +101,8 @@ fn a_mount_in_another_namespace_is_named() {
     let device = volume(&pool, 0, &name, 256 * M);
     Kind::Ext4.format(&device).unwrap();
     let dir = bench.sweep.subdir("elsewhere").unwrap();
-    let mount = format!("mount {} {} && exec sleep 1000", device.display(), dir.display());
+    // Read-only: a file system that may write changes the pool while it is compared.
+    let mount = format!("mount -o ro {} {} && exec sleep 1000", device.display(), dir.display());
     let process =
         Cmd::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", &mount]).start().unwrap();
     while !fs::read_to_string(format!("/proc/{}/comm", process.pid())).is_ok_and(|name| name.trim() == "sleep") {
