@@ -54,11 +54,14 @@ fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<()>) -> O
             failed.push(name.to_string());
         }
     }
-    if failed.is_empty() || change == Change::Describe {
-        return Ok(());
-    }
-    Err(Failure::new(Kind::Damaged, format!("{} of {} pools did not come up", failed.len(), names.len()))
-        .fact("found", failed.join(", ")))
+    let (kind, did) = match change {
+        _ if failed.is_empty() => return Ok(()),
+        Change::Describe => (Kind::Refused, "would not come up"),
+        Change::Make => (Kind::Damaged, "did not come up"),
+    };
+    Err(Failure::new(kind, format!("{} of {} pools {did}", failed.len(), names.len()))
+        .fact("found", failed.join(", "))
+        .next("what is said above of each of them"))
 }
 
 /// Returns the registry's entry of a pool; without a name, the only one. A name that dmpool would not give is one that

@@ -4,7 +4,7 @@ use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::find::Found;
 use crate::ops::steps::{Kit, Part};
-use crate::ops::{State, facts, find, gate, grow};
+use crate::ops::{Change, State, facts, find, gate, grow};
 use crate::report;
 use crate::units::SizeArg;
 
@@ -51,9 +51,17 @@ impl Args {
             return choices(&kit, &found);
         }
         let change = parse::change(self.dry_run);
-        for (part, size) in wanted {
-            let options = grow::Options { part, size, overcommit: self.overcommit };
-            let done = grow::grow(&kit, &found, &options, change)?;
+        let options = |part, size| grow::Options { part, size, overcommit: self.overcommit };
+        if let [(_, _), (second, size)] = wanted.as_slice() {
+            // What refuses the second is said before the first is done.
+            grow::grow(&kit, &found, &options(*second, *size), Change::Describe)?;
+        }
+        for (at, (part, size)) in wanted.into_iter().enumerate() {
+            let done =
+                grow::grow(&kit, &found, &options(part, size), change).map_err(|failure| match (at, change) {
+                    (1, Change::Make) => after_the_first(failure),
+                    _ => failure,
+                })?;
             let did = done.plan.what.strip_prefix("grow ").unwrap_or(&done.plan.what);
             show::done(&done, change, &format!("grew {did}"));
         }
@@ -81,10 +89,19 @@ impl Args {
     }
 }
 
+/// A failure of the second part: the first has grown, so that nothing about it says any more that all is as it was.
+fn after_the_first(mut failure: Failure) -> Failure {
+    if matches!(failure.kind, Kind::Refused | Kind::Failed) {
+        failure.kind = Kind::Damaged;
+    }
+    failure.facts.retain(|fact| fact.label != "state");
+    failure.fact("state", "the metadata has grown; the data is as it was")
+}
+
 /// Says what can be chosen.
 fn choices(kit: &Kit, found: &Found) -> Outcome<()> {
     let report = facts::look(&kit.dm, &kit.state, found)?;
-    let room = |part| grow::room(&report, part);
+    let room = |part| grow::room(&report, part, grow::promised_to_others(kit, &report, part));
     show::value(&report::choices::text(&report, room(Part::Data), room(Part::Metadata)));
     Ok(())
 }

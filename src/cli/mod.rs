@@ -30,7 +30,7 @@ use crate::report;
 #[derive(Debug, Parser)]
 #[command(name = "dmpool", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
-    /// Keep registry, journals and locks below this directory instead of /etc/dmpool and /var/lib/dmpool
+    /// Keep registry and journals below this directory instead of /etc/dmpool and /var/lib/dmpool
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 

@@ -92,6 +92,45 @@ impl FileLock {
     }
 }
 
+/// A lock on a file that is open already and says something else than who has it: while it lives, its owner is at work.
+#[derive(Debug)]
+pub struct AtWork {
+    file: Flock<File>,
+}
+
+impl AtWork {
+    /// Takes the lock; who only looks whether somebody has it ([`AtWork::on`]) is waited for.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn begin(file: File, path: &Path) -> Result<Self> {
+        let file = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .called("flock", path.display())
+            .with_context(|| format!("taking the lock {}", path.display()))?;
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file.as_raw_fd());
+        Ok(Self { file })
+    }
+
+    /// Returns whether somebody is at work on the file: false also when that cannot be looked at.
+    pub fn on(path: &Path) -> bool {
+        File::open(path)
+            .is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let fd = self.file.as_raw_fd();
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| *held != fd);
+    }
+}
+
 fn own_line() -> String {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     format!("{} {}\n", std::process::id(), words.join(" "))
@@ -131,6 +170,19 @@ mod tests {
         assert!(holder.to_string().starts_with(&format!("process {} (", std::process::id())), "{holder}");
         drop(first);
         assert!(FileLock::try_exclusive(&path).unwrap().is_ok());
+    }
+
+    #[test]
+    fn who_is_at_work_is_seen_and_keeps_what_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        std::fs::write(&path, "what it says").unwrap();
+        assert!(!AtWork::on(&path) && !AtWork::on(&dir.path().join("none")));
+        let work = AtWork::begin(File::open(&path).unwrap(), &path).unwrap();
+        assert!(AtWork::on(&path));
+        drop(work);
+        assert!(!AtWork::on(&path));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "what it says");
     }
 
     #[test]

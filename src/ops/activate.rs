@@ -13,7 +13,7 @@ use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{self, Kit};
 use crate::ops::{Change, Done, gate, sight};
 use crate::pool::Entry;
-use crate::units::{Bytes, Sectors};
+use crate::units::Bytes;
 
 /// What decides whether it can be done.
 #[derive(Clone, Debug)]
@@ -93,10 +93,7 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
         Some(_) => Some(sight::superblock_in(&entry.metadata.file).map_err(cannot)?),
         None => None,
     };
-    let interrupted = match journal::of_pool(&kit.state, entry.name.as_str())? {
-        Some(id) => Some(journal::Log::resume(&kit.state, &id)?.journal),
-        None => None,
-    };
+    let interrupted = journal::of_pool(&kit.state, entry.name.as_str())?.map(|unfinished| unfinished.journal);
     Ok(Facts {
         pool,
         entry: entry.clone(),
@@ -181,8 +178,8 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
             )
             .next("the data file's pool is the one of the superblock: put the right metadata file in its place"));
     }
-    // All of the metadata file, so that the kernel takes what a grow that was interrupted has given it at the next one.
-    plan.steps = steps::devices_of(entry, Sectors::new(metadata.sectors().get()), length).into();
+    // What the superblock counts, also of a file that a grow which was interrupted has made longer: `continue` gives the rest.
+    plan.steps = steps::devices_of(entry, metadata.sectors(), length).into();
     Ok(plan)
 }
 

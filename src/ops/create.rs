@@ -77,6 +77,7 @@ pub fn create(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
         return Ok(Done::planned(first));
     }
     let _lock = gate::lock(kit, gate::EXISTENCE, &first.what)?;
+    gate::no_interrupted(kit, options.spec.name.as_str())?;
     let plan = plan(&look(kit, &options.spec)?, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     Ok(Done::ended(plan, ended))
@@ -275,8 +276,8 @@ fn steps_of(spec: &Spec, uuid: &PoolUuid, parents: bool) -> Vec<Step> {
         name: spec.name.clone(),
         uuid: uuid.clone(),
         pool: behaviour.clone(),
-        metadata: Store { file: spec.metadata_file() },
-        data: Store { file: spec.data_file() },
+        metadata: Store { file: spec.metadata_file(), preallocated: spec.preallocate },
+        data: Store { file: spec.data_file(), preallocated: spec.preallocate },
     };
     let length = spec.data_size.sectors();
     let [metadata, data, pool] = steps::devices_of(&entry, spec.metadata_size.sectors(), length);

@@ -25,6 +25,8 @@ pub struct Facts {
     pub down: down::Facts,
     /// Those of its files that are there.
     pub files: Vec<PathBuf>,
+    /// Those that are not, or cannot be looked at: each with why.
+    pub missing: Vec<(PathBuf, String)>,
     /// A loop device that has one of them without being beneath the pool's own devices: the file and the device.
     pub elsewhere: Option<(PathBuf, PathBuf)>,
     /// The folder that `create` made for them, when they are in one.
@@ -57,9 +59,14 @@ pub fn destroy(kit: &Kit, entry: &Entry, options: Options, change: Change) -> Ou
 /// When the kernel does not answer.
 pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     let down = down::look(kit, entry)?;
-    let there = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
-    let files: Vec<PathBuf> =
-        [&entry.data.file, &entry.metadata.file].into_iter().filter(|p| there(p)).cloned().collect();
+    let (mut files, mut missing) = (Vec::new(), Vec::new());
+    for path in [&entry.data.file, &entry.metadata.file] {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_file() => files.push(path.clone()),
+            Ok(_) => missing.push((path.clone(), "something else has its name".to_owned())),
+            Err(e) => missing.push((path.clone(), e.to_string())),
+        }
+    }
     let folder = entry.data.file.parent().filter(|folder| {
         folder.file_name() == Some(entry.name.as_str().as_ref()) && entry.metadata.file.parent() == Some(folder)
     });
@@ -70,7 +77,7 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
             elsewhere = elsewhere.or(user.map(|device| (file.clone(), device)));
         }
     }
-    Ok(Facts { down, files, elsewhere, folder: folder.map(Path::to_owned) })
+    Ok(Facts { down, files, missing, elsewhere, folder: folder.map(Path::to_owned) })
 }
 
 /// Decides what is to be done.
@@ -90,11 +97,22 @@ pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
         .fact("state", "nothing was touched")
         .next(format!("losetup -l {}    says more", device.display())));
     }
+    if let Some((file, why)) = facts.missing.first().filter(|_| !options.keep_data) {
+        return Err(crate::error::Failure::refused(format!("cannot {what}: its file {} is not there", file.display()))
+            .fact("cause", why)
+            .fact("state", "nothing was touched")
+            .next(format!(
+                "mount the file system that it is on; or, if the file is gone for good:  dmpool destroy {name} --keep-data"
+            )));
+    }
     steps.push(Unregister { entry: entry.clone() }.into());
     let mut notes = Vec::new();
     if options.keep_data {
         let files: Vec<_> = facts.files.iter().map(|f| f.display().to_string()).collect();
-        notes.push(format!("its files stay: {}", files.join(", ")));
+        notes.push(match files.as_slice() {
+            [] => "none of its files was there".to_owned(),
+            files => format!("its files stay: {}", files.join(", ")),
+        });
     } else {
         steps.extend(facts.files.iter().map(|path| DeleteFile { path: path.clone() }.into()));
         steps.extend(facts.folder.iter().map(|path| RemoveDirectory { path: path.clone() }.into()));

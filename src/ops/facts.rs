@@ -260,7 +260,8 @@ fn look_at_file(path: &Path) -> Result<(Bytes, Bytes, HostFs)> {
 /// Returns the journal of an interrupted operation on a pool.
 fn interrupted(state: &State, pool: &str, unread: &mut Vec<String>) -> Option<String> {
     match journal::of_pool(state, pool) {
-        Ok(id) => id,
+        // One that is being carried out is no trouble.
+        Ok(unfinished) => unfinished.filter(|it| !it.at_work).map(|it| it.journal.opened.id),
         Err(e) => {
             unread.push(e.what);
             None

@@ -9,8 +9,9 @@ use crate::kernel::fs as durable;
 use crate::kernel::identity::{self, ModuleState};
 use crate::kernel::lock::FileLock;
 use crate::kernel::udev::{self, Udev};
+use crate::ops::State;
+use crate::ops::journal::{self, Unfinished};
 use crate::ops::steps::Kit;
-use crate::ops::{State, journal};
 use crate::units::Bytes;
 
 /// The target that a pool needs, and the module that brings it.
@@ -35,7 +36,7 @@ pub fn open(state: State) -> Outcome<Kit> {
                     .fact("needed", format!("a kernel with the modules {module} and {}", TARGET.1))
                     .next("boot the distribution's own kernel, or install the package with its modules"),
                 DmUnavailable::NoControlNode { .. } => failure.next("dmsetup mknodes"),
-                DmUnavailable::Other { .. } => failure,
+                DmUnavailable::Other { .. } => failure.next("dmesg | tail    may say more"),
             })
         }
     }
@@ -55,8 +56,8 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
     // What can be loaded the kernel loads by itself with the first table (dm_get_target_type, drivers/md/dm-target.c).
     if there.is_none() && identity::thin_module_state() == ModuleState::Absent {
         return Err(Failure::refused(format!("cannot change pools: the kernel has no {} target", TARGET.0))
-            .fact("found", format!("the module {} is {}", TARGET.1, identity::thin_module_state()))
-            .next(format!("modprobe {}", TARGET.1)));
+            .fact("found", format!("the module {} is {}", TARGET.1, ModuleState::Absent))
+            .next("boot the distribution's own kernel, or install the package with its modules"));
     }
     let limit = durable::file_size_limit()
         .map_err(|e| Failure::failed("cannot learn how large a file may be here").because(e))?;
@@ -100,9 +101,13 @@ pub fn is_past(length: Bytes, limit: Option<Bytes>) -> bool {
 /// # Errors
 /// Refused with the journal's id.
 pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
-    match journal::of_pool(&kit.state, pool)? {
-        None => Ok(()),
-        Some(id) => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
+    let Some(Unfinished { journal, at_work }) = journal::of_pool(&kit.state, pool)? else { return Ok(()) };
+    let id = journal.opened.id;
+    match at_work {
+        true => Err(Failure::refused(format!("cannot change pool `{pool}`: another dmpool is at work on it"))
+            .fact("by", format!("the one that writes the journal {id}"))
+            .next("wait for it to end, then run this again")),
+        false => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
             .fact("found", format!("the journal {id}"))
             .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}"))),
     }

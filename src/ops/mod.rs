@@ -15,6 +15,7 @@ mod ground;
 pub mod grow;
 pub mod journal;
 pub mod plan;
+pub mod promised;
 mod random;
 pub mod registry;
 pub mod resume;

@@ -125,8 +125,8 @@ mod tests {
                 low_water: DataBlocks::new(32768),
                 features: vec!["skip_block_zeroing".to_owned()],
             },
-            metadata: Store { file: "/srv/p0/metadata".into() },
-            data: Store { file: "/srv/p0/data".into() },
+            metadata: Store { file: "/srv/p0/metadata".into(), preallocated: false },
+            data: Store { file: "/srv/p0/data".into(), preallocated: false },
         }
     }
 

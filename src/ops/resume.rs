@@ -1,9 +1,9 @@
 //! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
 
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::journal::{self, Ended, Log};
+use crate::ops::journal::{self, Ended, Journal, Log, Opened, Progress};
 use crate::ops::plan::Operation;
-use crate::ops::steps::{Attempt, Kit, Step, devices_of};
+use crate::ops::steps::{Attempt, Kit, Step, TakeDown, devices_of};
 use crate::ops::{gate, registry, sight};
 use crate::pool::{Entry, PoolName};
 
@@ -41,7 +41,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Undo => format!("undo `{id}`"),
     };
     let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
-    let plan = Log::resume(&kit.state, &id)?.journal.opened.plan;
+    let plan = journal::of_id(&kit.state, &id)?.opened.plan;
     let key = metadata_file(&plan.steps).map(|file| gate::key_of(&file));
     let _lock = match key.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),
@@ -49,6 +49,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     };
     // Read again: who had the lock until now may have gone further.
     let log = Log::resume(&kit.state, &id)?;
+    no_data_goes(kit, &log.journal, way)?;
     let mut notes = Vec::new();
     let ended = match way {
         Way::Undo => journal::take_back(kit, log)?,
@@ -56,6 +57,59 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Continue => journal::finish(kit, log)?,
     };
     Ok(Some(Resumed { id, what: plan.what, ended, notes }))
+}
+
+/// Refuses to end an operation in the way that deletes what has been written to the pool since it was interrupted: boot
+/// activation brings such a pool up, and it may have been used for weeks.
+fn no_data_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
+    let opened = &journal.opened;
+    let (id, pool) = (&opened.id, &opened.plan.pool);
+    let refuse = |verb: &str, why: String| {
+        Failure::refused(format!("cannot {verb} `{id}`: {why}"))
+            .fact("state", "nothing was touched; the pool and its data are there")
+    };
+    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot look at pool `{pool}`")).because(e);
+    match (way, opened.plan.operation) {
+        (Way::Undo, Operation::Create) => {
+            let Some(used) = used(kit, opened)? else { return Ok(()) };
+            Err(refuse("undo", format!("that deletes pool `{pool}`, and it has been used since"))
+                .fact("found", used)
+                .next(format!("dmpool continue {id}    keeps it; if it may go, then:  dmpool destroy {pool}")))
+        }
+        (Way::Continue, Operation::Destroy) => {
+            let taken_down = opened.plan.steps.iter().zip(&journal.progress).any(|(step, progress)| {
+                matches!((step, progress), (Step::TakeDown(TakeDown { made_by }), Progress::Done)
+                    if matches!(**made_by, Step::MakePool(_)))
+            });
+            if !taken_down || sight::live(&kit.dm, pool).map_err(cannot)?.is_none() {
+                return Ok(());
+            }
+            Err(refuse("continue", format!("pool `{pool}` had been taken down, and somebody has brought it up since"))
+                .fact("found", "what has been written to it since then would be deleted")
+                .next(format!("dmpool undo {id}    keeps it; if it may go, then:  dmpool destroy {pool}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns what shows that a pool which was just made has been used; nothing when nothing shows it.
+fn used(kit: &Kit, opened: &Opened) -> Outcome<Option<String>> {
+    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot look at pool `{}`", opened.plan.pool)).because(e);
+    let live = sight::live(&kit.dm, &opened.plan.pool).map_err(cannot)?;
+    let (transaction, data) = if live.is_some() {
+        match sight::status(&kit.dm, &opened.plan.pool).map_err(cannot)?.working() {
+            Some(working) => (working.transaction_id, working.data_used),
+            None => return Ok(None),
+        }
+    } else {
+        let file = metadata_file(&opened.plan.steps).filter(|file| file.exists());
+        match file.map(|file| sight::superblock_in(&file)).transpose().map_err(cannot)? {
+            Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
+            Some(Err(_)) | None => return Ok(None),
+        }
+    };
+    let is_used = transaction > 0 || data.get() > 0;
+    Ok(is_used.then(|| format!("transaction id {transaction}, {data} data blocks in use")))
 }
 
 fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
@@ -71,7 +125,8 @@ fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
         (None, [only]) => Ok(Some(only.clone())),
         (None, []) => Ok(None),
         (None, several) => Err(Failure::new(Kind::Usage, "several operations were interrupted: say which one")
-            .fact("found", several.join(", "))),
+            .fact("found", several.join(", "))
+            .next(format!("dmpool continue {}", several.first().map_or("", String::as_str)))),
     }
 }
 
@@ -79,7 +134,13 @@ fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
 fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
     let plan = &log.journal.opened.plan;
     let what = plan.what.clone();
-    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot continue: {what}")).because(e);
+    let cannot = |e: anyhow::Error| {
+        Failure::new(Kind::Partial, format!("cannot continue: {what}"))
+            .fact("state", "its file has its old length or its new one; some of its devices may be up")
+            .fact("kept", log.path.display().to_string())
+            .next(format!("dmpool continue {0}    or go back with    dmpool undo {0}", log.journal.opened.id))
+            .because(e)
+    };
     if sight::live(&kit.dm, &plan.pool).map_err(cannot)?.is_some() {
         return journal::finish(kit, log);
     }

@@ -9,30 +9,33 @@ pub struct State {
     pub registry: PathBuf,
     /// One file per open journal.
     pub journals: PathBuf,
-    /// One file per lock; on a tmpfs unless the state directory was chosen.
+    /// One file per lock: the same for every state directory, since two dmpools may mean the same pool.
     pub locks: PathBuf,
     /// Where `create` makes a pool's directory when none is named.
     pub pools: PathBuf,
 }
+
+/// Where locks are, on a tmpfs.
+const LOCKS: &str = "/run/dmpool/lock";
 
 impl Default for State {
     fn default() -> Self {
         Self {
             registry: "/etc/dmpool/pools".into(),
             journals: "/var/lib/dmpool/journal".into(),
-            locks: "/run/dmpool/lock".into(),
+            locks: LOCKS.into(),
             pools: "/var/lib/dmpool/pools".into(),
         }
     }
 }
 
 impl State {
-    /// Returns the directories for `--state-dir`: everything below it, the registry too.
+    /// Returns the directories for `--state-dir`: everything below it but the locks.
     pub fn below(directory: &Path) -> Self {
         Self {
             registry: directory.join("registry"),
             journals: directory.join("journal"),
-            locks: directory.join("lock"),
+            locks: LOCKS.into(),
             pools: directory.join("pools"),
         }
     }

@@ -49,4 +49,7 @@ pub struct Behaviour {
 pub struct Store {
     /// The loop file.
     pub file: PathBuf,
+    /// Whether it was given all its blocks when it was made, and is given them when it grows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preallocated: bool,
 }

@@ -36,10 +36,9 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table whose rows must leave alone: the kernel's tables, the mounts, and everything in the bench's directory
-    /// but the lock files.
+    /// A table whose rows must leave alone: the kernel's tables, the mounts, and everything in the bench's directory.
     pub fn new(bench: &Bench) -> Self {
-        Self::with(Scope::new().tree(bench.sweep.dir()).ignore(bench.state.join("lock")))
+        Self::with(Scope::new().tree(bench.sweep.dir()))
     }
 
     /// Likewise with another scope.

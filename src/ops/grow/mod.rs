@@ -19,9 +19,9 @@ use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::Superblock;
 use crate::ops::find::Found;
 use crate::ops::steps::{Kit, Part};
-use crate::ops::{Change, Done, facts, gate, ground, journal, sight};
-use crate::pool::{Backing, Carrier, LoopFile, PoolReport};
-use crate::units::{BlockSize, Bytes, DataBlocks, SizeArg};
+use crate::ops::{Change, Done, facts, gate, ground, journal, promised, sight};
+use crate::pool::{Backing, Carrier, LoopFile, PoolReport, Space};
+use crate::units::{BlockSize, Bytes, DataBlocks, META_BLOCK_BYTES, SizeArg};
 
 /// What `grow` is asked for.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Facts {
     pub holds: Option<bool>,
     /// The largest file this process may make, when it is limited.
     pub file_size_limit: Option<Bytes>,
+    /// What other pools' files on the same file system may still take of it.
+    pub promised_to_others: Bytes,
     /// dmpool's own needs that lie on the pool.
     pub needs_on_it: Vec<PathBuf>,
     /// How many hundredths of its pool Docker keeps free, when Docker uses it and its options are known.
@@ -104,8 +106,9 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
         None => Err("the pool is not active".to_owned()),
     };
     let file_size_limit = durable::file_size_limit().map_err(cannot)?;
+    let promised_to_others = promised_to_others(kit, &report, options.part);
     let (loops, file, fs, holds) = match backing.loop_file() {
-        Some(file) if !file.deleted => look_at_file(&file.path, &report, options, file_size_limit),
+        Some(file) if !file.deleted => look_at_file(&file.path, &report, options, promised_to_others, file_size_limit),
         _ => (Vec::new(), FileFacts::Missing, None, None),
     };
     let needs_on_it = report.device.map(|device| ground::needs_on(&kit.state, device)).unwrap_or_default();
@@ -119,29 +122,40 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
         fs,
         holds,
         file_size_limit,
+        promised_to_others,
         needs_on_it,
     })
 }
 
 type FileLook = (Vec<LoopInfo>, FileFacts, Option<FsFacts>, Option<bool>);
 
-fn look_at_file(path: &Path, report: &PoolReport, options: &Options, limit: Option<Bytes>) -> FileLook {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+/// Returns what other pools' files may still take of the file system under a part of this one.
+pub fn promised_to_others(kit: &Kit, report: &PoolReport, part: Part) -> Bytes {
+    let Some(host) = part_of(report, part).loop_file().and_then(|file| file.host.as_ref()) else {
+        return Bytes::default();
+    };
+    let own: Vec<_> = [&report.data, &report.metadata].into_iter().filter_map(|b| b.loop_file()).collect();
+    let own: Vec<PathBuf> = own.into_iter().map(|file| file.path.clone()).collect();
+    promised::by_others(&kit.state, host.device, &own)
+}
+
+fn look_at_file(path: &Path, report: &PoolReport, options: &Options, others: Bytes, limit: Option<Bytes>) -> FileLook {
+    use std::os::unix::fs::FileTypeExt;
     let Ok(found) = fs::metadata(path) else { return (Vec::new(), FileFacts::Missing, None, None) };
     let loops = sight::loops_on(path).unwrap_or_default();
     let carrier = match &part_of(report, options.part).carrier {
-        Carrier::Loop { device: Some(device), .. } => fs::metadata(device).ok().map(|d| d.rdev()),
+        Carrier::Loop { device: Some(device), .. } => Some(device),
         _ => None,
     };
     let file = if found.file_type().is_block_device() {
         FileFacts::Device
-    } else if carrier.is_none_or(|rdev| loops.iter().any(|l| l.devno.dev_t() == rdev)) {
+    } else if carrier.is_some_and(|device| loops.iter().any(|l| l.path() == *device)) {
         FileFacts::Same
     } else {
         FileFacts::Another
     };
     let fs = FsFacts::of(path).ok();
-    let room = room(report, options.part);
+    let room = room(report, options.part, others);
     let wanted = room.and_then(|room| room::wanted(options.size, &room, block_of(report, options.part)));
     let holds = match (wanted, path.parent(), fs.as_ref().is_some_and(|f| f.read_only)) {
         (Some(wanted), Some(folder), false) if !gate::is_past(wanted, limit) => {
@@ -164,7 +178,7 @@ pub(super) const fn part_of(report: &PoolReport, part: Part) -> &Backing {
 fn block_of(report: &PoolReport, part: Part) -> Bytes {
     match part {
         Part::Data => report.block_bytes().unwrap_or(BlockSize::DEFAULT.bytes()),
-        Part::Metadata => Bytes::new(crate::units::META_BLOCK_BYTES),
+        Part::Metadata => Bytes::new(META_BLOCK_BYTES),
     }
 }
 
@@ -177,9 +191,27 @@ fn metadata_of(report: &PoolReport) -> PathBuf {
     }
 }
 
-/// Returns what Docker makes of a pool's size: whether it makes new layers, and from which size on it does.
-pub(super) fn docker_note(used: DataBlocks, total: DataBlocks, block: BlockSize, percent: u8) -> Option<String> {
+/// Returns what Docker makes of a pool's size: whether it makes new layers, and from which size on it does. It asks the
+/// same of data and metadata, the data first (`poolHasFreeSpace`).
+pub(super) fn docker_note(
+    used: DataBlocks,
+    total: DataBlocks,
+    metadata: Space,
+    block: BlockSize,
+    percent: u8,
+) -> Option<String> {
     let kept = block.bytes_of(DataBlocks::new(minimum_free::kept_free(total.get(), percent)));
+    let metadata = [metadata.used, metadata.total].map(|bytes| bytes.get() / META_BLOCK_BYTES);
+    let [metadata_used, metadata_total] = metadata;
+    if minimum_free::lets_docker_work(used.get(), total.get(), percent)
+        && !minimum_free::lets_docker_work(metadata_used, metadata_total, percent)
+    {
+        let enough = minimum_free::smallest_total(metadata_used, percent)?;
+        return Some(format!(
+            "Docker keeps {percent}% of its pool's metadata free too: it still refuses pulls and new containers; with {} of metadata it does not",
+            Bytes::new(enough.saturating_mul(META_BLOCK_BYTES)).exact()
+        ));
+    }
     if minimum_free::lets_docker_work(used.get(), total.get(), percent) {
         return Some(format!(
             "Docker keeps {percent}% of its pool free, {} of {}: pulls and new containers work at that size",

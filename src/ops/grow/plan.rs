@@ -7,7 +7,7 @@ use crate::ops::grow::room::{self, Room};
 use crate::ops::grow::{Facts, FileFacts, Options, block_of, docker_note, metadata_of, part_of};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{ExtendFile, Part, ReloadLinear, ReloadPool, SetCapacity, Step};
-use crate::pool::{Activity, Carrier, LoopFile, Maker, PoolStatus, Working};
+use crate::pool::{Activity, Carrier, LoopFile, Maker, PoolStatus, Space, Working};
 use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
 
 /// What is grown, once the pool's own state allows it.
@@ -80,7 +80,9 @@ fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Ou
                 .next("dmesg | tail    says which device fails"));
         }
         Some(PoolStatus::Unreadable(line)) => {
-            return Err(refuse("its status cannot be understood".to_owned()).fact("found", format!("`{line}`")));
+            return Err(refuse("its status cannot be understood".to_owned())
+                .fact("found", format!("`{line}`"))
+                .next(format!("dmsetup status --noflush {name}    and dmesg | tail say more")));
         }
         None => {
             return Err(refuse("the kernel does not tell its status".to_owned())
@@ -119,7 +121,8 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
         }
         Carrier::Unknown => {
             return Err(refuse(format!("it cannot be told what its {part} is kept on"))
-                .fact("cause", facts.report.unread.join("; ")));
+                .fact("cause", facts.report.unread.join("; "))
+                .next(format!("dmsetup table {}    names its devices", facts.report.name)));
         }
     };
     let path = file.path.display();
@@ -139,7 +142,8 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
         }
         FileFacts::Missing => {
             return Err(refuse(format!("its loop file {path} cannot be looked at"))
-                .fact("cause", facts.report.unread.join("; ")));
+                .fact("cause", facts.report.unread.join("; "))
+                .next(format!("ls -l {path}    says why; mount the file system that it is on where it was")));
         }
     }
     if let [first, second, ..] = facts.loops.as_slice() {
@@ -149,7 +153,8 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
     }
     if let Some(odd) = facts.loops.iter().find(|l| l.offset.get() != 0 || l.size_limit.get() != 0) {
         return Err(refuse(format!("its loop device {} shows only a part of {path}", odd.path().display()))
-            .fact("found", format!("offset {}, size limit {}", odd.offset, odd.size_limit)));
+            .fact("found", format!("offset {}, size limit {}", odd.offset, odd.size_limit))
+            .next("who attached it so must enlarge it: losetup -l says how it is"));
     }
     if backing.linear.is_some() && facts.entry.is_none() {
         let linear = backing.linear.as_deref().unwrap_or_default();
@@ -160,7 +165,8 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
         && fs.is_network
     {
         return Err(refuse(format!("{path} is on a file system that is not this machine's own ({})", fs.fs_type))
-            .fact("found", format!("{} on {}", fs.source.display(), fs.mount_point.display())));
+            .fact("found", format!("{} on {}", fs.source.display(), fs.mount_point.display()))
+            .next("move the file to a local disk first: a pool must not depend on a server's answer"));
     }
     if facts.fs.as_ref().is_some_and(|fs| fs.read_only) {
         return Err(refuse(format!("the file system of {path} is read-only")).next("remount it read-write"));
@@ -183,7 +189,8 @@ fn size_allows<'f>(
     refuse: &impl Fn(String) -> Failure,
 ) -> Outcome<Growth<'f>> {
     let part = options.part;
-    let room = room::room(&facts.report, part).ok_or_else(|| refuse("its size is not known".to_owned()))?;
+    let room = room::room(&facts.report, part, facts.promised_to_others)
+        .ok_or_else(|| refuse("its size is not known".to_owned()))?;
     let block = block_of(&facts.report, part);
     let too_large = || refuse("that size is larger than any file can be (2^63 bytes)".to_owned());
     let to = room::wanted(options.size, &room, block).ok_or_else(too_large)?;
@@ -222,6 +229,16 @@ fn space_allows(
     let more = growth.to.saturating_sub(growth.from);
     let unpromised = growth.room.unpromised();
     let mount = host.mount_point.display();
+    if preallocated(facts, options.part) {
+        if more > unpromised {
+            return Err(refuse(format!("the file system {mount} has too little space for a preallocated file"))
+                .fact("file", growth.file.path.display().to_string())
+                .fact("needed", format!("{} more", more.exact()))
+                .fact("free", format!("{} on {mount} that is not promised to the pool's files", unpromised.exact()))
+                .next(format!("choose a smaller size; dmpool grow {}    says what there is", facts.report.name)));
+        }
+        return Ok(());
+    }
     if unpromised.get() == 0 && !options.overcommit {
         return Err(refuse(format!("nothing would be gained: the file system {mount} fills up before the pool does"))
             .fact("file", growth.file.path.display().to_string())
@@ -248,6 +265,15 @@ fn space_allows(
     Ok(())
 }
 
+/// Whether the part's file was given all its blocks when dmpool made it: a file that has them because it is full is
+/// no such file.
+fn preallocated(facts: &Facts, part: Part) -> bool {
+    facts.entry.as_ref().is_some_and(|entry| match part {
+        Part::Data => entry.data.preallocated,
+        Part::Metadata => entry.metadata.preallocated,
+    })
+}
+
 fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
     let name = facts.report.name.clone();
     let path = growth.file.path.clone();
@@ -255,7 +281,7 @@ fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
     let length = growth.file.size.unwrap_or(growth.from);
     let mut steps: Vec<Step> = Vec::new();
     if length < growth.to {
-        let preallocate = growth.file.promised().is_some_and(|p| p.get() == 0) && facts.entry.is_some();
+        let preallocate = preallocated(facts, part);
         steps.push(
             ExtendFile {
                 path: path.clone(),
@@ -303,10 +329,14 @@ fn after(facts: &Facts, part: Part, growth: &Growth<'_>, working: &Working) -> V
                 .to_owned(),
         );
     }
-    if part == Part::Data
-        && let (Some(percent), Some(block)) = (facts.docker_minimum, facts.report.block_size())
+    if let (Some(percent), Some(block), Some(metadata)) =
+        (facts.docker_minimum, facts.report.block_size(), facts.report.metadata_space())
     {
-        notes.extend(docker_note(working.data_used, block.blocks_in(growth.to.sectors()), block, percent));
+        let (data, metadata) = match part {
+            Part::Data => (block.blocks_in(growth.to.sectors()), metadata),
+            Part::Metadata => (working.data_total, Space { total: growth.to, ..metadata }),
+        };
+        notes.extend(docker_note(working.data_used, data, metadata, block, percent));
     }
     notes
 }

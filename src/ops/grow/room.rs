@@ -12,7 +12,7 @@ pub struct Room {
     pub size: Bytes,
     /// Free on the file system under its loop file; nothing when it has none.
     pub host_free: Option<Bytes>,
-    /// What the pool's sparse files on that file system may still take of it.
+    /// What sparse files of pools on that file system, its own and others', may still take of it.
     pub promised: Bytes,
     /// The largest it can be; nothing when nothing but the file system limits it.
     pub most: Option<Bytes>,
@@ -31,8 +31,9 @@ impl Room {
     }
 }
 
-/// Returns the room of one part; nothing when the pool's sizes are not known.
-pub fn room(report: &PoolReport, part: Part) -> Option<Room> {
+/// Returns the room of one part, where other pools' files on its file system may still take `others`; nothing when the
+/// pool's sizes are not known.
+pub fn room(report: &PoolReport, part: Part, others: Bytes) -> Option<Room> {
     let space = match part {
         Part::Data => report.data_space()?,
         Part::Metadata => report.metadata_space()?,
@@ -45,7 +46,7 @@ pub fn room(report: &PoolReport, part: Part) -> Option<Room> {
     Some(Room {
         size: space.total,
         host_free: host.map(|h| h.free),
-        promised: Bytes::new(promised.fold(0, |sum, next| sum.saturating_add(next.get()))),
+        promised: Bytes::new(promised.fold(others.get(), |sum, next| sum.saturating_add(next.get()))),
         most: (part == Part::Metadata).then_some(MAX_META_BLOCKS.bytes()),
     })
 }

@@ -1,6 +1,5 @@
 //! A journal's file: made whole with its space reserved, then written record by record, each synced.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -8,6 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use crate::error::{Failure, Outcome};
+use crate::kernel::lock::AtWork;
 use crate::kernel::{fs, identity};
 use crate::ops::State;
 use crate::ops::journal::record::{self, Journal, Opened, Record};
@@ -27,7 +27,16 @@ pub struct Log {
     pub path: PathBuf,
     /// What it says.
     pub journal: Journal,
-    file: File,
+    file: AtWork,
+}
+
+/// An operation that was begun and has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What its journal says.
+    pub journal: Journal,
+    /// Whether the dmpool that carries it out lives; otherwise it was interrupted.
+    pub at_work: bool,
 }
 
 impl Log {
@@ -51,7 +60,7 @@ impl Log {
         bytes.resize(whole, 0);
         fs::make_dir_durably(&state.journals, 0o700)?;
         fs::write_replace(&path, &bytes, 0o600)?;
-        let file = fs::open_existing(&path)?;
+        let file = AtWork::begin(fs::open_existing(&path)?, &path)?;
         Ok(Self { path, journal, file })
     }
 
@@ -63,6 +72,7 @@ impl Log {
         let path = path_of(state, id);
         let journal = read(&path)?;
         let file = fs::open_existing(&path)
+            .and_then(|file| AtWork::begin(file, &path))
             .map_err(|e| Failure::failed(format!("cannot open the journal `{id}`")).because(e))?;
         Ok(Self { path, journal, file })
     }
@@ -75,8 +85,8 @@ impl Log {
         let line = record.line()?;
         let context = || format!("writing the journal {}", self.path.display());
         let offset = u64::try_from(self.journal.length)?;
-        self.file.write_all_at(&line, offset).with_context(context)?;
-        self.file.sync_data().with_context(context)?;
+        self.file.file().write_all_at(&line, offset).with_context(context)?;
+        self.file.file().sync_data().with_context(context)?;
         self.journal.length += line.len();
         self.journal.take(record).map_err(anyhow::Error::msg)
     }
@@ -90,11 +100,15 @@ impl Log {
     }
 }
 
-/// Reads the journal in a file.
+/// Reads a journal, whether or not the operation is being carried out.
 ///
 /// # Errors
-/// Refused when the file is no journal that this dmpool can use.
-pub fn read(path: &Path) -> Outcome<Journal> {
+/// Refused when there is none, or it is no journal that this dmpool can use.
+pub fn of_id(state: &State, id: &str) -> Outcome<Journal> {
+    read(&path_of(state, id))
+}
+
+fn read(path: &Path) -> Outcome<Journal> {
     let bytes = match fs::read_limited(path, MAX_JOURNAL) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err(Failure::refused(format!("there is no journal `{}`", path.display()))),
@@ -136,15 +150,16 @@ pub fn pools(state: &State) -> Vec<String> {
     ids.iter().filter_map(|id| read(&path_of(state, id)).ok()).map(|journal| journal.opened.plan.pool).collect()
 }
 
-/// Returns the journal of an interrupted operation on a pool.
+/// Returns the operation on a pool that was begun and has not ended.
 ///
 /// # Errors
 /// When the journals cannot be listed, or one of them cannot be used: it might be this pool's.
-pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<String>> {
+pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<Unfinished>> {
     let ids = open_journals(state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
     for id in ids {
-        if read(&path_of(state, &id))?.opened.plan.pool == pool {
-            return Ok(Some(id));
+        let journal = of_id(state, &id)?;
+        if journal.opened.plan.pool == pool {
+            return Ok(Some(Unfinished { journal, at_work: AtWork::on(&path_of(state, &id)) }));
         }
     }
     Ok(None)

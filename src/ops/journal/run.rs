@@ -1,10 +1,11 @@
 //! The one runner: writes a step down, does it, looks whether it is so, writes that it is.
 
 use anyhow::{Context, Error, Result};
+use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::SignalHold;
-use crate::kernel::identity;
+use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
 use crate::ops::journal::{Log, Progress, Record};
 use crate::ops::plan::Plan;
@@ -62,7 +63,7 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
     resumed(&mut log)?;
     match revert_all(kit, &mut log) {
         Ok(stands) => {
-            close(log)?;
+            close(log, "taken back")?;
             Ok(Ended::TakenBack(stands))
         }
         Err(stop) => {
@@ -74,7 +75,7 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
 
 fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outcome<Ended> {
     let Err(first) = forward(kit, &mut log, attempt, signals) else {
-        close(log)?;
+        close(log, "finished")?;
         // Who wanted it ended is told that it is done, instead of being obeyed now that it is.
         while signals.pending().is_some() {}
         return Ok(Ended::Whole);
@@ -88,10 +89,15 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outco
     }
     match revert_all(kit, &mut log) {
         Ok(stands) if stands.is_empty() => {
-            close(log)?;
-            Err(Failure::failed(what)
-                .fact("state", "everything that had been done was taken back; the machine is as it was")
-                .because(first.why))
+            let state = "everything that had been done was taken back; the machine is as it was";
+            Err(match close(log, "taken back") {
+                Ok(()) => Failure::failed(what).fact("state", state).because(first.why),
+                Err(then) => Failure::new(Kind::Partial, what)
+                    .fact("state", state)
+                    .fact("then", then.what)
+                    .next(then.next.unwrap_or_default())
+                    .because(first.why),
+            })
         }
         Ok(stands) => {
             let failure = Failure::new(Kind::Partial, what).fact("stands", stands.join("; ")).because(first.why);
@@ -126,7 +132,13 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt, signals: &SignalHold) -> 
             }
             log.write(Record::Begun(step))?;
             fault::reached(step, Point::Before)?;
-            act.apply(kit, attempt)?;
+            if let Err(why) = act.apply(kit, attempt) {
+                if attempt == Attempt::First && errno_of(&why) == Some(Errno::EEXIST) {
+                    // Somebody else made it since the plan was made: it is not ours to take back.
+                    log.write(Record::Reverted(step))?;
+                }
+                return Err(why);
+            }
             fault::reached(step, Point::After)?;
             act.verify(kit).context("looking whether it was done")?;
             log.write(Record::Done(step))
@@ -136,7 +148,8 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt, signals: &SignalHold) -> 
     Ok(())
 }
 
-/// Takes every step that was begun back, last first, and returns what stands.
+/// Takes every step that was begun back, last first, and returns what stands. What cannot be written down does not stop
+/// it: each way back may be gone twice.
 ///
 /// After a reboot also those steps that do not outlast one: a device that was not yet to be removed is gone all the same.
 fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
@@ -149,14 +162,15 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
             if undone && (it.act().lasts() || !rebooted) {
                 return Ok(());
             }
-            log.write(Record::Reverting(step))?;
+            let _ = log.write(Record::Reverting(step));
             fault::reached(step, Point::BeforeRevert)?;
             match it.act().revert(kit)? {
                 Reverted::Gone => {}
                 Reverted::Stands(what) => stands.push(what),
             }
             fault::reached(step, Point::AfterRevert)?;
-            log.write(Record::Reverted(step))
+            let _ = log.write(Record::Reverted(step));
+            Ok(())
         };
         go().map_err(|why| Stop { step, why })?;
         if !stands.is_empty() {
@@ -182,12 +196,15 @@ fn resumed(log: &mut Log) -> Outcome<()> {
     })
 }
 
-fn close(log: Log) -> Outcome<()> {
+/// Ends a journal whose operation is whole, `how` it became so. The file may be removed by hand: going on with it from
+/// there would be right too, but going the other way would not.
+fn close(log: Log, how: &str) -> Outcome<()> {
     let (id, path) = (log.journal.opened.id.clone(), log.path.clone());
     log.close().map_err(|e| {
-        Failure::new(Kind::Partial, format!("finished `{id}`, but its journal cannot be removed"))
-            .fact("kept", path.display().to_string())
-            .next(format!("dmpool continue {id}"))
+        let path = path.display();
+        Failure::new(Kind::Partial, format!("`{id}` is {how}, but its journal {path} cannot be removed"))
+            .fact("state", format!("the operation is {how}, and nothing is left to do but to remove that file"))
+            .next(format!("make its disk writable, then:  rm {path}"))
             .because(e)
     })
 }

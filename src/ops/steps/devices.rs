@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::dm::{Dm, DmId, TargetLine};
 use crate::kernel::{fs, loopdev, udev};
 use crate::ops::sight;
+use crate::ops::steps::files::refuse_attached;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, Step, WayBack};
 use crate::pool::{Behaviour, DevNo, Entry, PoolName, PoolTable, THIN_POOL};
 use crate::units::Sectors;
@@ -87,6 +88,8 @@ impl Act for MapFile {
             }
             remove_ours(&kit.dm, &self.name, &self.uuid)?;
         }
+        // Two devices on one file would be two pools on one set of metadata.
+        refuse_attached(&self.file)?;
         let file = fs::open_existing(&self.file)?;
         let held = loopdev::attach(&file, &self.file, true, false)?;
         bring_up(&kit.dm, &self.name, &self.uuid, &self.table(held.devno))

@@ -76,7 +76,14 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
 /// Returns who has a device open, devices followed by who has them open.
 fn holders_of(device: DevNo, depth: usize) -> Vec<String> {
     let mut found = Vec::new();
-    for holder in holders::of(device).unwrap_or_default() {
+    let holders = match holders::of(device) {
+        Ok(holders) => holders,
+        Err(e) => {
+            found.push(format!("who it is cannot be told: {e:#}"));
+            return found;
+        }
+    };
+    for holder in holders {
         found.push(format!("{}{holder}", if depth == 0 { "" } else { "  its " }));
         if let Holder::Device { devno, .. } = holder
             && depth < 3

@@ -141,7 +141,8 @@ pub struct ExtendFile {
 
 impl Act for ExtendFile {
     fn sentence(&self) -> String {
-        format!("extend the file {} from {} to {}", self.path.display(), self.from.human(), self.to.human())
+        let how = if self.preallocate { ", and give it all its blocks" } else { "" };
+        format!("extend the file {} from {} to {}{how}", self.path.display(), self.from.human(), self.to.human())
     }
 
     fn lasts(&self) -> bool {
@@ -279,7 +280,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Refuses when a loop device has the file. One that detaches itself with its last close is waited for: udev opens what
 /// has just changed.
-fn refuse_attached(path: &std::path::Path) -> Result<()> {
+pub(super) fn refuse_attached(path: &std::path::Path) -> Result<()> {
     for look in 1.. {
         if !path.exists() {
             break;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::critical::{CriticalSection, Guardian};
-use crate::kernel::dm::{DmId, TargetLine};
+use crate::kernel::dm::{DmId, DmInfo, PreparedLoad, PreparedResume, TargetLine};
 use crate::kernel::{KernelError, block, loopdev};
 use crate::ops::sight::{self, Live};
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
@@ -126,7 +127,7 @@ impl ReloadLinear {
         }
         if *line != new {
             ensure_room(line, length)?;
-            swap(kit, &id, line, &new)?;
+            swap(kit, &info, line, &new)?;
         } else if info.suspended {
             kit.dm.resume(&id)?;
         }
@@ -232,7 +233,7 @@ impl Act for ReloadPool {
         };
         let room = block::size(device)?;
         ensure!(room >= needed, "the {} device {device} has {room}, {needed} are needed", self.part);
-        swap(kit, &DmId::name(&self.name), &line(&live.table), &line(&new))
+        swap(kit, &live.info, &line(&live.table), &line(&new))
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {
@@ -255,12 +256,19 @@ impl Act for ReloadPool {
         if live.info.inactive_table {
             kit.dm.clear(&id)?;
         }
+        let found = self.found(kit, &live);
         if live.info.suspended {
-            let old = live.table.with_length(self.from.sectors());
-            let old = if self.part == Part::Data { old } else { live.table.clone() };
-            swap(kit, &id, &line(&live.table), &line(&old))?;
+            // A pool that has taken its new size refuses a shorter table, and would stay suspended.
+            let old = match self.part {
+                Part::Data => {
+                    let length = found.as_ref().map_or(self.from, |found| self.from.max(*found));
+                    live.table.with_length(length.sectors())
+                }
+                Part::Metadata => live.table.clone(),
+            };
+            swap(kit, &live.info, &line(&live.table), &line(&old))?;
         }
-        if self.found(kit, &live)? > self.from {
+        if found? > self.from {
             return Ok(Reverted::Stands(format!(
                 "the pool `{}` has its new {} size, {}",
                 self.name,
@@ -288,32 +296,57 @@ fn ensure_room(linear: &TargetLine, length: Sectors) -> Result<()> {
 /// How long a resume may take before the guardian steps in: far longer than any flush of what the pool has in flight.
 const RESUME_LIMIT: Duration = Duration::from_secs(120);
 
+/// What brings a device back that a failed resume left suspended; all of it prepared, so that nothing is allocated.
+struct WaysBack {
+    old: PreparedLoad,
+    new: PreparedLoad,
+    resume: PreparedResume,
+}
+
+impl WaysBack {
+    fn prepare(kit: &Kit, id: &DmId, tables: [&TargetLine; 2], read_only: bool) -> Result<Self> {
+        let [old, new] = tables.map(|table| kit.dm.prepare_load(id, std::slice::from_ref(table), read_only));
+        Ok(Self { old: old?, new: new?, resume: kit.dm.prepare_resume(id)? })
+    }
+
+    /// Resumes with the old table; where the kernel refuses that, because it has taken the new size already, with the
+    /// new one. A table that cannot be loaded leaves the live one, which the resume then runs.
+    fn take(&mut self) -> Result<(), Errno> {
+        let _ = self.old.fire();
+        if self.resume.fire().is_ok() {
+            return Ok(());
+        }
+        let _ = self.new.fire();
+        self.resume.fire()
+    }
+}
+
 /// Makes `new` the live table: load, then the one ioctl by which the kernel itself suspends, swaps and resumes.
 ///
-/// A resume that fails may leave the device suspended with either table live; loading the old one and resuming again
-/// is right in both cases. Between the two nothing is read, written or allocated, and if this process is killed there,
-/// the guardian does the same.
-fn swap(kit: &Kit, id: &DmId, old: &TargetLine, new: &TargetLine) -> Result<()> {
+/// A resume that fails may leave the device suspended with either table live: [`WaysBack`] are taken then. Between the
+/// two nothing is read, written or allocated, and if this process is killed there, the guardian takes them.
+fn swap(kit: &Kit, info: &DmInfo, old: &TargetLine, new: &TargetLine) -> Result<()> {
+    let id = &DmId::name(&info.name);
+    let ways_back = || WaysBack::prepare(kit, id, [old, new], info.read_only);
     let mut resume = kit.dm.prepare_resume(id)?;
-    let mut back = kit.dm.prepare_load(id, std::slice::from_ref(old), false)?;
+    let mut ours = ways_back()?;
     let guardian = {
         let mut state = kit.dm.prepare_state(id)?;
-        let mut back = kit.dm.prepare_load(id, std::slice::from_ref(old), false)?;
         let mut resume = kit.dm.prepare_resume(id)?;
+        let mut ways = ways_back()?;
         let put_right = move || match state.is_suspended() {
             Ok(false) => Ok(()),
-            _ => back.fire().and_then(|()| resume.fire()),
+            // First as it is: a resume that only takes long may end well before this one's turn comes, and a shorter
+            // table must not follow it.
+            _ => resume.fire().or_else(|_| ways.take()),
         };
         Guardian::start(put_right, RESUME_LIMIT)?
     };
-    kit.dm.load(id, std::slice::from_ref(new), false)?;
+    kit.dm.load(id, std::slice::from_ref(new), info.read_only)?;
     let (first, second) = {
         let _critical = CriticalSection::enter()?;
         let first = resume.fire();
-        let second = match first {
-            Ok(()) => Ok(()),
-            Err(_) => back.fire().and_then(|()| resume.fire()),
-        };
+        let second = if first.is_ok() { Ok(()) } else { ours.take() };
         (first, second)
     };
     // What the guardian did is seen in the device's state, which the caller looks at.
@@ -322,9 +355,9 @@ fn swap(kit: &Kit, id: &DmId, old: &TargetLine, new: &TargetLine) -> Result<()> 
     match (first, second) {
         (Ok(()), _) => Ok(()),
         (Err(errno), Ok(())) => Err(anyhow::Error::new(named(errno))
-            .context(format!("resuming {id} with its new table; it runs with its old one again"))),
+            .context(format!("resuming {id} with its new table; it has been resumed since"))),
         (Err(errno), Err(then)) => Err(anyhow::Error::new(named(errno)).context(format!(
-            "resuming {id} with its new table; going back to the old one failed too ({}), so it may be suspended",
+            "resuming {id} with its new table; resuming it with its old one failed too ({}), so it may be suspended",
             named(then)
         ))),
     }

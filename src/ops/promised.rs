@@ -1,0 +1,54 @@
+//! What other pools' sparse files may still take of a file system: free space that is free no more.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use crate::engine::docker_root;
+use crate::ops::{State, registry};
+use crate::pool::DevNo;
+use crate::units::Bytes;
+
+/// Returns how many bytes the files of registered pools and of Docker's own pools on a file system promise and do not
+/// have, those of the files in `except` left out. What cannot be looked at counts as nothing: this is for a remark.
+pub fn by_others(state: &State, host: DevNo, except: &[PathBuf]) -> Bytes {
+    let entries = registry::read_all(state).unwrap_or_default();
+    let roots = docker_root::find().unwrap_or_default();
+    let mut files: Vec<PathBuf> =
+        entries.into_iter().flat_map(|entry| [entry.data.file, entry.metadata.file]).collect();
+    files.extend(roots.into_iter().flat_map(|root| [root.data_file, root.metadata_file]).flatten());
+    let except: Vec<_> = except.iter().filter_map(|path| identity(path)).map(|(id, _)| id).collect();
+    let mut seen = Vec::new();
+    let mut sum = 0_u64;
+    for (id, missing) in files.iter().filter_map(identity) {
+        if DevNo::from_dev_t(id.0) == host && !except.contains(&id) && !seen.contains(&id) {
+            seen.push(id);
+            sum = sum.saturating_add(missing);
+        }
+    }
+    Bytes::new(sum)
+}
+
+/// Returns which file a path is, by device and inode number, and how many bytes it lacks of its length.
+fn identity(path: &PathBuf) -> Option<((u64, u64), u64)> {
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some(((found.dev(), found.ino()), found.len().saturating_sub(found.blocks().saturating_mul(512))))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparse_file_lacks_what_it_has_no_blocks_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        assert_eq!(identity(&path).unwrap().1, 1 << 30);
+        assert_eq!(identity(&dir.path().join("none")), None);
+        let state = State::below(dir.path());
+        let host = DevNo::from_dev_t(fs::metadata(&path).unwrap().dev());
+        assert_eq!(by_others(&state, host, &[path]), Bytes::new(0));
+    }
+}
