@@ -246,6 +246,12 @@ fn place<'f>(facts: &'f Facts, spec: &Spec, refuse: &impl Fn(String) -> Failure)
             .fact("found", format!("{} on {}", fs.fs_type, fs.mount_point.display()))
             .next(format!("mount -o remount,rw {}", fs.mount_point.display())));
     }
+    if fs.sparse == Some(false) && !fs.keeps_modes {
+        let why = format!("the file system of `{path}` ({}) has no sparse files and keeps no permissions", fs.fs_type);
+        return Err(refuse(why)
+            .fact("found", format!("{} on {}", fs.source.display(), fs.mount_point.display()))
+            .next("choose a directory on ext4 or xfs: there the pool's files are root's alone"));
+    }
     if fs.sparse == Some(false) && !spec.preallocate {
         return Err(refuse(format!("the file system of `{path}` ({}) has no sparse files", fs.fs_type))
             .next("--preallocate, or a directory on ext4 or xfs"));

@@ -61,15 +61,13 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
     let limit = durable::file_size_limit()
         .map_err(|e| Failure::failed("cannot learn how large a file may be here").because(e))?;
     file_size(OWN_FILES, limit, &|why| Failure::refused(format!("cannot change pools: {why}")))?;
-    if let Udev::Stale { why } = udev::state() {
+    if let Udev::Stale { why, way_out } = udev::state() {
         return Err(Failure::refused(
             "cannot change devices: udev does not answer, and every change would wait for it",
         )
         .fact("cause", why)
         .fact("state", "reading works: dmpool status, dmpool list")
-        .next(
-            "start udevd again (systemctl restart systemd-udevd); or, if this machine has none: rm /run/udev/control",
-        ));
+        .next(way_out));
     }
     Ok(())
 }

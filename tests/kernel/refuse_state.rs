@@ -1,9 +1,8 @@
-//! Bad input, part 3: dmpool's own files, another dmpool, and udev.
+//! Bad input, part 3: dmpool's own files, and another dmpool.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use lab::guest::boot;
 use lab::guest::disk::{Mounted, fill};
 use lab::guest::run::Cmd;
 
@@ -121,33 +120,4 @@ fn a_full_state_disk_is_told_before_anything_is_begun() {
     table.end();
     fs::remove_file(place.dir().join("dmpool-test-filler")).unwrap();
     cmd(&["destroy", &pool, "--yes"]).run().checked().unwrap();
-}
-
-#[test]
-fn without_udev_all_works_and_with_a_stale_one_nothing_waits() {
-    let bench = Bench::new();
-    boot::stop_udev();
-    let pool = bench.create();
-    bench.ok(&["grow", &pool, "2G"]);
-
-    // A socket that nobody listens on, as a udevd that was killed leaves it.
-    let socket = std::path::Path::new("/run/udev/control");
-    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
-    let dir = bench.dir.to_str().unwrap();
-    let commands: [&[&str]; 4] = [
-        &["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir],
-        &["grow", &pool, "3G"],
-        &["deactivate", &pool],
-        &["destroy", &pool, "--yes"],
-    ];
-    let mut table = Table::new(&bench);
-    table.refuse(commands.map(|args| {
-        let says = ["udev does not answer", "reading works", "systemd-udevd"];
-        row(&format!("{}: udev's socket is stale", args[0]), bench.cmd(args), REFUSED, says)
-    }));
-    assert_eq!(bench.number("/pool/data/total"), 2 << 30, "status reads");
-    fs::remove_file(socket).unwrap();
-    bench.ok(&["destroy", &pool, "--yes"]);
-    boot::start_udev();
-    table.end();
 }

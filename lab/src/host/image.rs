@@ -21,6 +21,7 @@ const ROOT_PACKAGES: &[&str] = &[
     "dbus",
     "dmsetup",
     "docker.io",
+    "dosfstools",
     "e2fsprogs",
     "file",
     "iproute2",
