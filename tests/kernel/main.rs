@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod broken;
 mod case;
 mod chance;
 mod death;
