@@ -102,7 +102,7 @@ pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
         None => Ok(()),
         Some(id) => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
             .fact("found", format!("the journal {id}"))
-            .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}"))),
+            .next(journal::ways_on(kit, &journal::Log::resume(&kit.state, &id)?.journal))),
     }
 }
 
