@@ -10,7 +10,7 @@ use crate::kernel::identity::{self, ModuleState};
 use crate::kernel::lock::FileLock;
 use crate::kernel::udev::{self, Udev};
 use crate::ops::steps::Kit;
-use crate::ops::{State, journal};
+use crate::ops::{State, journal, own_disk};
 use crate::units::Bytes;
 
 /// The target that a pool needs, and the module that brings it.
@@ -109,7 +109,7 @@ pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
 /// Takes a lock, or says who has it.
 ///
 /// # Errors
-/// Refused when another dmpool has it.
+/// Refused when another dmpool has it, or it cannot be made.
 pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
     let path = kit.state.locks.join(format!("{key}.lock"));
     let made = durable::make_dir_durably(&kit.state.locks, 0o700).and_then(|_| FileLock::try_exclusive(&path));
@@ -118,9 +118,7 @@ pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
         Ok(Err(holder)) => Err(Failure::refused(format!("cannot {what}: another dmpool is at work"))
             .fact("by", holder.to_string())
             .next("wait for it to end, then run this again")),
-        Err(e) => Err(Failure::failed(format!("cannot {what}: the lock cannot be taken"))
-            .fact("state", "nothing was touched")
-            .because(e)),
+        Err(e) => Err(own_disk::refusal(format!("cannot {what}: the lock cannot be taken"), &kit.state.locks, e)),
     }
 }
 

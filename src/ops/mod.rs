@@ -14,6 +14,7 @@ pub mod gate;
 mod ground;
 pub mod grow;
 pub mod journal;
+mod own_disk;
 pub mod plan;
 mod random;
 pub mod registry;

@@ -7,6 +7,7 @@ use crate::kernel::critical::SignalHold;
 use crate::kernel::identity;
 use crate::ops::fault::{self, Point};
 use crate::ops::journal::{Journal, Log, Progress, Record};
+use crate::ops::own_disk;
 use crate::ops::plan::Plan;
 use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, WayBack};
 
@@ -35,15 +36,12 @@ struct Stop {
 /// Carries a plan out. A step that fails takes back those before it, as long as none of them has no way back.
 ///
 /// # Errors
-/// [`Kind::Failed`] when all was taken back; [`Kind::Partial`] when the journal had to be kept.
+/// Refused when its journal cannot be written; [`Kind::Failed`] when all was taken back; [`Kind::Partial`] when the journal had to be kept.
 pub fn carry_out(kit: &Kit, plan: Plan) -> Outcome<Ended> {
     let signals = SignalHold::new();
     let what = plan.what.clone();
     let log = Log::begin(&kit.state, plan).map_err(|e| {
-        Failure::failed(format!("cannot {what}: its journal cannot be written"))
-            .fact("state", "nothing was begun")
-            .next("make room on that disk, or make it writable: without its journal a change could not be taken back")
-            .because(e)
+        own_disk::refusal(format!("cannot {what}: its journal cannot be written"), &kit.state.journals, e)
     })?;
     run(kit, log, Attempt::First, &signals)
 }
