@@ -85,7 +85,7 @@ pub fn root(places: &Places) -> Result<PathBuf> {
 fn make_root(folder: &Path) -> Result<()> {
     let tree = folder.join("tree");
     let mut command = Command::new("mmdebstrap");
-    command.args(["--variant=minbase", "--architectures=amd64", "--quiet"]);
+    command.args(["--variant=minbase", "--architectures=amd64"]);
     command.arg(format!("--include={}", ROOT_PACKAGES.join(",")));
     // Documentation and translations are only weight.
     for what in ["man", "doc", "locale", "info"] {

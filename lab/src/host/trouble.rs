@@ -67,7 +67,7 @@ impl<T, E: fmt::Display> OrTrouble<T> for std::result::Result<T, E> {
             let trouble = Trouble::new(what()).fact("cause", &e);
             // The words of ENOSPC, whichever way the error came.
             if e.to_string().contains("No space left on device") {
-                return trouble.next("make room (the lab needs about 4 GiB under target/lab), then run this again");
+                return trouble.next(super::tool::MAKE_ROOM);
             }
             trouble
         })
