@@ -33,10 +33,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 
 /// Installs, fetches and makes what the usual tests need, so that nothing of it is left to do later.
 fn setup() -> Result<ExitCode> {
-    let lab = Lab::open(false)?;
+    let lab = Lab::for_setup()?;
     for group in suites::groups(None, None, false) {
         lab.prepare(group.lane, group.kernel)?;
     }
+    lab.places.give_back()?;
     show::line("everything is there");
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::cache;
 use super::debian;
-use super::place::Places;
+use super::place::{self, Places};
 use super::show;
 use super::tool;
 use super::trouble::{OrTrouble, Result, Trouble};
@@ -75,7 +75,8 @@ pub fn root(places: &Places) -> Result<PathBuf> {
     let recipe = format!("3 {ROOT_SUITE} {ROOT_SIZE} {}", ROOT_PACKAGES.join(" "));
     let piece = cache::piece(&places.cache(), "root", &recipe, |folder| {
         if !nix::unistd::geteuid().is_root() {
-            return Err(Trouble::new("cannot make the guests' root image: only root can").next("sudo cargo lab setup"));
+            return Err(Trouble::new("cannot make the guests' root image: only root can, and it is done once")
+                .next(format!("sudo {} setup    then run this again as yourself", place::this_program())));
         }
         show::step("making the guests' root image (Debian 12 with Docker and containerd)", || make_root(folder))
     })?;

@@ -37,6 +37,17 @@ impl Lab {
         Ok(Lab { places, run, keep, full: false })
     }
 
+    /// As [`Self::open`], also for root without cargo.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn for_setup() -> Result<Lab> {
+        packages::install(&[packages::TO_BUILD, packages::TO_MAKE_IMAGES].concat())?;
+        let places = Places::find().or_else(|_| Places::of_this_program())?;
+        let run = RunFolder::make(&places.lab())?;
+        Ok(Lab { places, run, keep: false, full: false })
+    }
+
     /// On a machine that has the lab's programs, and neither the project nor cargo.
     ///
     /// # Errors
