@@ -10,7 +10,7 @@ use dmpool::report;
 fn show(pool: &str) -> Outcome<()> {
     let kit = gate::open(State::default())?;
     // Kernel and files only: no program is run, no daemon is asked, nothing is changed.
-    let found = status::status(&kit, Some(pool))?.report;
+    let found = status::status(&kit, Some(pool))?.found.report;
     println!("{}: made by {:?}, {:?}", found.name, found.maker, found.activity);
     // What is not known is nothing, never zero.
     match found.data_space() {

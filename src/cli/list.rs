@@ -10,7 +10,7 @@ use crate::report::{json, table};
 /// List every thin pool of this machine
 ///
 /// Those that the kernel has, those registered and not active, and those of Docker roots: who made each, who uses it,
-/// how full it is, and a verdict.
+/// how full it is, and a verdict. What cannot be read is named, the rest is listed, and the exit code is 5.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// How they are printed
@@ -30,14 +30,14 @@ enum Format {
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let all = status::all(&kit)?;
+        let seen = status::all(&kit)?;
         show::value(&match self.format {
             Format::Text => {
-                let reports: Vec<_> = all.iter().map(|s| s.report.clone()).collect();
+                let reports: Vec<_> = seen.found.iter().map(|s| s.report.clone()).collect();
                 table::text(&reports)
             }
-            Format::Json => json::list(&all.iter().map(status_cli::view).collect::<Vec<_>>()),
+            Format::Json => json::list(&seen.found.iter().map(status_cli::view).collect::<Vec<_>>()),
         });
-        Ok(())
+        show::lost(seen.broken)
     }
 }

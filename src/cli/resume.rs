@@ -5,6 +5,7 @@ use crate::error::Outcome;
 use crate::ops::journal::Ended;
 use crate::ops::resume::{self, Way};
 use crate::ops::{State, gate};
+use crate::report;
 
 /// Finish an operation that was interrupted
 ///
@@ -45,12 +46,8 @@ fn go(state: State, id: Option<&str>, way: Way) -> Outcome<()> {
     };
     show::value(&match &done.ended {
         Ended::Whole => format!("finished: {}\n", done.what),
-        Ended::TakenBack(stands) if stands.is_empty() => format!("taken back: {}\n", done.what),
-        Ended::TakenBack(stands) => format!(
-            "could not be taken back, and is closed: {}\n  stands: {}\n",
-            done.what,
-            stands.join("\n          ")
-        ),
+        Ended::TakenBack { stands, .. } if stands.is_empty() => format!("taken back: {}\n", done.what),
+        Ended::TakenBack { stands, left } => report::resume::stands(&done.what, stands, left),
     });
     for note in &done.notes {
         show::error(&format!("note: {note}\n"));

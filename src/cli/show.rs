@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
 use crate::ops::journal::Ended;
 use crate::ops::{Change, Done};
 use crate::report;
@@ -33,6 +33,18 @@ pub(super) fn done(done: &Done, change: Change, sentence: &str) {
             None => value(&format!("{note}\n")),
         }
     }
+}
+
+/// Prints what could not be read while the rest was shown; the last of it is the outcome.
+///
+/// # Errors
+/// [`Kind::Damaged`] when there is any.
+pub(super) fn lost(mut broken: Vec<Failure>) -> Outcome<()> {
+    let Some(last) = broken.pop() else { return Ok(()) };
+    for failure in &broken {
+        error(&report::failure::text(failure));
+    }
+    Err(Failure { kind: Kind::Damaged, ..last })
 }
 
 /// Asks before data goes. Without a terminal and without `--yes` nothing is asked and nothing is done.

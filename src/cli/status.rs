@@ -13,7 +13,8 @@ use crate::report::{json, status as text};
 /// Show a pool: the storage block of `docker info`, what that hides, and the way out
 ///
 /// Reads the kernel and files only: it works with Docker stopped, hanging or gone, and changes nothing. What cannot be
-/// known is printed as unknown.
+/// known is printed as unknown. When a registry entry or a Docker root cannot be read, that is named, the pool is shown
+/// all the same, and the exit code is 5.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The pool's dm name, `docker`, or the path of a Docker root; may be left out when there is one pool
@@ -38,14 +39,14 @@ enum Format {
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let status = status::status(&kit, self.pool.as_deref())?;
-        let view = view(&status);
+        let seen = status::status(&kit, self.pool.as_deref())?;
+        let view = view(&seen.found);
         show::value(&match self.format {
             Format::Text => text::text(&view),
             Format::Docker => docker_info::block(view.pool, view.docker, Layout::default()),
             Format::Json => json::status(&view),
         });
-        Ok(())
+        show::lost(seen.broken)
     }
 }
 

@@ -101,32 +101,44 @@ pub struct DeviceCounts {
     pub problems: Vec<Problem>,
 }
 
+/// The Docker roots of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// Those that use devicemapper.
+    pub found: Vec<DockerRoot>,
+    /// Those that are there and cannot be opened.
+    pub unreadable: Vec<Problem>,
+}
+
+impl Roots {
+    fn take(&mut self, path: &Path, read: io::Result<Option<DockerRoot>>) {
+        match read {
+            Ok(Some(root)) if self.found.iter().all(|r| r.path != root.path) => self.found.push(root),
+            Ok(_) => {}
+            Err(error) => self.unreadable.push(Problem { path: path.to_owned(), why: error.to_string() }),
+        }
+    }
+}
+
 /// Returns the Docker roots of this machine that use devicemapper: those of the running daemons, or, when none runs, the
 /// one that `daemon.json` names, or the default. A daemon in a container is passed over: its root is not ours.
-///
-/// # Errors
-/// When the root of a running daemon, or the configured one, is there and cannot be opened.
-pub fn find() -> io::Result<Vec<DockerRoot>> {
+pub fn find() -> Roots {
+    let mut roots = Roots::default();
     let daemons = dockerd::running();
     if daemons.is_empty() {
         let config = DaemonConfig::read(Path::new(daemon_json::DEFAULT_PATH));
-        let root = config.json.root().unwrap_or(DEFAULT_ROOT).to_owned();
-        return Ok(read_if_there(Path::new(&root), None, config)?.into_iter().collect());
+        let root = PathBuf::from(config.json.root().unwrap_or(DEFAULT_ROOT));
+        roots.take(&root, read_if_there(&root, None, config));
     }
-    let mut roots: Vec<DockerRoot> = Vec::new();
     for daemon in daemons {
         let config = DaemonConfig::of(&daemon);
         let root = daemon_root(&daemon, &config);
         if !seen_by_both(&daemon, &root) {
             continue;
         }
-        if let Some(found) = read_if_there(&root, Some(daemon), config)?
-            && roots.iter().all(|r| r.path != found.path)
-        {
-            roots.push(found);
-        }
+        roots.take(&root, read_if_there(&root, Some(daemon), config));
     }
-    Ok(roots)
+    roots
 }
 
 /// Returns the Docker root at a path that somebody named, with its daemon if one runs on it; nothing when no

@@ -4,11 +4,11 @@
 //! and waits for it. The crate `devicemapper` (as libdevmapper) does so whenever `/run/udev/control` exists, and
 //! without limit: a stale socket, a udevd without those rules, or one in another IPC namespace means for ever.
 
-use std::fmt;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,8 +34,12 @@ const RULES: [&str; 5] = [
     "/lib/udev/rules.d",
 ];
 
-/// How long udev has to complete a cookie or make a node.
+/// How long udev has to complete a cookie or make a node; and how long once it has let us wait in vain.
 const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT_OF_THE_SILENT: Duration = Duration::from_secs(1);
+
+/// Whether udev has let this process wait in vain.
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// How long udevd may be too busy to take a connection, and how often that is tried.
 const BACKLOG_LIMIT: Duration = Duration::from_secs(10);
@@ -52,37 +56,36 @@ pub enum Udev {
     Stale {
         /// How this was seen.
         why: String,
+        /// What helps.
+        way_out: &'static str,
     },
 }
 
-/// Something udev did not do in time; what was waited for has happened nevertheless.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning(pub String);
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+const START_UDEVD: &str =
+    "start udevd again (systemctl restart systemd-udevd); or, if this machine has none: rm /run/udev/control";
+const SHARE_NAMESPACES: &str =
+    "run dmpool where that udevd runs; in a container, share the host's pid and IPC namespaces (--pid=host --ipc=host)";
+const INSTALL_RULES: &str = "install device-mapper's udev rules (95-dm-notify.rules, in the package of dmsetup), or unmask them in /etc/udev/rules.d";
 
 /// Looks whether udev answers here: by connecting, by the namespace of who listens, and for the rule that completes cookies.
 pub fn state() -> Udev {
-    let stale = |why: String| Udev::Stale { why };
+    let stale = |why: String, way_out| Udev::Stale { why, way_out };
     let listener = match listener() {
         Ok(Some(pid)) => pid,
         Ok(None) => return Udev::Absent,
-        Err(errno) => return stale(format!("{CONTROL}: {errno:?} ({}) from connect", errno.desc())),
+        Err(errno) => return stale(format!("{CONTROL}: {errno:?} ({}) from connect", errno.desc()), START_UDEVD),
     };
     if listener == 0 {
-        return stale(format!("{CONTROL} belongs to a process of another pid namespace"));
+        return stale(format!("{CONTROL} belongs to a process of another pid namespace"), SHARE_NAMESPACES);
     }
     if let (Some(theirs), Some(ours)) = (ipc_namespace_of_udevd(listener), ipc_namespace("self"))
         && theirs != ours
     {
-        return stale(format!("{CONTROL} belongs to a udevd in another IPC namespace: it cannot see our semaphores"));
+        let why = format!("{CONTROL} belongs to a udevd in another IPC namespace: it cannot see our semaphores");
+        return stale(why, SHARE_NAMESPACES);
     }
     if !RULES.iter().any(|dir| completes_cookies(Path::new(dir))) {
-        return stale("udevd runs, but no rules file calls `dmsetup udevcomplete`".to_owned());
+        return stale("udevd runs, but no rules file calls `dmsetup udevcomplete`".to_owned(), INSTALL_RULES);
     }
     Udev::Running
 }
@@ -170,7 +173,7 @@ pub fn node(name: &str) -> PathBuf {
 /// # Errors
 /// When something is there that is no device node, or the node cannot be made.
 pub fn ensure_node(name: &str, devno: DevNo) -> Result<Node> {
-    ensure_node_within(name, devno, if state() == Udev::Running { LIMIT } else { Duration::ZERO })
+    ensure_node_within(name, devno, if state() == Udev::Running { patience() } else { Duration::ZERO })
 }
 
 fn ensure_node_within(name: &str, devno: DevNo, limit: Duration) -> Result<Node> {
@@ -180,7 +183,10 @@ fn ensure_node_within(name: &str, devno: DevNo, limit: Duration) -> Result<Node>
         match what_is(&path)? {
             Is::Device(found) if found == devno => return Ok(Node::Found),
             Is::Other => bail!("{} is in the way: it is not a device node", path.display()),
-            _ if Instant::now() >= until => break,
+            _ if Instant::now() >= until => {
+                SILENT.fetch_or(!limit.is_zero(), Ordering::Relaxed);
+                break;
+            }
             _ => std::thread::sleep(Duration::from_millis(20)),
         }
     }
@@ -250,39 +256,36 @@ fn what_is(path: &Path) -> Result<Is> {
 /// One call with a cookie at a time: the watchdog tells ours from others' by process only.
 static COOKIES: Mutex<()> = Mutex::new(());
 
-/// Runs a call that may wait for udev, and ends the wait after 30 s. Returns what the call returned, and a warning
-/// when the wait had to be ended.
-pub(super) fn bounded<T>(call: impl FnOnce() -> T) -> (T, Option<Warning>) {
-    bounded_by(LIMIT, call)
+/// Returns whether udev has let this process wait in vain: what was waited for has happened nevertheless.
+pub fn was_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
 }
 
-fn bounded_by<T>(limit: Duration, call: impl FnOnce() -> T) -> (T, Option<Warning>) {
+/// How long to wait for udev now.
+fn patience() -> Duration {
+    if was_silent() { LIMIT_OF_THE_SILENT } else { LIMIT }
+}
+
+/// Runs a call that may wait for udev, and ends the wait after 30 s, or 1 s if there has been such a wait already.
+/// Returns what the call returned.
+pub(super) fn bounded<T>(call: impl FnOnce() -> T) -> T {
     if !Path::new(CONTROL).exists() {
-        return (call(), None);
+        return call();
     }
     let _alone = COOKIES.lock().unwrap_or_else(PoisonError::into_inner);
     let (done, is_done) = channel::<()>();
     std::thread::scope(|scope| {
-        let watchdog = scope.spawn(move || {
-            let mut ended = 0_usize;
-            let mut wait = limit;
+        scope.spawn(move || {
+            let mut wait = patience();
             // Goes on looking: a removal that is tried again hands out a new cookie.
             while is_done.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                ended += complete_own_cookies();
-                wait = Duration::from_secs(1);
+                SILENT.fetch_or(complete_own_cookies() > 0, Ordering::Relaxed);
+                wait = LIMIT_OF_THE_SILENT;
             }
-            ended
         });
         let result = call();
         drop(done);
-        let ended = watchdog.join().unwrap_or(0);
-        let warning = (ended > 0).then(|| {
-            let seconds = limit.as_secs();
-            Warning(format!(
-                "udev did not answer within {seconds} s; the wait for it was ended (see `dmsetup udevcookies`)"
-            ))
-        });
-        (result, warning)
+        result
     })
 }
 

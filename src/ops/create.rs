@@ -12,7 +12,7 @@ use crate::kernel::fs::{self as durable, FsFacts};
 use crate::ops::journal;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{self, Kit, MakeDirectory, MakeFile, Register, Step};
-use crate::ops::{Change, Done, facts, find, gate, random, registry};
+use crate::ops::{Change, Done, facts, find, gate, own_disk, random, registry};
 use crate::pool::{Behaviour, ENTRY_FORMAT, Entry, PoolReport, PoolUuid, Spec, Store, sizing};
 use crate::units::{Bytes, MAX_META_BLOCKS, MIN_META_BLOCKS};
 
@@ -41,6 +41,8 @@ pub struct Facts {
     pub existing: Vec<PathBuf>,
     /// Whether that directory is dmpool's own default.
     pub is_default: bool,
+    /// The folder of the registry, and the file system it is on.
+    pub registry: (PathBuf, Box<FsFacts>),
     /// The largest file this process may make, when it is limited.
     pub file_size_limit: Option<Bytes>,
     /// The pool's identity, should it be made.
@@ -98,14 +100,16 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
     }
     let registered = match registry::read(&kit.state, &spec.name)? {
         Some(entry) => {
-            let found = find::Found { name: spec.name.to_string(), entry: Some(entry.clone()), docker: None };
+            let found =
+                find::Found { name: spec.name.to_string(), entry: Some(entry.clone()), bad_entry: None, docker: None };
             Some((entry, facts::look(&kit.dm, &kit.state, &found)?))
         }
         None => None,
     };
     let is_default = spec.directory == kit.state.pools;
     // The default is dmpool's own, and made with the pool's; of another one a missing part may be a missing mount.
-    let looked_at = if is_default { nearest(&spec.directory) } else { &spec.directory };
+    let looked_at = if is_default { own_disk::there(&spec.directory) } else { &spec.directory };
+    let registry_fs = FsFacts::of(own_disk::there(&kit.state.registry)).map_err(cannot)?;
     let existing = [spec.own_directory(), spec.data_file(), spec.metadata_file()];
     let file_size_limit = durable::file_size_limit().map_err(cannot)?;
     Ok(Facts {
@@ -114,14 +118,10 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
         directory: directory(looked_at, spec.data_size, file_size_limit).map_err(cannot)?,
         existing: existing.into_iter().filter(|path| fs::symlink_metadata(path).is_ok()).collect(),
         is_default,
+        registry: (kit.state.registry.clone(), Box::new(registry_fs)),
         file_size_limit,
         uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
     })
-}
-
-/// Returns the nearest folder above, or the one itself, that is there.
-fn nearest(path: &Path) -> &Path {
-    path.ancestors().find(|p| fs::symlink_metadata(p).is_ok()).unwrap_or(path)
 }
 
 fn directory(path: &Path, length: Bytes, limit: Option<Bytes>) -> Result<Directory> {
@@ -163,6 +163,7 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
     }
     sizes(spec, &refuse)?;
     let fs = place(facts, spec, &refuse)?;
+    own_disk::takes_files(&facts.registry.1, &facts.registry.0, &refuse)?;
     let mut notes = Vec::new();
     let wanted = Bytes::new(spec.data_size.get().saturating_add(spec.metadata_size.get()));
     if spec.preallocate && wanted > fs.available {
@@ -246,6 +247,12 @@ fn place<'f>(facts: &'f Facts, spec: &Spec, refuse: &impl Fn(String) -> Failure)
         return Err(refuse(format!("the file system of `{path}` is read-only"))
             .fact("found", format!("{} on {}", fs.fs_type, fs.mount_point.display()))
             .next(format!("mount -o remount,rw {}", fs.mount_point.display())));
+    }
+    if fs.sparse == Some(false) && !fs.keeps_modes {
+        let why = format!("the file system of `{path}` ({}) has no sparse files and keeps no permissions", fs.fs_type);
+        return Err(refuse(why)
+            .fact("found", format!("{} on {}", fs.source.display(), fs.mount_point.display()))
+            .next("choose a directory on ext4 or xfs: there the pool's files are root's alone"));
     }
     if fs.sparse == Some(false) && !spec.preallocate {
         return Err(refuse(format!("the file system of `{path}` ({}) has no sparse files", fs.fs_type))

@@ -30,6 +30,7 @@ pub fn look(dm: &Dm, state: &State, found: &Found) -> Outcome<PoolReport> {
     let live = sight::live(dm, &found.name)
         .map_err(|e| Failure::refused(format!("cannot read `{}` as a thin pool", found.name)).because(e))?;
     let mut unread = Vec::new();
+    unread.extend(found.bad_entry.iter().map(|bad| format!("the registry's {}: {}", bad.path.display(), bad.why)));
     let interrupted = interrupted(state, &found.name, &mut unread);
     let mut report = match live {
         Some(live) => of_live(dm, found, live, &mut unread),

@@ -9,9 +9,9 @@ use crate::kernel::fs as durable;
 use crate::kernel::identity::{self, ModuleState};
 use crate::kernel::lock::FileLock;
 use crate::kernel::udev::{self, Udev};
-use crate::ops::State;
 use crate::ops::journal::{self, Unfinished};
 use crate::ops::steps::Kit;
+use crate::ops::{State, own_disk};
 use crate::units::Bytes;
 
 /// The target that a pool needs, and the module that brings it.
@@ -62,15 +62,13 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
     let limit = durable::file_size_limit()
         .map_err(|e| Failure::failed("cannot learn how large a file may be here").because(e))?;
     file_size(OWN_FILES, limit, &|why| Failure::refused(format!("cannot change pools: {why}")))?;
-    if let Udev::Stale { why } = udev::state() {
+    if let Udev::Stale { why, way_out } = udev::state() {
         return Err(Failure::refused(
             "cannot change devices: udev does not answer, and every change would wait for it",
         )
         .fact("cause", why)
         .fact("state", "reading works: dmpool status, dmpool list")
-        .next(
-            "start udevd again (systemctl restart systemd-udevd); or, if this machine has none: rm /run/udev/control",
-        ));
+        .next(way_out));
     }
     Ok(())
 }
@@ -102,21 +100,21 @@ pub fn is_past(length: Bytes, limit: Option<Bytes>) -> bool {
 /// Refused with the journal's id.
 pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
     let Some(Unfinished { journal, at_work }) = journal::of_pool(&kit.state, pool)? else { return Ok(()) };
-    let id = journal.opened.id;
+    let id = &journal.opened.id;
     match at_work {
         true => Err(Failure::refused(format!("cannot change pool `{pool}`: another dmpool is at work on it"))
             .fact("by", format!("the one that writes the journal {id}"))
             .next("wait for it to end, then run this again")),
         false => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
             .fact("found", format!("the journal {id}"))
-            .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}"))),
+            .next(journal::ways_on(kit, &journal))),
     }
 }
 
 /// Takes a lock, or says who has it.
 ///
 /// # Errors
-/// Refused when another dmpool has it.
+/// Refused when another dmpool has it, or it cannot be made.
 pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
     let path = kit.state.locks.join(format!("{key}.lock"));
     let made = durable::make_dir_durably(&kit.state.locks, 0o700).and_then(|_| FileLock::try_exclusive(&path));
@@ -125,9 +123,7 @@ pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
         Ok(Err(holder)) => Err(Failure::refused(format!("cannot {what}: another dmpool is at work"))
             .fact("by", holder.to_string())
             .next("wait for it to end, then run this again")),
-        Err(e) => Err(Failure::failed(format!("cannot {what}: the lock cannot be taken"))
-            .fact("state", "nothing was touched")
-            .because(e)),
+        Err(e) => Err(own_disk::refusal(format!("cannot {what}: the lock cannot be taken"), &kit.state.locks, e)),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod gate;
 mod ground;
 pub mod grow;
 pub mod journal;
+mod own_disk;
 pub mod plan;
 pub mod promised;
 mod random;
@@ -26,6 +27,7 @@ pub mod steps;
 
 pub use state::State;
 
+use crate::kernel::udev;
 use journal::Ended;
 use plan::Plan;
 
@@ -52,7 +54,16 @@ impl Done {
         Self { plan, ended: None }
     }
 
-    pub(crate) const fn ended(plan: Plan, ended: Ended) -> Self {
+    pub(crate) fn ended(mut plan: Plan, ended: Ended) -> Self {
+        plan.notes.extend(silence_of_udev());
         Self { plan, ended: Some(ended) }
     }
+}
+
+/// Returns why it took so long, when udev let this process wait in vain.
+fn silence_of_udev() -> Option<String> {
+    udev::was_silent().then(|| {
+        "udev runs but did not do its part in time, so dmpool did it; until udev works again every change waits for it (see: udevadm settle; dmsetup udevcookies)"
+            .to_owned()
+    })
 }

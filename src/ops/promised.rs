@@ -13,7 +13,7 @@ use crate::units::Bytes;
 /// have, those of the files in `except` left out. What cannot be looked at counts as nothing: this is for a remark.
 pub fn by_others(state: &State, host: DevNo, except: &[PathBuf]) -> Bytes {
     let entries = registry::read_all(state).unwrap_or_default();
-    let roots = docker_root::find().unwrap_or_default();
+    let roots = docker_root::find().found;
     let mut files: Vec<PathBuf> =
         entries.into_iter().flat_map(|entry| [entry.data.file, entry.metadata.file]).collect();
     files.extend(roots.into_iter().flat_map(|root| [root.data_file, root.metadata_file]).flatten());

@@ -5,13 +5,34 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::error::{Failure, Outcome};
-use crate::kernel::fs;
+use crate::kernel::{Called, fs};
 use crate::ops::State;
 use crate::pool::{ENTRY_FORMAT, Entry, PoolName};
 use crate::units::Bytes;
 
 /// More than any entry that dmpool writes has.
 const MAX_ENTRY: Bytes = Bytes::new(64 << 10);
+
+/// An entry that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadEntry {
+    /// The pool that it would be of, by the file's name.
+    pub name: PoolName,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl BadEntry {
+    /// Returns the refusal of what needs the entry.
+    pub fn failure(&self) -> Failure {
+        let path = self.path.display();
+        Failure::refused(format!("cannot use the registry's `{path}`: {}", self.why))
+            .fact("state", "nothing was touched; the file was not changed")
+            .next(format!("put the right file back, or move it away:  mv {path} {path}.broken"))
+    }
+}
 
 /// Returns where the entry of a pool is.
 pub fn path_of(state: &State, name: &PoolName) -> PathBuf {
@@ -23,17 +44,21 @@ pub fn path_of(state: &State, name: &PoolName) -> PathBuf {
 /// # Errors
 /// Refused when the file is not an entry of this format for this name.
 pub fn read(state: &State, name: &PoolName) -> Outcome<Option<Entry>> {
+    look(state, name).map_err(|bad| bad.failure())
+}
+
+/// As [`read`], for who goes on without the entry.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn look(state: &State, name: &PoolName) -> Result<Option<Entry>, BadEntry> {
     let path = path_of(state, name);
-    let text = match fs::read_limited(&path, MAX_ENTRY) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(None),
-        Err(e) => return Err(Failure::refused(format!("cannot read the registry's `{}`", path.display())).because(e)),
+    let entry = match fs::read_limited(&path, MAX_ENTRY) {
+        Ok(Some(bytes)) => parse(&bytes, name).map(Some),
+        Ok(None) => Ok(None),
+        Err(e) => Err(e.root_cause().to_string()),
     };
-    parse(&text, name).map(Some).map_err(|why| {
-        Failure::refused(format!("cannot use the registry's `{}`: {why}", path.display()))
-            .fact("state", "nothing was touched; the file was not changed")
-            .next(format!("put the right file back, or move it away:  mv {0} {0}.broken", path.display()))
-    })
+    entry.map_err(|why| BadEntry { name: name.clone(), path, why })
 }
 
 /// Reads every entry, in the order of their names.
@@ -53,19 +78,23 @@ pub fn read_all(state: &State) -> Outcome<Vec<Entry>> {
 /// # Errors
 /// When the registry cannot be listed.
 pub fn names(state: &State) -> Outcome<Vec<PoolName>> {
-    list(&state.registry)
-        .map_err(|e| Failure::failed(format!("cannot list the registry `{}`", state.registry.display())).because(e))
+    list(&state.registry).map_err(|e| {
+        let path = state.registry.display();
+        Failure::failed(format!("cannot list the registry `{path}`"))
+            .next(format!("ls -ld {path}    shows what is in the way"))
+            .because(e)
+    })
 }
 
 fn list(registry: &Path) -> anyhow::Result<Vec<PoolName>> {
     let reader = match std::fs::read_dir(registry) {
         Ok(reader) => reader,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).with_context(|| format!("listing {}", registry.display())),
+        Err(e) => return Err(e).called("opendir", registry.display()).context("listing the registry"),
     };
     let mut names = Vec::new();
     for file in reader {
-        let file = file.with_context(|| format!("listing {}", registry.display()))?;
+        let file = file.called("readdir", registry.display()).context("listing the registry")?;
         if let Some(stem) = file.file_name().to_str().and_then(|n| n.strip_suffix(".toml"))
             && let Ok(name) = PoolName::new(stem)
         {

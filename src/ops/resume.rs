@@ -56,6 +56,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Continue if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
         Way::Continue => journal::finish(kit, log)?,
     };
+    notes.extend(super::silence_of_udev());
     Ok(Some(Resumed { id, what: plan.what, ended, notes }))
 }
 

@@ -1,9 +1,10 @@
 //! `status` and `list`: what there is, changed by nothing.
 
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::ops::facts;
 use crate::ops::find::{self, Found};
+use crate::ops::registry::BadEntry;
 use crate::ops::steps::Kit;
 use crate::pool::PoolReport;
 
@@ -20,21 +21,49 @@ pub struct Status {
     pub driver: Option<(u32, u32)>,
 }
 
-/// Returns the status of the pool that the argument means.
+/// What was looked for, and what of it could not be read.
+#[derive(Debug)]
+pub struct Seen<T> {
+    /// What was found.
+    pub found: T,
+    /// What could not be read, and may have hidden something.
+    pub broken: Vec<Failure>,
+}
+
+/// Returns the status of the pool that the argument means; without one, of the only pool that can be found.
 ///
 /// # Errors
 /// As [`find::find`]; when the device cannot be read as a pool.
-pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Status> {
-    let found = find::find(&kit.dm, &kit.state, argument)?;
-    of(kit, found)
+pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Seen<Status>> {
+    let (found, mut broken) = match argument {
+        Some(_) => (find::find(&kit.dm, &kit.state, argument)?, Vec::new()),
+        None => {
+            let mut all = find::find_all(&kit.dm, &kit.state)?;
+            if all.found.is_empty() && !all.broken.is_empty() {
+                return Err(all.broken.remove(0));
+            }
+            (find::only_one(all.found)?, all.broken)
+        }
+    };
+    broken.extend(found.bad_entry.as_ref().map(BadEntry::failure));
+    Ok(Seen { found: of(kit, found)?, broken })
 }
 
 /// Returns the status of every pool on the machine, by name.
 ///
 /// # Errors
 /// As [`find::find_all`].
-pub fn all(kit: &Kit) -> Outcome<Vec<Status>> {
-    find::find_all(&kit.dm, &kit.state)?.into_iter().map(|found| of(kit, found)).collect()
+pub fn all(kit: &Kit) -> Outcome<Seen<Vec<Status>>> {
+    let all = find::find_all(&kit.dm, &kit.state)?;
+    let mut seen = Seen { found: Vec::new(), broken: all.broken };
+    for found in all.found {
+        seen.broken.extend(found.bad_entry.as_ref().map(BadEntry::failure));
+        match of(kit, found) {
+            Ok(status) => seen.found.push(status),
+            Err(failure) => seen.broken.push(failure),
+        }
+    }
+    Ok(seen)
 }
 
 fn of(kit: &Kit, found: Found) -> Outcome<Status> {

@@ -6,6 +6,7 @@ pub mod failure;
 pub mod human;
 pub mod json;
 pub mod plan;
+pub mod resume;
 pub mod status;
 pub mod table;
 

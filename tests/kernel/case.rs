@@ -1,6 +1,6 @@
 //! One run of an operation that does not end well, and what there must be after it.
 
-use lab::guest::run::{End, Ran};
+use lab::guest::run::{Cmd, End, Ran};
 use nix::libc::SIGKILL;
 
 use crate::operation::{Operation, Subject};
@@ -85,8 +85,25 @@ impl<'s> Case<'s> {
         }
         assert_eq!(self.subject.operation, Operation::Destroy, "{}: only deleting has no way back: {ran}", self.name);
         assert!(ran.stdout.contains("is deleted"), "{}: {ran}", self.name);
+        self.leftovers_are_named(ran);
         assert!(!self.subject.is_registered() && !self.subject.is_active(), "{}", self.name);
         assert!(!self.subject.picture().contains("loop "), "{}: {}", self.name, self.subject.picture());
+    }
+
+    /// What a destroy that was given up has left is named, and what is to be done with it does it.
+    #[track_caller]
+    fn leftovers_are_named(&self, ran: &Ran) {
+        let folder = self.subject.bench.dir.join(&self.subject.pool);
+        let left = [self.subject.bench.file("metadata"), folder.clone()];
+        for path in left.iter().filter(|path| path.exists()) {
+            assert!(ran.stdout.contains(&format!(" {}\n", path.display())), "{}: {ran}", self.name);
+        }
+        let next = ran.stdout.lines().find_map(|line| line.trim().strip_prefix("next:"));
+        assert_eq!(next.is_some(), folder.exists(), "{}: {ran}", self.name);
+        if let Some((command, _)) = next.and_then(|next| next.trim().split_once("    ")) {
+            Cmd::new("sh").args(["-c", command]).run().checked().unwrap();
+        }
+        assert!(!folder.exists(), "{}: {ran}", self.name);
     }
 
     /// It was interrupted: whoever asks is told so, and nobody changes the pool meanwhile.

@@ -116,6 +116,7 @@ fn fails(subject: &Subject, end: &str, step: usize, point: &str, steps: usize) {
             assert!(subject.operation == Operation::Destroy || step == steps, "{fault}: there was a way back: {ran}");
             let id = subject.journals().join(" ");
             assert!(ran.stderr.contains(&format!("dmpool continue {id}")), "{fault}: {ran}");
+            assert!(!ran.stderr.contains("dmpool undo"), "{fault}: there is no way back to offer: {ran}");
             case.ended_as_said(&case.resume("continue", None), end);
         }
         _ => panic!("{fault}: {ran}"),

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod broken;
 mod case;
 mod chance;
 mod death;
@@ -21,8 +22,10 @@ mod picture;
 mod power;
 mod refuse_input;
 mod refuse_more;
+mod refuse_place;
 mod refuse_pool;
 mod refuse_state;
+mod refuse_udev;
 mod replay;
 mod signals;
 #[path = "../support/mod.rs"]

@@ -116,8 +116,6 @@ impl Subject {
 
     fn ensure_created(&self) {
         if !self.is_registered() {
-            // What a destroy that could not be taken back has left.
-            let _ = fs::remove_dir_all(self.bench.dir.join(&self.pool));
             self.create();
         }
     }

@@ -1,17 +1,13 @@
-//! Bad input, part 3: dmpool's own files, another dmpool, and udev.
+//! Bad input, part 3: dmpool's own files, and another dmpool.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use lab::guest::boot;
 use lab::guest::disk::{Mounted, fill};
 use lab::guest::run::Cmd;
 
 use crate::support::Bench;
 use crate::support::refusals::{REFUSED, Row, Table, row};
-
-/// The exit code of what was not done, everything being as it was.
-const FAILED: i32 = 1;
 
 #[test]
 fn registry_files_and_journals_that_cannot_be_used_are_refused() {
@@ -101,53 +97,46 @@ fn a_second_dmpool_is_told_of_the_first() {
 #[test]
 fn a_full_state_disk_is_told_before_anything_is_begun() {
     let bench = Bench::new();
-    let place = Mounted::tmpfs(&bench.sweep.path("small"), 1 << 20).unwrap();
+    let place = Mounted::tmpfs(&bench.sweep.path("small"), 2 << 20).unwrap();
     let cmd = |args: &[&str]| Cmd::new("dmpool").arg("--state-dir").arg(place.dir()).args(args);
     let dir = bench.dir.to_str().unwrap();
     let pool = bench.pool();
     cmd(&["create", &pool, "--data-size", "1G", "--dir", dir]).run().checked().unwrap();
-    fill(place.dir()).unwrap();
+    let filler = fill(place.dir()).unwrap();
     let mut table = Table::with(lab::guest::machine::Scope::new().tree(bench.sweep.dir()));
-    let commands: [&[&str]; 4] = [
-        &["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir],
-        &["grow", &pool, "2G"],
-        &["deactivate", &pool],
-        &["destroy", &pool, "--yes"],
-    ];
+    let mount = place.dir().to_str().unwrap();
+    let commands: [&[&str]; 3] = [&["grow", &pool, "2G"], &["deactivate", &pool], &["destroy", &pool, "--yes"]];
     table.refuse(commands.map(|args| {
-        let says = ["journal cannot be written", "ENOSPC", "nothing was begun", "make room"];
-        row(&format!("{}: state disk full", args[0]), cmd(args), FAILED, says)
+        let says = ["journal cannot be written", "ENOSPC", "nothing was begun", "free:", "make room on", mount];
+        row(&format!("{}: state disk full", args[0]), cmd(args), REFUSED, says)
     }));
+    let create: &[&str] = &["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir];
+    let says = ["where it would be registered, is full", "free:", "make room on", mount];
+    table.refuse([row("create: state disk full", cmd(create), REFUSED, says)]);
+    fs::remove_file(filler).unwrap();
+
+    place.set_read_only(true).unwrap();
+    table.refuse([
+        row("grow: state disk read-only", cmd(&["grow", &pool, "2G"]), REFUSED, ["EROFS", "remount,rw", mount]),
+        row("create: state disk read-only", cmd(create), REFUSED, ["registered, is read-only", "remount,rw", mount]),
+    ]);
+    place.set_read_only(false).unwrap();
     table.end();
-    fs::remove_file(place.dir().join("dmpool-test-filler")).unwrap();
     cmd(&["destroy", &pool, "--yes"]).run().checked().unwrap();
 }
 
+/// The registry and the journals may be on two disks, as /etc and /var are.
 #[test]
-fn without_udev_all_works_and_with_a_stale_one_nothing_waits() {
+fn a_full_registry_disk_is_told_before_anything_is_begun() {
     let bench = Bench::new();
-    boot::stop_udev();
+    let registry = Mounted::tmpfs(&bench.state.join("registry"), 1 << 20).unwrap();
     let pool = bench.create();
-    bench.ok(&["grow", &pool, "2G"]);
-
-    // A socket that nobody listens on, as a udevd that was killed leaves it.
-    let socket = std::path::Path::new("/run/udev/control");
-    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
+    fill(registry.dir()).unwrap();
     let dir = bench.dir.to_str().unwrap();
-    let commands: [&[&str]; 4] = [
-        &["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir],
-        &["grow", &pool, "3G"],
-        &["deactivate", &pool],
-        &["destroy", &pool, "--yes"],
-    ];
+    let create = bench.cmd(&["create", "dmpool-test-new", "--data-size", "1G", "--dir", dir]);
     let mut table = Table::new(&bench);
-    table.refuse(commands.map(|args| {
-        let says = ["udev does not answer", "reading works", "systemd-udevd"];
-        row(&format!("{}: udev's socket is stale", args[0]), bench.cmd(args), REFUSED, says)
-    }));
-    assert_eq!(bench.number("/pool/data/total"), 2 << 30, "status reads");
-    fs::remove_file(socket).unwrap();
-    bench.ok(&["destroy", &pool, "--yes"]);
-    boot::start_udev();
+    table.refuse([row("create: registry's disk full", create, REFUSED, ["is full", "free:", "make room on"])]);
     table.end();
+    // What is there can be taken away all the same.
+    bench.ok(&["destroy", &pool, "--yes"]);
 }

@@ -20,7 +20,12 @@ pub struct HandMade {
 impl HandMade {
     /// Makes the pool `dmpool-test-WHAT`, its files in the bench's directory; sizes in bytes.
     pub fn new(bench: &Bench, what: &str, data_size: u64, metadata_size: u64) -> Self {
-        let file = |part: &str, size| LoopDisk::create(&bench.dir.join(format!("{what}-{part}")), size).unwrap();
+        Self::at(bench, &bench.dir, what, data_size, metadata_size)
+    }
+
+    /// Likewise, its files in another directory.
+    pub fn at(bench: &Bench, dir: &Path, what: &str, data_size: u64, metadata_size: u64) -> Self {
+        let file = |part: &str, size| LoopDisk::create(&dir.join(format!("{what}-{part}")), size).unwrap();
         let (data, metadata) = (file("data", data_size), file("metadata", metadata_size));
         let name = bench.sweep.name(what);
         let (below, sectors) = (data.device().display(), data_size / 512);

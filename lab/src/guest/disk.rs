@@ -145,6 +145,24 @@ impl Mounted {
         Self::mount_any(&["-t", "tmpfs", "-o", &options], Path::new("tmpfs"), dir)
     }
 
+    /// A folder of the host that the guest runs on, empty, gone with the guest; nothing where the kernel is not user mode
+    /// Linux.
+    ///
+    /// # Errors
+    /// When mount fails.
+    pub fn hostfs(dir: &Path) -> Result<Option<Self>> {
+        let words = fs::read_to_string("/proc/cmdline").context("cannot read /proc/cmdline")?;
+        let Some(guest) = words.split_ascii_whitespace().find_map(|w| w.strip_prefix("uml_dir=")) else {
+            return Ok(None);
+        };
+        let mount = |folder: &str| Self::mount_any(&["-t", "hostfs", "-o", folder], Path::new("none"), dir);
+        let name = format!("{PREFIX}hostfs-{}", std::process::id());
+        let all = mount(guest)?;
+        fs::create_dir(all.dir().join(&name)).with_context(|| format!("cannot make {name} on the host"))?;
+        all.unmount()?;
+        mount(&format!("{guest}/{name}")).map(Some)
+    }
+
     fn mount_any(options: &[&str], source: &Path, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Cmd::new("mount").args(options).arg(source).arg(dir).run().checked()?;

@@ -5,11 +5,7 @@ use std::process::ExitCode;
 
 use super::cli::{Cli, Command};
 use super::dist;
-use super::image;
-use super::kernels;
 use super::lab::Lab;
-use super::machine::Lane;
-use super::packages;
 use super::place::Places;
 use super::show;
 use super::suites;
@@ -37,15 +33,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 
 /// Installs, fetches and makes what the usual tests need, so that nothing of it is left to do later.
 fn setup() -> Result<ExitCode> {
-    let lab = Lab::open(false)?;
-    packages::install(packages::TO_RUN_QEMU)?;
-    image::root(&lab.places)?;
+    let lab = Lab::for_setup()?;
     for group in suites::groups(None, None, false) {
-        match group.lane {
-            Lane::Uml => kernels::for_uml(&lab.places, group.kernel)?,
-            Lane::Qemu | Lane::Native => kernels::for_qemu(&lab.places, group.kernel)?,
-        };
+        lab.prepare(group.lane, group.kernel)?;
     }
+    lab.places.give_back()?;
     show::line("everything is there");
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::cache;
 use super::debian;
-use super::place::Places;
+use super::place::{self, Places};
 use super::show;
 use super::tool;
 use super::trouble::{OrTrouble, Result, Trouble};
@@ -21,6 +21,7 @@ const ROOT_PACKAGES: &[&str] = &[
     "dbus",
     "dmsetup",
     "docker.io",
+    "dosfstools",
     "e2fsprogs",
     "file",
     "iproute2",
@@ -74,7 +75,8 @@ pub fn root(places: &Places) -> Result<PathBuf> {
     let recipe = format!("3 {ROOT_SUITE} {ROOT_SIZE} {}", ROOT_PACKAGES.join(" "));
     let piece = cache::piece(&places.cache(), "root", &recipe, |folder| {
         if !nix::unistd::geteuid().is_root() {
-            return Err(Trouble::new("cannot make the guests' root image: only root can").next("sudo cargo lab setup"));
+            return Err(Trouble::new("cannot make the guests' root image: only root can, and it is done once")
+                .next(format!("sudo {} setup    then run this again as yourself", place::this_program())));
         }
         show::step("making the guests' root image (Debian 12 with Docker and containerd)", || make_root(folder))
     })?;
@@ -84,7 +86,7 @@ pub fn root(places: &Places) -> Result<PathBuf> {
 fn make_root(folder: &Path) -> Result<()> {
     let tree = folder.join("tree");
     let mut command = Command::new("mmdebstrap");
-    command.args(["--variant=minbase", "--architectures=amd64", "--quiet"]);
+    command.args(["--variant=minbase", "--architectures=amd64"]);
     command.arg(format!("--include={}", ROOT_PACKAGES.join(",")));
     // Documentation and translations are only weight.
     for what in ["man", "doc", "locale", "info"] {

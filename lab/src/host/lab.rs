@@ -37,6 +37,17 @@ impl Lab {
         Ok(Lab { places, run, keep, full: false })
     }
 
+    /// As [`Self::open`], also for root without cargo.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn for_setup() -> Result<Lab> {
+        packages::install(&[packages::TO_BUILD, packages::TO_MAKE_IMAGES].concat())?;
+        let places = Places::find().or_else(|_| Places::of_this_program())?;
+        let run = RunFolder::make(&places.lab())?;
+        Ok(Lab { places, run, keep: false, full: false })
+    }
+
     /// On a machine that has the lab's programs, and neither the project nor cargo.
     ///
     /// # Errors
@@ -48,7 +59,31 @@ impl Lab {
         Ok(Lab { places, run, keep, full: false })
     }
 
-    /// Fetches and makes what guests of this kind need, unless it is there.
+    /// Fetches and makes what guests of this kind need, unless it is there. Done before anything is built, so that a
+    /// machine without network, room or root hears of it in seconds.
+    ///
+    /// # Errors
+    /// When it cannot be fetched or made.
+    pub fn prepare(&self, lane: Lane, kernel: Kernel) -> Result<()> {
+        if lane != Lane::Native {
+            image::root(&self.places)?;
+            self.files(lane, kernel)?;
+        }
+        Ok(())
+    }
+
+    fn files(&self, lane: Lane, kernel: Kernel) -> Result<KernelFiles> {
+        match lane {
+            Lane::Uml => kernels::for_uml(&self.places, kernel),
+            Lane::Qemu => {
+                packages::install(packages::TO_RUN_QEMU)?;
+                kernels::for_qemu(&self.places, kernel)
+            }
+            Lane::Native => Ok(KernelFiles::default()),
+        }
+    }
+
+    /// A guest of this kind, not yet booted; what it needs is fetched and made unless it is there.
     ///
     /// # Errors
     /// When it cannot be fetched or made.
@@ -66,19 +101,12 @@ impl Lab {
             format!("{}-{}", lane.name(), kernel.name())
         });
         let agent = programs.agent()?;
-        let files = match lane {
-            Lane::Uml => kernels::for_uml(&self.places, kernel)?,
-            Lane::Qemu => {
-                packages::install(packages::TO_RUN_QEMU)?;
-                kernels::for_qemu(&self.places, kernel)?
-            }
-            Lane::Native => {
-                native::install(&payload)?;
-                let files = KernelFiles::default();
-                let (root, accelerator) = (PathBuf::new(), Accelerator::Tcg);
-                return Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator });
-            }
-        };
+        let files = self.files(lane, kernel)?;
+        if lane == Lane::Native {
+            native::install(&payload)?;
+            let (root, accelerator) = (PathBuf::new(), Accelerator::Tcg);
+            return Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator });
+        }
         let accelerator = match lane {
             Lane::Qemu => kvm::choose(&self.places, &files.kernel),
             Lane::Uml | Lane::Native => Accelerator::Tcg,

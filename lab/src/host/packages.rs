@@ -50,11 +50,12 @@ pub fn install(needs: &[Need]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    let root = nix::unistd::geteuid().is_root();
     for (name, why) in &missing {
-        show::line(&format!("installing {name}: {why}"));
+        show::line(&format!("{} {name}: {why}", if root { "installing" } else { "missing" }));
     }
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
-    if !nix::unistd::geteuid().is_root() {
+    if !root {
         return Err(Trouble::new("cannot set up the lab: packages are missing and only root can install them")
             .fact("missing", names.join(" "))
             .next(format!("sudo apt-get install --no-install-recommends {}", names.join(" "))));

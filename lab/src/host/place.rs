@@ -41,6 +41,34 @@ impl Places {
         Ok(Places { workspace, target, metadata })
     }
 
+    /// The places that this program itself was built in: for root, who may have no cargo (sudo keeps neither PATH nor HOME).
+    ///
+    /// # Errors
+    /// When the program is not where cargo puts it.
+    pub fn of_this_program() -> Result<Places> {
+        let program = std::env::current_exe().or_trouble(|| "cannot find this program".into())?;
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        // TARGET/PROFILE/lab
+        let (Some(workspace), Some(target)) = (workspace, program.ancestors().nth(2)) else {
+            return Err(Trouble::new(format!("cannot tell where `{}` was built", program.display())));
+        };
+        Ok(Places { workspace: workspace.into(), target: target.into(), metadata: serde_json::Value::Null })
+    }
+
+    /// Gives what root has made to who called sudo, so that he can go on without it.
+    ///
+    /// # Errors
+    /// When chown fails.
+    pub fn give_back(&self) -> Result<()> {
+        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let owner = format!("{user}:{group}");
+        tool::run(Command::new("chown").args(["-R", "-h", "--from=0", &owner]).arg(self.lab())).map(drop)
+    }
+
     /// The lab's own folder, the only one that `cargo lab clean` removes.
     #[must_use]
     pub fn lab(&self) -> PathBuf {
@@ -107,6 +135,12 @@ impl Drop for RunFolder {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// This program's path, as a person would type it.
+#[must_use]
+pub fn this_program() -> String {
+    std::env::current_exe().map_or_else(|_| "target/debug/lab".to_string(), |path| path.display().to_string())
 }
 
 /// Removes run folders whose lock nobody holds and that nobody wanted kept.

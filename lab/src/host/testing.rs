@@ -51,6 +51,12 @@ pub fn run(asked: &Asked) -> Result<ExitCode> {
         None => Lab::open(asked.guest.keep)?,
     };
     let lab = Lab { full: asked.full, ..lab };
+    let groups = suites::groups(asked.guest.lane, asked.guest.kernel, asked.full);
+    // With a filter, which of the others are needed is known only when the tests are built.
+    let first = if asked.filter.is_some() { 1 } else { groups.len() };
+    for group in groups.iter().take(first) {
+        lab.prepare(group.lane, group.kernel)?;
+    }
     let mut tally = Tally::default();
     if !asked.guests_only && asked.guest.lane.is_none() && asked.guest.kernel.is_none() {
         tally.add(hosttests::run(&lab.places, asked.filter.as_deref())?);

@@ -8,6 +8,13 @@ use super::trouble::{OrTrouble, Result, Trouble};
 /// The last part of a program's words that is shown when it fails, in lines.
 const SHOWN_LINES: usize = 15;
 
+/// What to do about a full disk.
+pub const MAKE_ROOM: &str =
+    "make room (the lab needs about 4 GiB under target/lab, or wherever CARGO_TARGET_DIR leads), then run this again";
+
+/// The longest command line that is shown in a sentence; a longer one stands under it, whole.
+const LONGEST_IN_A_SENTENCE: usize = 100;
+
 /// Runs a program to its end without showing anything; returns its standard output.
 ///
 /// # Errors
@@ -19,18 +26,24 @@ pub fn run(command: &mut Command) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let trouble =
-        Trouble::new(format!("cannot go on: `{name}` failed ({})", output.status)).fact("said", last_lines(&said));
+    let failed = |cannot: &str| {
+        let is_long = name.len() > LONGEST_IN_A_SENTENCE;
+        let program = command.get_program().to_string_lossy();
+        let shown = if is_long { format!("{program} …") } else { name.clone() };
+        let trouble = Trouble::new(format!("{cannot}: `{shown}` failed ({})", output.status));
+        let trouble = trouble.fact("said", last_lines(&said));
+        if is_long { trouble.fact("ran", &name) } else { trouble }
+    };
     if said.contains("No space left on device") {
-        return Err(trouble.next("make room (the lab needs about 4 GiB under target/lab), then run this again"));
+        return Err(failed("the disk is full").next(MAKE_ROOM));
     }
     let offline = ["Temporary failure resolving", "Could not connect", "Could not resolve", "Unable to connect"];
     if offline.iter().any(|words| said.contains(words)) {
-        return Err(
-            trouble.next("look at the network and the addresses in /etc/apt/sources.list*, then run this again")
-        );
+        return Err(failed("cannot reach the package mirror").next(
+            "look at the network and the addresses in /etc/apt/sources.list*, then run this again; what is fetched once is kept",
+        ));
     }
-    Err(trouble)
+    Err(failed("cannot go on"))
 }
 
 /// Whether a program of this name can be found.

@@ -39,11 +39,13 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.what)?;
         let next = self.next.iter().map(|n| ("next", n));
-        for (label, value) in self.facts.iter().map(|(l, v)| (*l, v)).chain(next) {
+        let all = || self.facts.iter().map(|(l, v)| (*l, v)).chain(next.clone());
+        let width = all().map(|(label, _)| label.len()).max().unwrap_or(0) + ":  ".len();
+        for (label, value) in all() {
             let mut lines = value.trim_end().lines();
-            write!(f, "\n  {:<8}{}", format!("{label}:"), lines.next().unwrap_or(""))?;
+            write!(f, "\n  {:<width$}{}", format!("{label}:"), lines.next().unwrap_or(""))?;
             for line in lines {
-                write!(f, "\n          {line}")?;
+                write!(f, "\n  {:width$}{line}", "")?;
             }
         }
         Ok(())
@@ -67,7 +69,12 @@ impl<T, E: fmt::Display> OrTrouble<T> for std::result::Result<T, E> {
             let trouble = Trouble::new(what()).fact("cause", &e);
             // The words of ENOSPC, whichever way the error came.
             if e.to_string().contains("No space left on device") {
-                return trouble.next("make room (the lab needs about 4 GiB under target/lab), then run this again");
+                return trouble.next(super::tool::MAKE_ROOM);
+            }
+            // As after `sudo cargo lab …`, which leaves files that are root's.
+            if e.to_string().contains("Permission denied") {
+                return trouble
+                    .next("sudo chown -R \"$USER\" target    if it is yours, then run this again; or run it as root");
             }
             trouble
         })
@@ -82,6 +89,8 @@ mod tests {
     fn trouble_reads_as_a_sentence_with_facts() {
         let trouble = Trouble::new("cannot x: y").fact("cause", "two\nlines").next("do z");
         assert_eq!(trouble.to_string(), "cannot x: y\n  cause:  two\n          lines\n  next:   do z");
+        let long = Trouble::new("cannot x").fact("missing", "a\nb").next("c");
+        assert_eq!(long.to_string(), "cannot x\n  missing:  a\n            b\n  next:     c");
     }
 
     #[test]

@@ -89,12 +89,13 @@ pub fn shell(docker: bool, systemd: bool, options: GuestOptions) -> Result<ExitC
 
 /// A guest with what users get of dmpool.
 fn open(lab: &Lab, options: GuestOptions, systemd: bool, extra: &[(&str, &str)]) -> Result<Session> {
-    let programs = programs::build(&lab.places, &[])?;
-    let payload = programs.pack(lab.run.path(), extra)?;
     let kernel = options.kernel.unwrap_or(USUAL_KERNEL);
     // The quicker lane, where it can be.
     let usual = if systemd || kernel == Kernel::V5_10 { Lane::Qemu } else { Lane::Uml };
     let lane = options.lane.unwrap_or(usual);
+    lab.prepare(lane, kernel)?;
+    let programs = programs::build(&lab.places, &[])?;
+    let payload = programs.pack(lab.run.path(), extra)?;
     let machine = lab.machine(lane, kernel, systemd, &programs, payload)?;
     let mut session = Session::new(machine, options.keep);
     let release = show::step("booting the guest", || session.kernel())?;

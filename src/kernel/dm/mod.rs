@@ -286,20 +286,17 @@ impl Dm {
     ///
     /// # Errors
     /// EBUSY when it stays open, ENXIO when there is none.
-    pub fn remove(&self, id: &DmId) -> Result<Option<udev::Warning>> {
-        let (result, warning) = udev::bounded(|| {
-            self.with_id(id, "DM_DEV_REMOVE", |id| self.calls.device_remove(id, DmOptions::default()))
-        });
-        result.with_context(|| format!("removing {id}"))?;
-        Ok(warning)
+    pub fn remove(&self, id: &DmId) -> Result<()> {
+        let remove = || self.with_id(id, "DM_DEV_REMOVE", |id| self.calls.device_remove(id, DmOptions::default()));
+        udev::bounded(remove).map(drop).with_context(|| format!("removing {id}"))
     }
 
     /// Resumes a device that others may look into (udev's rules run on it), and waits for udev to have made its node.
-    /// Returns a warning when udev did not answer in time. See [`udev::ensure_node`] for machines without udev.
+    /// See [`udev::ensure_node`] for machines without udev, [`udev::was_silent`] for those whose udev does nothing.
     ///
     /// # Errors
     /// The kernel's answer; look at the device's info then, it may be suspended.
-    pub fn resume(&self, id: &DmId) -> Result<Option<udev::Warning>> {
+    pub fn resume(&self, id: &DmId) -> Result<()> {
         self.resume_with(id, DmOptions::default())
     }
 
@@ -307,15 +304,13 @@ impl Dm {
     ///
     /// # Errors
     /// As [`Self::resume`].
-    pub fn resume_private(&self, id: &DmId) -> Result<Option<udev::Warning>> {
+    pub fn resume_private(&self, id: &DmId) -> Result<()> {
         self.resume_with(id, DmOptions::private())
     }
 
-    fn resume_with(&self, id: &DmId, options: DmOptions) -> Result<Option<udev::Warning>> {
-        let (result, warning) =
-            udev::bounded(|| self.with_id(id, "DM_DEV_SUSPEND", |id| self.calls.device_suspend(id, options)));
-        result.with_context(|| format!("resuming {id}"))?;
-        Ok(warning)
+    fn resume_with(&self, id: &DmId, options: DmOptions) -> Result<()> {
+        let resume = || self.with_id(id, "DM_DEV_SUSPEND", |id| self.calls.device_suspend(id, options));
+        udev::bounded(resume).map(drop).with_context(|| format!("resuming {id}"))
     }
 
     /// Suspends a device: waits for its I/O, freezes the file system on it, holds what comes after.

@@ -37,6 +37,8 @@ pub struct FsFacts {
     pub is_network: bool,
     /// Whether a file can have holes; nothing when it is not known of this type.
     pub sparse: Option<bool>,
+    /// Whether a file's owner and mode are kept in it, and not made up for the whole mount.
+    pub keeps_modes: bool,
     /// The largest file it can hold; nothing when it is not known of this type.
     pub max_file_size: Option<Bytes>,
 }
@@ -68,6 +70,7 @@ impl FsFacts {
             read_only: space.flags().contains(FsFlags::ST_RDONLY),
             is_network: is_network(&mount.fs_type),
             sparse: sparse(&mount.fs_type),
+            keeps_modes: !matches!(mount.fs_type.as_str(), "vfat" | "msdos" | "exfat"),
             max_file_size: max_file_size(&mount.fs_type, Bytes::new(unit)),
         })
     }

@@ -96,8 +96,11 @@ pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outc
 /// Looks at what decides.
 ///
 /// # Errors
-/// When the pool cannot be looked at.
+/// Refused when its registry entry cannot be used; when the pool cannot be looked at.
 pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
+    if let Some(bad) = &found.bad_entry {
+        return Err(bad.failure());
+    }
     let report = facts::look(&kit.dm, &kit.state, found)?;
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot grow pool `{}`", found.name)).because(e);
     let backing = part_of(&report, options.part);

@@ -166,7 +166,7 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
     {
         return Err(refuse(format!("{path} is on a file system that is not this machine's own ({})", fs.fs_type))
             .fact("found", format!("{} on {}", fs.source.display(), fs.mount_point.display()))
-            .next("move the file to a local disk first: a pool must not depend on a server's answer"));
+            .next("take the pool down, copy its files to a local disk (cp --sparse=always) and bring it up there"));
     }
     if facts.fs.as_ref().is_some_and(|fs| fs.read_only) {
         return Err(refuse(format!("the file system of {path} is read-only")).next("remount it read-write"));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::error::{Failure, Outcome};
 use crate::kernel::lock::AtWork;
-use crate::kernel::{fs, identity};
+use crate::kernel::{Called, fs, identity};
 use crate::ops::State;
 use crate::ops::journal::record::{self, Journal, Opened, Record};
 use crate::ops::plan::Plan;
@@ -129,15 +129,15 @@ fn read(path: &Path) -> Outcome<Journal> {
 /// # Errors
 /// When the directory is there and cannot be listed.
 pub fn open_journals(state: &State) -> Result<Vec<String>> {
-    let context = || format!("listing {}", state.journals.display());
+    let path = state.journals.display();
     let reader = match std::fs::read_dir(&state.journals) {
         Ok(reader) => reader,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).with_context(context),
+        Err(e) => return Err(e).called("opendir", path).context("listing the journals"),
     };
     let mut ids = Vec::new();
     for file in reader {
-        let name = file.with_context(context)?.file_name();
+        let name = file.called("readdir", &path).context("listing the journals")?.file_name();
         ids.extend(name.to_str().and_then(|n| n.strip_suffix(".journal")).map(str::to_owned));
     }
     ids.sort();

@@ -6,4 +6,4 @@ mod run;
 
 pub use log::{Log, Unfinished, of_id, of_pool, open_journals, pools};
 pub use record::{BadJournal, Journal, Opened, Progress, Record};
-pub use run::{Ended, carry_out, finish, take_back};
+pub use run::{Ended, carry_out, finish, take_back, ways_on};

@@ -7,17 +7,23 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::SignalHold;
 use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
-use crate::ops::journal::{Log, Progress, Record};
+use crate::ops::journal::{Journal, Log, Progress, Record};
+use crate::ops::own_disk;
 use crate::ops::plan::Plan;
-use crate::ops::steps::{Attempt, Kit, Reverted, WayBack};
+use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, WayBack};
 
 /// How a run that did not fail ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// All steps are done.
     Whole,
-    /// Everything was taken back but for what stands, each in a sentence.
-    TakenBack(Vec<String>),
+    /// Everything was taken back but for what stands.
+    TakenBack {
+        /// What stands, each in a sentence.
+        stands: Vec<String>,
+        /// When something does: what the operation would have removed, and is there still.
+        left: Vec<Leftover>,
+    },
 }
 
 /// Why a step was not done.
@@ -31,15 +37,12 @@ struct Stop {
 /// Carries a plan out. A step that fails takes back those before it, as long as none of them has no way back.
 ///
 /// # Errors
-/// [`Kind::Failed`] when all was taken back; [`Kind::Partial`] when the journal had to be kept.
+/// Refused when its journal cannot be written; [`Kind::Failed`] when all was taken back; [`Kind::Partial`] when the journal had to be kept.
 pub fn carry_out(kit: &Kit, plan: Plan) -> Outcome<Ended> {
     let signals = SignalHold::new();
     let what = plan.what.clone();
     let log = Log::begin(&kit.state, plan).map_err(|e| {
-        Failure::failed(format!("cannot {what}: its journal cannot be written"))
-            .fact("state", "nothing was begun")
-            .next("make room on that disk, or make it writable: without its journal a change could not be taken back")
-            .because(e)
+        own_disk::refusal(format!("cannot {what}: its journal cannot be written"), &kit.state.journals, e)
     })?;
     run(kit, log, Attempt::First, &signals)
 }
@@ -63,12 +66,17 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
     resumed(&mut log)?;
     match revert_all(kit, &mut log) {
         Ok(stands) => {
+            let steps = log.journal.opened.plan.steps.iter();
+            let left = match stands.is_empty() {
+                true => Vec::new(),
+                false => steps.filter_map(|step| step.act().leftover()).collect(),
+            };
             close(log, "taken back")?;
-            Ok(Ended::TakenBack(stands))
+            Ok(Ended::TakenBack { stands, left })
         }
         Err(stop) => {
             let what = format!("cannot take back `{}`: {}", log.journal.opened.id, sentence(&log, stop.step));
-            Err(kept(&log, Failure::new(Kind::Partial, what).because(stop.why)))
+            Err(kept(kit, &log, Failure::new(Kind::Partial, what).because(stop.why)))
         }
     }
 }
@@ -85,7 +93,7 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outco
     let _ = log.write(Record::Failed(first.step, format!("{:#}", first.why)));
     if attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
         let failure = Failure::new(Kind::Partial, what).because(first.why);
-        return Err(kept(&log, failure));
+        return Err(kept(kit, &log, failure));
     }
     match revert_all(kit, &mut log) {
         Ok(stands) if stands.is_empty() => {
@@ -101,13 +109,13 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outco
         }
         Ok(stands) => {
             let failure = Failure::new(Kind::Partial, what).fact("stands", stands.join("; ")).because(first.why);
-            Err(kept(&log, failure))
+            Err(kept(kit, &log, failure).next(only_continue(&log.journal)))
         }
         Err(then) => {
             let failure = Failure::new(Kind::Partial, format!("{what}; and so did taking it back"))
                 .fact("then", format!("{}: {:#}", sentence(&log, then.step), then.why))
                 .because(first.why);
-            Err(kept(&log, failure))
+            Err(kept(kit, &log, failure))
         }
     }
 }
@@ -216,11 +224,26 @@ fn sentence(log: &Log, step: usize) -> String {
 }
 
 /// Adds to a failure what an interrupted operation leaves behind and how to go on.
-fn kept(log: &Log, failure: Failure) -> Failure {
-    let id = &log.journal.opened.id;
+fn kept(kit: &Kit, log: &Log, failure: Failure) -> Failure {
     let done = log.journal.progress.iter().filter(|p| **p == Progress::Done).count();
     failure
         .fact("state", format!("{done} of {} steps stand", log.journal.progress.len()))
         .fact("kept", log.path.display().to_string())
-        .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}"))
+        .next(ways_on(kit, &log.journal))
+}
+
+/// Returns how an interrupted operation is ended: going back is offered only while nothing stands that has no way back.
+pub fn ways_on(kit: &Kit, journal: &Journal) -> String {
+    let steps = journal.opened.plan.steps.iter().zip(&journal.progress);
+    let mut final_steps =
+        steps.filter(|(step, progress)| **progress != Progress::Not && step.act().way_back() == WayBack::None);
+    if final_steps.any(|(step, _)| step.act().verify(kit).is_ok()) {
+        return only_continue(journal);
+    }
+    let id = &journal.opened.id;
+    format!("dmpool continue {id}    or go back with    dmpool undo {id}")
+}
+
+fn only_continue(journal: &Journal) -> String {
+    format!("dmpool continue {}    (there is no way back any more)", journal.opened.id)
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel;
 use crate::ops::sight;
 use crate::ops::steps::resize::Part;
-use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
+use crate::ops::steps::{Act, Attempt, Kit, Leftover, Reverted, WayBack};
 use crate::units::Bytes;
 
 /// Makes a directory that only root may enter.
@@ -227,6 +227,10 @@ impl Act for DeleteFile {
         }
         Ok(Reverted::Stands(format!("the file {} is deleted", self.path.display())))
     }
+
+    fn leftover(&self) -> Option<Leftover> {
+        self.path.is_file().then(|| Leftover::File(self.path.clone()))
+    }
 }
 
 /// Removes a directory, when it is empty.
@@ -265,6 +269,10 @@ impl Act for RemoveDirectory {
             kernel::fs::make_dir(&self.path, 0o700)?;
         }
         Ok(Reverted::Gone)
+    }
+
+    fn leftover(&self) -> Option<Leftover> {
+        self.path.is_dir().then(|| Leftover::Directory(self.path.clone()))
     }
 }
 

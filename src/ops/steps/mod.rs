@@ -8,6 +8,8 @@ mod files;
 mod register;
 mod resize;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,15 @@ pub enum Reverted {
     Gone,
     /// Its effect stands and cannot be taken back: what stands, in a sentence.
     Stands(String),
+}
+
+/// Something that an operation would have removed, had it come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A file.
+    File(PathBuf),
+    /// A directory.
+    Directory(PathBuf),
 }
 
 /// How a step is taken back.
@@ -84,6 +95,11 @@ pub trait Act {
     /// # Errors
     /// When it cannot be taken back although it should.
     fn revert(&self, kit: &Kit) -> Result<Reverted>;
+
+    /// Returns what it would have removed and is still there: nobody else will when its operation is given up.
+    fn leftover(&self) -> Option<Leftover> {
+        None
+    }
 }
 
 macro_rules! steps {

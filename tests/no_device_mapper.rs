@@ -1,0 +1,38 @@
+//! What a machine whose kernel has no device-mapper is told: most that build this project are one.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::process::{Command, ExitCode};
+
+#[path = "support/own_harness.rs"]
+mod own_harness;
+
+use own_harness::Verdict;
+
+/// Whether the running kernel has device-mapper now, built in or loaded.
+fn has_device_mapper() -> bool {
+    fs::read_to_string("/proc/misc").unwrap().lines().any(|line| line.ends_with(" device-mapper"))
+}
+
+fn main() -> ExitCode {
+    own_harness::run("without_device_mapper_status_names_the_module", || {
+        if has_device_mapper() {
+            return Verdict::Skipped("the kernel of this machine has device-mapper".to_owned());
+        }
+        if !nix::unistd::geteuid().is_root() {
+            return Verdict::Skipped("only root is told what the kernel lacks".to_owned());
+        }
+        let ran = Command::new(env!("CARGO_BIN_EXE_dmpool")).arg("status").output().unwrap();
+        if has_device_mapper() {
+            return Verdict::Skipped(
+                "the kernel of this machine has loaded device-mapper when it was asked".to_owned(),
+            );
+        }
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let told = said.starts_with("dmpool: cannot use device-mapper: ") && said.contains("`dm_mod`");
+        if ran.status.code() == Some(3) && ran.stdout.is_empty() && told && said.contains("\n  next:") {
+            return Verdict::Passed;
+        }
+        Verdict::Failed(format!("{}\n{}{said}", ran.status, String::from_utf8_lossy(&ran.stdout)))
+    })
+}
