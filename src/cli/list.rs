@@ -31,12 +31,10 @@ impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
         let all = status::all(&kit)?;
+        let views: Vec<_> = all.iter().map(status_cli::view).collect();
         show::value(&match self.format {
-            Format::Text => {
-                let reports: Vec<_> = all.iter().map(|s| s.report.clone()).collect();
-                table::text(&reports)
-            }
-            Format::Json => json::list(&all.iter().map(status_cli::view).collect::<Vec<_>>()),
+            Format::Text => table::text(&views),
+            Format::Json => json::list(&views),
         });
         Ok(())
     }

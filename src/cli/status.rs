@@ -59,5 +59,6 @@ pub(super) fn view(status: &Status) -> StatusView<'_> {
             driver_version: status.driver,
         },
         volumes: None,
+        findings: &status.findings,
     }
 }

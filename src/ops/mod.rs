@@ -13,6 +13,7 @@ pub mod find;
 pub mod gate;
 mod ground;
 pub mod grow;
+pub mod health;
 pub mod journal;
 pub mod plan;
 mod random;

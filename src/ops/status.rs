@@ -4,8 +4,9 @@ use crate::engine::docker_root::{DeviceCounts, DockerRoot};
 use crate::error::Outcome;
 use crate::ops::facts;
 use crate::ops::find::{self, Found};
+use crate::ops::health::{self, Facts, Thresholds};
 use crate::ops::steps::Kit;
-use crate::pool::PoolReport;
+use crate::pool::{Finding, PoolReport};
 
 /// One pool as `status` shows it.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Status {
     pub devices: Option<DeviceCounts>,
     /// The version of the kernel's device-mapper driver.
     pub driver: Option<(u32, u32)>,
+    /// What is wrong with it, or worth knowing, the worst first: of what was read anyway.
+    pub findings: Vec<Finding>,
 }
 
 /// Returns the status of the pool that the argument means.
@@ -42,5 +45,6 @@ fn of(kit: &Kit, found: Found) -> Outcome<Status> {
     let docker = found.docker.map(DockerRoot::with_library_version);
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
-    Ok(Status { report, docker, devices, driver })
+    let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, &Thresholds::default());
+    Ok(Status { report, docker, devices, driver, findings })
 }

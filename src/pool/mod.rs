@@ -2,6 +2,7 @@
 
 mod devno;
 mod entry;
+pub mod finding;
 mod name;
 mod report;
 pub mod sizing;
@@ -11,10 +12,9 @@ mod table;
 
 pub use devno::{DevNo, NotADevNo};
 pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
+pub use finding::{Finding, Key, Severity, Way};
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
-pub use report::{
-    Activity, Backing, Carrier, HostFs, Limit, LoopFile, Maker, PoolReport, Recorded, Space, User, Verdict,
-};
+pub use report::{Activity, Backing, Carrier, HostFs, Limit, LoopFile, Maker, PoolReport, Recorded, Space, User};
 pub use spec::Spec;
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};
 pub use table::{NotAPoolTable, PoolTable, THIN_POOL};

@@ -173,20 +173,6 @@ pub enum Limit {
     Metadata,
 }
 
-/// How a pool is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// All is well.
-    Ok,
-    /// It will need somebody.
-    Warning(String),
-    /// It needs somebody now.
-    Critical(String),
-    /// It cannot be told.
-    Unknown(String),
-}
-
 /// Used and total of one of a pool's two spaces, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
@@ -298,52 +284,5 @@ impl PoolReport {
             .and_then(PoolStatus::working)
             .is_some_and(|s| s.mode == Some(Mode::OutOfDataSpace) && s.no_space == Some(NoSpace::Error));
         queueing && full
-    }
-
-    /// Returns how the pool is, in one word and, when not well, one sentence.
-    pub fn verdict(&self) -> Verdict {
-        if let Some(id) = &self.interrupted {
-            return Verdict::Critical(format!("an operation of dmpool was interrupted: {id}"));
-        }
-        match self.activity {
-            Activity::Suspended => return Verdict::Critical("it is suspended: all I/O waits".to_owned()),
-            Activity::Inactive => return Verdict::Unknown("it is not active".to_owned()),
-            Activity::Active => {}
-        }
-        let working = match &self.status {
-            None => return Verdict::Unknown("the kernel gave no status".to_owned()),
-            Some(PoolStatus::Fail) => return Verdict::Critical("it has failed: all I/O ends with errors".to_owned()),
-            Some(PoolStatus::Error) => {
-                return Verdict::Critical("the kernel cannot read its metadata".to_owned());
-            }
-            Some(PoolStatus::Unreadable(line)) => return Verdict::Unknown(format!("its status is `{line}`")),
-            Some(PoolStatus::Working(working)) => working,
-        };
-        if working.needs_check == Some(true) {
-            return Verdict::Critical("its metadata needs a check; it cannot be written until then".to_owned());
-        }
-        if self.gave_up_queueing() {
-            return Verdict::Critical(
-                "it is full and has been failing writes; acknowledged writes were lost".to_owned(),
-            );
-        }
-        match working.mode {
-            Some(Mode::OutOfDataSpace) => return Verdict::Critical("it is full".to_owned()),
-            Some(Mode::ReadOnly) => return Verdict::Critical("it is read-only".to_owned()),
-            Some(Mode::ReadWrite) | None => {}
-        }
-        for (what, space) in [("data", self.data_space()), ("metadata", self.metadata_space())] {
-            match space.map(Space::percent) {
-                Some(percent @ 95..) => return Verdict::Critical(format!("{percent}% of its {what} is used")),
-                Some(percent @ 80..) => return Verdict::Warning(format!("{percent}% of its {what} is used")),
-                _ => {}
-            }
-        }
-        match (self.binding_limit(), self.data_space()) {
-            (Some((Limit::HostFileSystem, left)), Some(data)) if left.get() < data.total.get() / 20 => {
-                Verdict::Warning("the file system under its loop file is nearly full".to_owned())
-            }
-            _ => Verdict::Ok,
-        }
     }
 }

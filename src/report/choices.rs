@@ -1,13 +1,13 @@
 //! What `grow` can be asked for, as it prints when it is asked for nothing.
 
-use super::status;
 use crate::ops::grow::Room;
+use crate::ops::health;
 use crate::pool::PoolReport;
 use crate::units::Bytes;
 
 /// Returns the choices, each line ended: what the pool has, what its file system can carry, and commands to paste.
 pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> String {
-    let argument = status::argument(report);
+    let argument = health::argument(report);
     let mut text = format!("{}: nothing was changed; what can be chosen:\n", report.name);
     for (what, option, room) in [("data", "", data), ("metadata", "--metadata ", metadata)] {
         let Some(room) = room else {

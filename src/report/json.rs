@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::status::{self, StatusView};
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
 use crate::pool::{
-    Backing, Carrier, DevNo, Discard, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User, Verdict,
+    Backing, Carrier, DevNo, Discard, Finding, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User,
+    finding,
 };
 use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
 
@@ -56,6 +57,7 @@ struct Pool {
     docker_root: Option<String>,
     activity: crate::pool::Activity,
     verdict: Sentence,
+    findings: Vec<FindingOf>,
     /// The kernel's word: `rw`, `ro`, `out_of_data_space`, `Fail`, `Error`.
     mode: Option<&'static str>,
     needs_check: Option<bool>,
@@ -85,6 +87,21 @@ struct Sentence {
     /// `ok`, `warning`, `critical`, `unknown`.
     state: &'static str,
     reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct FindingOf {
+    key: &'static str,
+    severity: &'static str,
+    object: String,
+    sentence: String,
+    ways: Vec<WayOf>,
+}
+
+#[derive(Serialize)]
+struct WayOf {
+    command: String,
+    cost: String,
 }
 
 #[derive(Serialize)]
@@ -156,7 +173,8 @@ impl Pool {
             user,
             docker_root,
             activity: pool.activity,
-            verdict: Sentence::of(pool.verdict()),
+            verdict: Sentence::of(view.findings),
+            findings: view.findings.iter().map(FindingOf::of).collect(),
             mode: pool.status.as_ref().and_then(mode),
             needs_check: match working {
                 Some(working) => working.needs_check,
@@ -210,14 +228,24 @@ fn text(path: &Path) -> String {
 }
 
 impl Sentence {
-    fn of(verdict: Verdict) -> Self {
-        let (state, reason) = match verdict {
-            Verdict::Ok => ("ok", None),
-            Verdict::Warning(why) => ("warning", Some(why)),
-            Verdict::Critical(why) => ("critical", Some(why)),
-            Verdict::Unknown(why) => ("unknown", Some(why)),
-        };
-        Self { state, reason }
+    fn of(findings: &[Finding]) -> Self {
+        match finding::verdict(findings) {
+            None => Self { state: "ok", reason: None },
+            Some(worst) => Self { state: worst.severity.key(), reason: Some(worst.sentence.clone()) },
+        }
+    }
+}
+
+impl FindingOf {
+    fn of(finding: &Finding) -> Self {
+        let ways = finding.ways.iter().map(|way| WayOf { command: way.command.clone(), cost: way.cost.clone() });
+        Self {
+            key: finding.key.word(),
+            severity: finding.severity.key(),
+            object: finding.object.clone(),
+            sentence: finding.sentence.clone(),
+            ways: ways.collect(),
+        }
     }
 }
 
@@ -293,11 +321,7 @@ mod tests {
 
     use super::*;
     use crate::report::docker_info::DockerView;
-    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
-
-    fn alone(pool: &PoolReport) -> StatusView<'_> {
-        StatusView { pool, docker: DockerView::default(), volumes: None }
-    }
+    use crate::report::samples::{alone, devices, docker_pool, docker_root, lvm_pool, mute_pool};
 
     #[test]
     fn dockers_pool_in_raw_bytes() {
@@ -305,7 +329,8 @@ mod tests {
         let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
         let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
         let value: Value =
-            serde_json::from_str(&status(&StatusView { pool: &pool, docker, volumes: Some(61) })).unwrap();
+            serde_json::from_str(&status(&StatusView { pool: &pool, docker, volumes: Some(61), findings: &[] }))
+                .unwrap();
         assert_eq!(value["format"], 1);
         let pool = &value["pool"];
         assert_eq!(pool["data"]["used"], 137_985_u64 * 65_536);
@@ -324,10 +349,10 @@ mod tests {
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
         let (pool, root) = (docker_pool("0 1/2 3/4", 0), docker_root());
         let docker = DockerView { root: Some(&root), ..DockerView::default() };
-        let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool) })).unwrap();
+        let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool, &[]) })).unwrap();
         assert_eq!(
             keys(&value["pool"]),
-            "activity binds_first block_size data device discard docker docker_root features gave_up_queueing \
+            "activity binds_first block_size data device discard docker docker_root features findings gave_up_queueing \
              held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
              needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user uuid \
              verdict"
@@ -344,7 +369,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_null_and_never_zero() {
         let (mute, lvm) = (mute_pool(), lvm_pool());
-        let value: Value = serde_json::from_str(&list(&[alone(&mute), alone(&lvm)])).unwrap();
+        let value: Value = serde_json::from_str(&list(&[alone(&mute, &[]), alone(&lvm, &[])])).unwrap();
         let mute = &value["pools"][0];
         for key in ["device", "mode", "needs_check", "transaction_id", "block_size", "table", "open_count", "docker"] {
             assert_eq!(mute[key], Value::Null, "{key}");

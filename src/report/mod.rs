@@ -3,6 +3,7 @@
 pub mod choices;
 pub mod docker_info;
 pub mod failure;
+pub mod health;
 pub mod human;
 pub mod json;
 pub mod plan;

@@ -6,9 +6,13 @@ use crate::engine::bookkeeping::{Device, DeviceSet};
 use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options};
 use crate::engine::dockerd::{Dockerd, Flags};
 use crate::engine::options::StorageOptions;
+use crate::ops::health;
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded, User,
+    Activity, Backing, Carrier, DevNo, Finding, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded,
+    User,
 };
+use crate::report::docker_info::DockerView;
+use crate::report::status::StatusView;
 use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlocks, Sectors};
 
 /// Docker's default pool: 100 GiB and 2 GiB sparse files on one file system.
@@ -165,4 +169,14 @@ pub(crate) fn mute_pool() -> PoolReport {
         metadata: nothing(),
         ..docker_pool("Fail", 0)
     }
+}
+
+/// What `status` finds in a pool that no Docker root belongs to.
+pub(crate) fn findings(pool: &PoolReport) -> Vec<Finding> {
+    health::judge(&health::Facts { pool, docker: None }, &health::Thresholds::default())
+}
+
+/// A pool alone, with these findings.
+pub(crate) fn alone<'a>(pool: &'a PoolReport, findings: &'a [Finding]) -> StatusView<'a> {
+    StatusView { pool, docker: DockerView::default(), volumes: None, findings }
 }

@@ -2,10 +2,11 @@
 
 use super::docker_info::{self, DockerView, Layout, Pair, UNKNOWN};
 use super::failure::printable;
+use super::health;
 use super::human::percent;
 use crate::pool::{
-    Activity, Backing, Carrier, Discard, HostFs, Limit, LoopFile, Maker, Mode, NoSpace, PoolReport, PoolStatus, User,
-    Verdict, Working,
+    Activity, Backing, Carrier, Discard, Finding, HostFs, Limit, Maker, Mode, NoSpace, PoolReport, PoolStatus, User,
+    Working,
 };
 use crate::units::{Bytes, META_BLOCK_BYTES};
 
@@ -18,6 +19,8 @@ pub struct StatusView<'a> {
     pub docker: DockerView<'a>,
     /// How many thin volumes it has, when somebody has counted them.
     pub volumes: Option<u64>,
+    /// What is wrong with it, or worth knowing, the worst first.
+    pub findings: &'a [Finding],
 }
 
 /// Returns the whole text, each line ended.
@@ -31,10 +34,7 @@ pub fn text(view: &StatusView<'_>) -> String {
     for sentence in not_read(view) {
         text.push_str(&format!(" Not Read: {}\n", printable(&sentence)));
     }
-    text.push_str(&format!("{}\n", verdict(&pool.verdict())));
-    if let Some(way_out) = way_out(pool) {
-        text.push_str(&format!("next: {way_out}\n"));
-    }
+    text.push_str(&health::findings(view.findings));
     text
 }
 
@@ -67,16 +67,6 @@ pub fn user(user: &User) -> String {
     match user {
         User::Docker { root } => format!("Docker in {}", printable(&root.to_string_lossy())),
         User::Unknown => "nobody that dmpool knows".to_owned(),
-    }
-}
-
-/// Returns a verdict in one line: `OK`, or `CRITICAL: it is full`.
-pub fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Ok => "OK".to_owned(),
-        Verdict::Warning(why) => format!("WARNING: {why}"),
-        Verdict::Critical(why) => format!("CRITICAL: {why}"),
-        Verdict::Unknown(why) => format!("UNKNOWN: {why}"),
     }
 }
 
@@ -233,69 +223,13 @@ pub fn limit_name(limit: Limit) -> &'static str {
     }
 }
 
-/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves.
-pub fn argument(pool: &PoolReport) -> String {
-    match pool.maker {
-        Maker::Docker => "docker".to_owned(),
-        Maker::Dmpool | Maker::Lvm | Maker::Unknown => crate::process::quote(&pool.name),
-    }
-}
-
-/// Returns what to do about a pool that is not well; nothing for one that is, or whose trouble dmpool has no command for.
-fn way_out(pool: &PoolReport) -> Option<String> {
-    let argument = argument(pool);
-    if pool.interrupted.is_some() {
-        return Some("dmpool continue    or go back with  dmpool undo".to_owned());
-    }
-    if pool.activity == Activity::Suspended {
-        return Some(format!("dmsetup resume {}", crate::process::quote(&pool.name)));
-    }
-    if pool.activity == Activity::Inactive {
-        return (pool.maker == Maker::Dmpool).then(|| format!("dmpool activate {argument}"));
-    }
-    let working = pool.status.as_ref().and_then(PoolStatus::working)?;
-    if working.needs_check == Some(true) {
-        return Some(
-            "take the pool down, then  thin_check  and  thin_check --clear-needs-check-flag  on its metadata"
-                .to_owned(),
-        );
-    }
-    if pool.maker == Maker::Lvm {
-        return None;
-    }
-    let nearly_full = |space: Option<crate::pool::Space>| space.is_some_and(|space| space.percent() >= 80);
-    if nearly_full(pool.metadata_space()) {
-        return Some(format!("dmpool grow {argument} --metadata {}", suggested(pool.metadata_space()?.total)));
-    }
-    if working.mode == Some(Mode::OutOfDataSpace) || nearly_full(pool.data_space()) {
-        let room = pool.data.loop_file().and_then(|file| file.host.as_ref()).map(|host| host.free);
-        let promised = pool.data.loop_file().and_then(LoopFile::promised);
-        return Some(match (room, promised) {
-            (Some(room), Some(promised)) if room <= promised => {
-                "free space on the file system under its loop file first: growing would gain nothing".to_owned()
-            }
-            _ => format!("dmpool grow {argument} {}", suggested(pool.data_space()?.total)),
-        });
-    }
-    let host = pool.data.loop_file().and_then(|file| file.host.as_ref())?;
-    let binds = pool.binding_limit().is_some_and(|(limit, _)| limit == Limit::HostFileSystem);
-    (binds && pool.verdict() != Verdict::Ok)
-        .then(|| format!("free space on {}", printable(&host.mount_point.to_string_lossy())))
-}
-
-/// Half as much again, in whole GiB.
-fn suggested(total: Bytes) -> String {
-    let gib = Bytes::GIB.get();
-    format!("+{}G", (total.get() / 2).div_ceil(gib).max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
+    use crate::report::samples::{self, devices, docker_pool, docker_root, findings, lvm_pool, mute_pool};
 
     fn alone(pool: &PoolReport) -> String {
-        text(&StatusView { pool, docker: DockerView::default(), volumes: None })
+        text(&samples::alone(pool, &findings(pool)))
     }
 
     #[test]
@@ -303,7 +237,7 @@ mod tests {
         let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
         let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
-        let shown = text(&StatusView { pool: &pool, docker, volumes: Some(61) });
+        let shown = text(&StatusView { pool: &pool, docker, volumes: Some(61), findings: &findings(&pool) });
         assert_eq!(shown, include_str!("../../tests/fixtures/status/docker.txt"));
     }
 
@@ -319,7 +253,7 @@ mod tests {
 
     /// The last lines: the verdict, and what to do.
     fn end(pool: &PoolReport) -> String {
-        alone(pool).lines().filter(|line| !line.starts_with(' ')).skip(1).collect::<Vec<_>>().join("\n")
+        alone(pool).lines().skip_while(|line| !line.contains("Binds First")).skip(1).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -331,16 +265,16 @@ mod tests {
         let check = "0 487/512 9/1638400 - ro discard_passdown queue_if_no_space needs_check 1024";
         let well = "0 6211/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
         for (line, host_free, said) in [
-            (full, PLENTY, "CRITICAL: it is full\nnext: dmpool grow docker +50G"),
-            (&*lost, PLENTY, "acknowledged writes were lost\nnext: dmpool grow docker +50G"),
-            (full, 1 << 30, "CRITICAL: it is full\nnext: free space on the file system under its loop file first"),
-            (metadata, PLENTY, "CRITICAL: it is read-only\nnext: dmpool grow docker --metadata +1G"),
+            (full, PLENTY, "CRITICAL: it is full\n  next: dmpool grow docker +50G"),
+            (&*lost, PLENTY, "acknowledged writes were lost\n  next: dmpool grow docker +50G"),
+            (full, 1 << 30, "CRITICAL: it is full\n  next: free space on / first: growing would gain nothing"),
+            (metadata, PLENTY, "CRITICAL: it is read-only\n  next: dmpool grow docker --metadata +1G"),
             (
                 check,
                 PLENTY,
-                "needs a check; it cannot be written until then\nnext: take the pool down, then  thin_check",
+                "needs a check; it cannot be written until then\n  next: stop what uses it and take the pool down",
             ),
-            (well, 1 << 30, "WARNING: the file system under its loop file is nearly full\nnext: free space on /"),
+            (well, 1 << 30, "WARNING: the file system under its loop file is nearly full\n  next: free space on /"),
             (well, PLENTY, "OK"),
             ("Fail", PLENTY, "CRITICAL: it has failed"),
         ] {
@@ -350,7 +284,7 @@ mod tests {
         let suspended = PoolReport { activity: Activity::Suspended, ..docker_pool(well, PLENTY) };
         assert!(end(&suspended).contains("next: dmsetup resume docker-179:2-1049372-pool"));
         let interrupted = PoolReport { interrupted: Some("grow-1".to_owned()), ..docker_pool(well, PLENTY) };
-        assert!(end(&interrupted).contains("next: dmpool continue    or go back with  dmpool undo"));
+        assert!(end(&interrupted).contains("next: dmpool continue grow-1"));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::docker_info::UNKNOWN;
 use super::failure::printable;
+use super::health;
 use super::human::percent;
-use super::status;
+use super::status::{self, StatusView};
 use crate::pool::{Activity, Mode, PoolReport, PoolStatus, Space};
 
 const HEADINGS: [&str; 8] = ["NAME", "MAKER", "USER", "SIZE", "DATA", "METADATA", "MODE", "VERDICT"];
@@ -11,7 +12,7 @@ const HEADINGS: [&str; 8] = ["NAME", "MAKER", "USER", "SIZE", "DATA", "METADATA"
 const RIGHT: [&str; 3] = ["SIZE", "DATA", "METADATA"];
 
 /// Returns the table, each line ended, in the order in which the pools came; a sentence when there are none.
-pub fn text(pools: &[PoolReport]) -> String {
+pub fn text(pools: &[StatusView<'_>]) -> String {
     if pools.is_empty() {
         return "no thin pools on this machine\n".to_owned();
     }
@@ -35,7 +36,8 @@ pub fn text(pools: &[PoolReport]) -> String {
     text
 }
 
-fn row(pool: &PoolReport) -> [String; 8] {
+fn row(view: &StatusView<'_>) -> [String; 8] {
+    let pool = view.pool;
     let user = match &pool.user {
         crate::pool::User::Docker { root } => printable(&root.to_string_lossy()),
         crate::pool::User::Unknown => "-".to_owned(),
@@ -48,7 +50,7 @@ fn row(pool: &PoolReport) -> [String; 8] {
         share(pool.data_space()),
         share(pool.metadata_space()),
         mode(pool).to_owned(),
-        printable(&status::verdict(&pool.verdict())),
+        health::verdict(view.findings),
     ]
 }
 
@@ -70,14 +72,16 @@ fn mode(pool: &PoolReport) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::{docker_pool, lvm_pool, mute_pool};
+    use crate::report::samples::{alone, docker_pool, findings, lvm_pool, mute_pool};
 
     #[test]
     fn columns_line_up_and_every_pool_has_its_line() {
         let full = "180 6211/524288 1638400/1638400 - out_of_data_space discard_passdown error_if_no_space - 1024";
         let pools = [docker_pool(full, 13_740_000_000), lvm_pool(), mute_pool()];
+        let findings = pools.each_ref().map(findings);
+        let views: Vec<_> = pools.iter().zip(&findings).map(|(pool, findings)| alone(pool, findings)).collect();
         assert_eq!(
-            text(&pools),
+            text(&views),
             "\
 NAME                       MAKER    USER                  SIZE     DATA  METADATA  MODE               VERDICT
 docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB   100.0%      1.1%  out_of_data_space  CRITICAL: it is full and has been failing writes; acknowledged writes were lost
