@@ -251,14 +251,24 @@ impl PoolReport {
         Some(Space { used: Bytes::new(used), total: total.bytes() })
     }
 
-    /// Returns which limit a writer meets first, and the bytes until then.
+    /// Returns which limit a writer meets first, and the bytes until then; those of the metadata are an estimate.
     pub fn binding_limit(&self) -> Option<(Limit, Bytes)> {
-        let pool = (Limit::Pool, self.data_space()?.free());
+        let mut first = (Limit::Pool, self.data_space()?.free());
         let host = self.data.loop_file().and_then(|f| f.host.as_ref()).map(|h| (Limit::HostFileSystem, h.free));
-        Some(match host {
-            Some(host) if host.1 < pool.1 => host,
-            _ => pool,
-        })
+        let metadata = self.mappable().map(|bytes| (Limit::Metadata, bytes));
+        for limit in [host, metadata].into_iter().flatten() {
+            if limit.1 < first.1 {
+                first = limit;
+            }
+        }
+        Some(first)
+    }
+
+    /// Returns how many bytes of data the free metadata can map when its leaves are half full, as a B-tree's are at
+    /// worst: 126 mappings in 4 KiB.
+    fn mappable(&self) -> Option<Bytes> {
+        let free = self.metadata_space()?.free().get() / META_BLOCK_BYTES;
+        Some(Bytes::new(free.saturating_mul(126).saturating_mul(self.block_bytes()?.get())))
     }
 
     /// Returns by how many bytes the loop files promise more than their file system has, when they do.

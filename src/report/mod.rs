@@ -11,4 +11,4 @@ pub mod status;
 pub mod table;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

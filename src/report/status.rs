@@ -211,7 +211,8 @@ fn overcommit(pool: &PoolReport) -> String {
 }
 
 fn binds(limit: Limit, left: Bytes) -> String {
-    format!("{}, after {} more", limit_name(limit), left.exact())
+    let about = if limit == Limit::Metadata { "about " } else { "" };
+    format!("{}, after {about}{} more", limit_name(limit), left.exact())
 }
 
 /// Returns what a limit is called.
@@ -274,7 +275,11 @@ mod tests {
                 PLENTY,
                 "needs a check; it cannot be written until then\n  next: stop what uses it and take the pool down",
             ),
-            (well, 1 << 30, "WARNING: the file system under its loop file is nearly full\n  next: free space on /"),
+            (
+                well,
+                1 << 30,
+                "WARNING: the file system under its loop file, /, has 1.0 GiB left, and the pool may still take 100.0 GiB\n  next: free space on /",
+            ),
             (well, PLENTY, "OK"),
             ("Fail", PLENTY, "CRITICAL: it has failed"),
         ] {

@@ -2,6 +2,8 @@
 //!
 //! `status` judges what it has read anyway; `health` looks at more first.
 
+mod docker;
+mod files;
 mod space;
 mod state;
 mod ways;
@@ -48,6 +50,8 @@ pub struct Facts<'a> {
 pub fn judge(facts: &Facts<'_>, thresholds: &Thresholds) -> Vec<Finding> {
     let mut findings = state::judge(facts);
     findings.extend(space::judge(facts, thresholds));
+    findings.extend(docker::judge(facts));
+    findings.extend(files::judge(facts));
     finding::sort(&mut findings);
     findings
 }

@@ -1,5 +1,6 @@
 //! The ways out that several findings share: only commands that exist, with what they cost.
 
+use crate::engine::docker_root::DockerRoot;
 use crate::pool::{Maker, PoolReport, Space, Way};
 use crate::process::quote;
 use crate::units::Bytes;
@@ -33,6 +34,24 @@ pub(super) fn grow_data(pool: &PoolReport) -> Option<Way> {
         }
         None => None,
     }
+}
+
+/// Returns how the data of a pool grows to at least that size, in whole GiB.
+pub(super) fn grow_data_to(pool: &PoolReport, least: Bytes) -> Option<Way> {
+    let gib = least.get().div_ceil(Bytes::GIB.get());
+    match logical_volume(pool) {
+        Some(lv) => Some(Way::new(format!("lvextend -L {gib}G {lv}"), "online, when the volume group has room")),
+        None if pool.data.loop_file().is_some() => {
+            Some(Way::new(format!("dmpool grow {} {gib}G", argument(pool)), ONLINE))
+        }
+        None => None,
+    }
+}
+
+/// Returns how Docker gives back what nobody uses, when it runs.
+pub(super) fn prune(root: Option<&DockerRoot>) -> Option<Way> {
+    root?.daemon.as_ref()?;
+    Some(Way::new("docker image prune -a", "online; deletes every image that no container uses"))
 }
 
 /// Returns how the metadata of a pool grows: by half.
