@@ -269,7 +269,11 @@ mod tests {
             (full, PLENTY, "CRITICAL: it is full\n  next: dmpool grow docker +50G"),
             (&*lost, PLENTY, "acknowledged writes were lost\n  next: dmpool grow docker +50G"),
             (full, 1 << 30, "CRITICAL: it is full\n  next: free space on / first: growing would gain nothing"),
-            (metadata, PLENTY, "CRITICAL: it is read-only\n  next: dmpool grow docker --metadata +1G"),
+            (
+                metadata,
+                PLENTY,
+                "CRITICAL: it is read-only: its metadata is full\n  next: dmpool grow docker --metadata +1G",
+            ),
             (
                 check,
                 PLENTY,

@@ -4,8 +4,12 @@
 
 mod docker;
 mod files;
+mod filesystem;
+mod owners;
 mod space;
 mod state;
+mod volume_findings;
+mod volumes;
 mod ways;
 
 pub use ways::argument;
@@ -52,6 +56,7 @@ pub fn judge(facts: &Facts<'_>, thresholds: &Thresholds) -> Vec<Finding> {
     findings.extend(space::judge(facts, thresholds));
     findings.extend(docker::judge(facts));
     findings.extend(files::judge(facts));
+    findings.extend(state::not_seen(facts));
     finding::sort(&mut findings);
     findings
 }

@@ -9,6 +9,9 @@ use crate::process::quote;
 const CHECK: &str = "stop what uses it and take the pool down; then, on a copy first:  thin_check METADATA && thin_check \
                      --clear-needs-check-flag METADATA";
 
+/// What is said of a pool that gave up queueing.
+pub(super) const LOST: &str = "it is full and has been failing writes; acknowledged writes were lost";
+
 /// Judges the state: whether the pool does I/O at all.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     let pool = facts.pool;
@@ -50,9 +53,36 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
         Some(PoolStatus::Unreadable(line)) => {
             findings.push(unknown(Key::NotSeen, &format!("its status is `{line}`")));
         }
-        Some(PoolStatus::Working(working)) => findings.extend(of_working(facts, working)),
+        Some(PoolStatus::Working(working)) => {
+            findings.extend(of_working(facts, working));
+            findings.extend(snapshot(facts, working));
+        }
     }
     findings
+}
+
+/// A metadata snapshot keeps blocks of the metadata from being used again, and is left behind when its maker dies.
+fn snapshot(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
+    let block = working.held_root?.get();
+    let name = &facts.pool.name;
+    let way = format!("dmsetup message {} 0 release_metadata_snap", quote(name));
+    let sentence = format!("a metadata snapshot is held, at block {block}: it takes metadata as long as it is there");
+    Some(
+        Finding::new(Key::MetadataSnapshot, Severity::Warning, name, sentence)
+            .way(way, "online, when no backup or thin_ls is at work"),
+    )
+}
+
+/// Returns what could not be read, as findings: what is not seen may be bad.
+pub(super) fn not_seen(facts: &Facts<'_>) -> Vec<Finding> {
+    let files = facts.docker.into_iter().flat_map(|root| &root.problems);
+    let files = files.map(|problem| (problem.path.to_string_lossy().into_owned(), problem.why.clone()));
+    let of_pool = facts.pool.unread.iter().map(|why| (facts.pool.name.clone(), why.clone()));
+    let finding = |(object, why): (String, String)| {
+        let named = if object == facts.pool.name { String::new() } else { format!("{object}: ") };
+        Finding::new(Key::NotSeen, Severity::Unknown, object, format!("not seen: {named}{why}"))
+    };
+    of_pool.chain(files).map(finding).collect()
 }
 
 fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
@@ -67,15 +97,18 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
         return Some(critical(Key::NeedsCheck, sentence).way(CHECK, "stopped for minutes"));
     }
     if pool.gave_up_queueing() {
-        let sentence = "it is full and has been failing writes; acknowledged writes were lost";
-        return Some(with(critical(Key::LostWrites, sentence), grow_data(pool)));
+        return Some(with(critical(Key::LostWrites, LOST), grow_data(pool)));
     }
     match working.mode {
         Some(Mode::OutOfDataSpace) => Some(with(critical(Key::Full, "it is full"), grow_data(pool))),
         Some(Mode::ReadOnly) => {
-            let full = pool.metadata_space().is_some_and(|space| space.free().get() == 0);
-            let way = if full { grow_metadata(pool) } else { None };
-            Some(with(critical(Key::ReadOnly, "it is read-only"), way))
+            if pool.metadata_space().is_some_and(|space| space.free().get() == 0) {
+                let sentence = "it is read-only: its metadata is full";
+                return Some(with(critical(Key::ReadOnly, sentence), grow_metadata(pool)));
+            }
+            let asked = pool.table.as_ref().is_some_and(|table| table.has("read_only"));
+            let sentence = if asked { "it is read-only, as its table says" } else { "it is read-only" };
+            Some(critical(Key::ReadOnly, sentence).way("dmesg | grep -e thin -e dm-", "online; says why"))
         }
         Some(Mode::ReadWrite) | None => None,
     }
