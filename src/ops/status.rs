@@ -29,7 +29,7 @@ pub struct Status {
 /// As [`find::find`]; when the device cannot be read as a pool.
 pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Status> {
     let found = find::find(&kit.dm, &kit.state, argument)?;
-    of(kit, found)
+    of(kit, found, &Thresholds::default())
 }
 
 /// Returns the status of every pool on the machine, by name.
@@ -37,14 +37,18 @@ pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Status> {
 /// # Errors
 /// As [`find::find_all`].
 pub fn all(kit: &Kit) -> Outcome<Vec<Status>> {
-    find::find_all(&kit.dm, &kit.state)?.into_iter().map(|found| of(kit, found)).collect()
+    find::find_all(&kit.dm, &kit.state)?.into_iter().map(|found| of(kit, found, &Thresholds::default())).collect()
 }
 
-fn of(kit: &Kit, found: Found) -> Outcome<Status> {
+/// Returns the status of a pool that was found, judged by these thresholds.
+///
+/// # Errors
+/// When the device cannot be read as a pool.
+pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
     let report = facts::look(&kit.dm, &kit.state, &found)?;
     let docker = found.docker.map(DockerRoot::with_library_version);
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
-    let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, &Thresholds::default());
+    let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);
     Ok(Status { report, docker, devices, driver, findings })
 }

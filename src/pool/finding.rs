@@ -33,6 +33,16 @@ impl Severity {
         }
     }
 
+    /// Returns the exit code that says so to monitoring: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Info => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+
     /// Returns the word that programs read: `warning`.
     pub const fn key(self) -> &'static str {
         match self {

@@ -29,7 +29,7 @@ pub fn list(views: &[StatusView<'_>]) -> String {
 }
 
 /// The types below hold strings, numbers and vectors only, which always have a JSON form.
-fn document(value: &impl Serialize) -> String {
+pub(super) fn document(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
     text.push('\n');
     text
@@ -89,8 +89,9 @@ struct Sentence {
     reason: Option<String>,
 }
 
+/// A finding, as every command prints it.
 #[derive(Serialize)]
-struct FindingOf {
+pub(super) struct FindingOf {
     key: &'static str,
     severity: &'static str,
     object: String,
@@ -237,7 +238,7 @@ impl Sentence {
 }
 
 impl FindingOf {
-    fn of(finding: &Finding) -> Self {
+    pub(super) fn of(finding: &Finding) -> Self {
         let ways = finding.ways.iter().map(|way| WayOf { command: way.command.clone(), cost: way.cost.clone() });
         Self {
             key: finding.key.word(),

@@ -43,7 +43,7 @@ fn minimum_free(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
         let mut finding = critical("data", keeps, data.free());
         if let Some(enough) = smallest_total(used, percent) {
             let enough = block.bytes_of(DataBlocks::new(enough));
-            finding.sentence.push_str(&format!("; from {} on it would not", enough.human()));
+            finding.sentence.push_str(&format!("; from {} on it would not", enough.exact()));
             finding.ways.extend(ways::grow_data_to(pool, enough));
         }
         finding.ways.extend(ways::prune(Some(root)));
@@ -55,7 +55,7 @@ fn minimum_free(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
         let mut finding = critical("metadata", keeps, metadata.free());
         if let Some(enough) = smallest_total(used, percent) {
             let enough = Bytes::new(enough.saturating_mul(META_BLOCK_BYTES));
-            finding.sentence.push_str(&format!("; from {} on it would not", enough.human()));
+            finding.sentence.push_str(&format!("; from {} on it would not", enough.exact()));
         }
         finding.ways.extend(ways::grow_metadata(pool));
         return Some(finding);
@@ -74,11 +74,13 @@ fn transaction(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
     let of_pool = working.map(|w| w.transaction_id).or_else(|| pool.recorded.map(|r| r.transaction_id))?;
     let ahead = open.id.checked_sub(of_pool).filter(|by| *by > 0)?;
     let kept = quote(&root.path.join("devicemapper/metadata").to_string_lossy());
-    let device =
-        if open.device_hash.is_empty() { "a device".to_owned() } else { format!("device {}", open.device_hash) };
+    let base = open.device_hash.is_empty();
+    let device = if base { "its base device".to_owned() } else { format!("device {}", open.device_hash) };
     let says = format!("Docker's open transaction is {}, the pool's is {of_pool}: Docker deletes {device}", open.id);
-    let (severity, sentence) = if ahead == 1 {
-        // One ahead is what a power cut in the middle of a creation leaves, and then the deletion is right.
+    // One ahead is what a power cut in the middle of a creation leaves, and then the deletion is right; not so when the
+    // pool has never had a transaction, or when it is the base that all others stand on.
+    let creation = ahead == 1 && of_pool > 0 && !base;
+    let (severity, sentence) = if creation {
         (Severity::Warning, format!("{says} when it starts, as after a power cut while it was being made"))
     } else {
         (Severity::Critical, format!("{says} when it starts; the pool is older than Docker's files, or another one"))
@@ -86,7 +88,7 @@ fn transaction(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
     let object = root.path.to_string_lossy();
     let finding = Finding::new(Key::TransactionAhead, severity, object, sentence);
     let finding = finding.way(format!("cp -a {kept} {kept}.before"), "seconds; Docker stays stopped");
-    Some(if ahead == 1 { finding } else { finding.way("dmpool list", "to find the newer pool; Docker stays stopped") })
+    Some(if creation { finding } else { finding.way("dmpool list", "to find the newer pool; Docker stays stopped") })
 }
 
 /// Docker with another pool, and its old loop files still there: started once without its option, it takes those.
@@ -106,4 +108,74 @@ fn old_loop_files(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
         Finding::new(Key::OldLoopFiles, Severity::Warning, data.to_string_lossy(), sentence)
             .way(format!("mv {path} {path}.old"), "online, when no loop device has it"),
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::engine::bookkeeping::Transaction;
+    use crate::engine::docker_root::Options;
+    use crate::engine::options::StorageOptions;
+    use crate::report::samples::{docker_pool, docker_root, stopped_docker_pool};
+
+    fn found(pool: &PoolReport, root: &DockerRoot) -> Vec<Finding> {
+        judge(&Facts { pool, docker: Some(root) })
+    }
+
+    fn with_used(data: u64, metadata: u64) -> PoolReport {
+        let line = format!("9 {metadata}/524288 {data}/1638400 - rw discard_passdown queue_if_no_space - 1024");
+        docker_pool(&line, 1 << 40)
+    }
+
+    #[test]
+    fn the_next_pull_fails_below_dockers_minimum_and_the_size_is_told() {
+        let root = docker_root();
+        assert_eq!(found(&with_used(1_474_560, 9), &root), []);
+        let refused = found(&with_used(1_474_561, 9), &root);
+        assert_eq!((refused[0].key, refused[0].severity), (Key::MinimumFree, Severity::Critical));
+        // 1474561 / 0.9 rounded up, times 64 KiB.
+        assert!(refused[0].sentence.ends_with("from 100.0 GiB (107374247936 bytes) on it would not"), "{refused:?}");
+        assert_eq!(refused[0].ways[0].command, "dmpool grow docker 101G");
+        let metadata = found(&with_used(9, 471_861), &root);
+        assert!(metadata[0].sentence.contains("10% of the metadata free, 204.8 MiB"), "{metadata:?}");
+        assert_eq!(metadata[0].ways[0].command, "dmpool grow docker --metadata +1G");
+        let none = Options::Running(StorageOptions::parse(["dm.min_free_space=0%"]));
+        assert_eq!(found(&with_used(1_600_000, 9), &DockerRoot { options: none, ..docker_root() }), []);
+        assert_eq!(found(&with_used(1_600_000, 9), &DockerRoot { options: Options::Unknown, ..docker_root() }), []);
+    }
+
+    #[test]
+    fn a_transaction_ahead_is_told_while_docker_is_stopped() {
+        let root = |id, hash: &str| DockerRoot {
+            daemon: None,
+            transaction: Some(Transaction { id, device_hash: hash.to_owned(), device_id: 7 }),
+            ..docker_root()
+        };
+        // The pool is at 180.
+        let pool = stopped_docker_pool();
+        assert_eq!(found(&pool, &root(180, "aa")), []);
+        assert_eq!(found(&pool, &root(179, "aa")), []);
+        let cut = found(&pool, &root(181, "aa"));
+        assert_eq!((cut[0].key, cut[0].severity), (Key::TransactionAhead, Severity::Warning));
+        assert_eq!(found(&pool, &root(181, ""))[0].severity, Severity::Critical, "the base device");
+        let older = found(&pool, &root(186, "aa"));
+        assert_eq!(older[0].severity, Severity::Critical);
+        assert!(older[0].sentence.contains("is 186, the pool's is 180: Docker deletes device aa"), "{older:?}");
+        assert!(older[0].ways[0].command.starts_with("cp -a /var/lib/docker/devicemapper/metadata "), "{older:?}");
+        let running = DockerRoot { daemon: docker_root().daemon, ..root(186, "aa") };
+        assert_eq!(found(&pool, &running), []);
+    }
+
+    #[test]
+    fn old_loop_files_beside_another_pool_are_told() {
+        let options = Options::Running(StorageOptions::parse(["dm.thinpooldev=/dev/mapper/tp"]));
+        let root = DockerRoot { options, ..docker_root() };
+        let other = PoolReport { name: "tp".to_owned(), ..with_used(9, 9) };
+        let old = found(&other, &root);
+        assert_eq!((old[0].key, old[0].severity), (Key::OldLoopFiles, Severity::Warning));
+        assert!(old[0].ways[0].command.ends_with("devicemapper/data.old"), "{old:?}");
+        assert_eq!(found(&other, &DockerRoot { data_file: None, ..root }), []);
+        assert_eq!(found(&with_used(9, 9), &docker_root()), [], "its own files are no old ones");
+    }
 }

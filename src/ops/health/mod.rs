@@ -3,15 +3,24 @@
 //! `status` judges what it has read anyway; `health` looks at more first.
 
 mod docker;
+mod docker_log;
+mod down;
 mod files;
 mod filesystem;
+mod filling;
+mod lvm;
 mod owners;
+mod run;
 mod space;
+mod start;
 mod state;
+mod stray;
+mod unprivileged;
 mod volume_findings;
 mod volumes;
 mod ways;
 
+pub use run::{Health, Options, PoolHealth, health};
 pub use ways::argument;
 
 use crate::engine::docker_root::DockerRoot;

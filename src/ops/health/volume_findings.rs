@@ -1,5 +1,6 @@
 //! What is wrong with the volumes on a pool.
 
+use super::owners::Owners;
 use super::volumes::Volume;
 use super::ways::{self, ONLINE};
 use super::{Facts, Thresholds};
@@ -153,6 +154,35 @@ fn sizes(facts: &Facts<'_>, volume: &Volume) -> Option<Finding> {
     Some(found(severity, sentence).way(format!("with Docker stopped:  {edit}"), "Docker stopped for seconds"))
 }
 
+/// Devices larger than the base: what is made of such a container need not fit a volume of the base's size.
+pub(super) fn above_base(facts: &Facts<'_>, owners: &Owners) -> Option<Finding> {
+    let root = facts.docker?;
+    let base = root.base.as_ref()?.size;
+    let mut larger: Vec<String> = owners
+        .devices()
+        .filter(|(_, device)| device.size > base && !device.deleted)
+        .map(|(hash, _)| owners.container(hash).map_or_else(|| hash.to_owned(), |name| format!("container `{name}`")))
+        .collect();
+    // A container's init layer is as large as the container; images of its size are named by nothing better.
+    larger.retain(|name| !name.ends_with("-init"));
+    if larger.is_empty() {
+        return None;
+    }
+    larger.sort();
+    let count = larger.len();
+    larger.truncate(NAMES);
+    let more = if count > larger.len() { format!(" and {} more", count - larger.len()) } else { String::new() };
+    let sentence = format!(
+        "larger than the base device, which has {}: {}{more}; an image made of one may not fit",
+        base.human(),
+        larger.join(", ")
+    );
+    Some(
+        Finding::new(Key::AboveBaseSize, Severity::Info, root.path.to_string_lossy(), sentence)
+            .way("a larger dm.basesize among Docker's storage options", "a restart of Docker; new images only"),
+    )
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
@@ -197,7 +227,7 @@ mod tests {
     fn a_container_resized_by_hand_will_not_come_back() {
         let grown = FileSystem { kind: "xfs", size: Bytes::new(20 * GIB) };
         let resized = Volume { size: Bytes::new(20 * GIB), file_system: Some(grown), ..volume(Some("web")) };
-        let found_one = found(WELL, &[resized.clone()]);
+        let found_one = found(WELL, std::slice::from_ref(&resized));
         assert_eq!((found_one[0].key, found_one[0].severity), (Key::SizesDisagree, Severity::Critical));
         assert_eq!(found_one[0].object, "container `web`");
         let way = "with Docker stopped:  sed -i 's/\"size\":10737418240/\"size\":21474836480/' \
@@ -205,7 +235,7 @@ mod tests {
         assert_eq!(found_one[0].ways[0].command, way);
         // Only the table: at the next start it is as before, and nothing is lost.
         let table = Volume { file_system: volume(None).file_system, ..resized.clone() };
-        assert_eq!(found(WELL, &[table.clone()])[0].severity, Severity::Warning);
+        assert_eq!(found(WELL, std::slice::from_ref(&table))[0].severity, Severity::Warning);
         // Only the highest block tells that something is behind.
         let mapped = Volume { highest: Some(Bytes::new(15 * GIB)), file_system: None, ..table };
         assert_eq!(found(WELL, &[mapped])[0].severity, Severity::Critical);
@@ -254,7 +284,7 @@ mod tests {
         let own = Volume { docker: None, size: Bytes::new(60 * GIB), file_system: None, ..volume(None) };
         let facts = Facts { pool: &pool, docker: None };
         let judged = |volumes: &[Volume]| judge(&facts, &Thresholds::default(), volumes);
-        assert_eq!(judged(&[own.clone()]), []);
+        assert_eq!(judged(std::slice::from_ref(&own)), []);
         let both = judged(&[own.clone(), own]);
         assert_eq!(both[0].sentence, "its 2 active volumes may take 120.0 GiB and it has 100.0 GiB");
     }
