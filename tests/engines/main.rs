@@ -11,6 +11,7 @@
 mod docs;
 mod full;
 mod grow;
+mod health;
 mod interrupted;
 mod named;
 mod parity;

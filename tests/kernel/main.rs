@@ -15,6 +15,8 @@ mod docs;
 mod examples;
 mod faults;
 mod grow_full;
+mod health;
+mod health_hung;
 mod life;
 mod operation;
 mod picture;

@@ -85,7 +85,7 @@ pub fn health(state: State, options: &Options) -> Health {
     let mut state = Some(state);
     let mut base = || look(&mut seen.borrow_mut(), state.take(), options);
     let mut volumes = || with_volumes(&mut seen.borrow_mut(), &options.thresholds);
-    let mut files = || with_files(&mut seen.borrow_mut());
+    let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none());
     let mut programs = || with_programs(&mut seen.borrow_mut());
     let answers = ask::in_turn_within(options.limit, &mut [&mut base, &mut volumes, &mut files, &mut programs]);
     let mut pools = Answer::new();
@@ -219,7 +219,7 @@ fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
     seen.pools.clone()
 }
 
-fn with_files(seen: &mut Seen) -> Answer {
+fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
     let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
     for status in statuses.iter() {
         let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
@@ -232,7 +232,9 @@ fn with_files(seen: &mut Seen) -> Answer {
         add(pools, &status.report, start::judge(&facts, activator.as_deref()));
     }
     let known: Vec<&PoolReport> = statuses.iter().map(|status| &status.report).collect();
-    pools.extend(stray::judge(&known, &stray::look()).into_iter().map(of_machine));
+    if whole_machine {
+        pools.extend(stray::judge(&known, &stray::look()).into_iter().map(of_machine));
+    }
     seen.pools.clone()
 }
 
