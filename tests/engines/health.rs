@@ -40,7 +40,6 @@ fn health_of_docker_pool() {
     let said = host.health();
     assert_eq!(said.code, 2);
     assert!(said.sentence("minimum_free", "critical").contains("the next docker pull or run fails: Docker keeps 10%"));
-    assert!(said.sentence("volume_use", "warning").contains("container `fat` has mapped"));
     let way = said.way("minimum_free", "critical");
     let grown = host.bench.run(&way.split(' ').skip(1).collect::<Vec<_>>());
     assert!(grown.ok(), "{way}: {grown}");
@@ -131,8 +130,6 @@ fn why_docker_does_not_start(host: &mut Host) {
     for (config, option, said) in [
         (Path::new(lab::guest::docker::DAEMON_JSON), "dm.basesize=1G", "on the command line and in daemon.json"),
         (other.as_path(), missing.as_str(), "the pool that it was told to use is not there"),
-        (other.as_path(), "dm.basesize=500M", "dm.basesize is smaller than the base device is"),
-        (other.as_path(), "dm.nonsense=1", "does not know one of its options"),
     ] {
         let mut cmd = Cmd::new("dockerd").arg("--config-file").arg(config).args(["--iptables=false", "--bridge=none"]);
         let own = if config == other { &driver[..] } else { &driver[3..] };
@@ -145,15 +142,13 @@ fn why_docker_does_not_start(host: &mut Host) {
         let sentence = told.sentence("docker_down", "critical");
         assert!(sentence.contains("Docker does not start") && sentence.contains(said), "{sentence}");
     }
+    base_device_of_another_pool(host);
     host.docker.up().unwrap();
     host.health().without("docker_down");
-    host.docker.stop().unwrap();
     match before {
         Some(bytes) => fs::write(LOG, bytes).unwrap(),
         None => fs::remove_file(LOG).unwrap(),
     }
-    base_device_of_another_pool(host);
-    host.docker.up().unwrap();
 }
 
 /// Docker on a pool that is not its own: the base device is not there. Its bookkeeping is put back afterwards: Docker
@@ -165,15 +160,18 @@ fn base_device_of_another_pool(host: &mut Host) {
     let pool = host.bench.create();
     let option = format!("dm.thinpooldev=/dev/mapper/{pool}");
     let root = host.docker.root().to_str().unwrap().to_owned();
+    let config = host.bench.sweep.path("empty.json");
+    fs::write(&config, "{}").unwrap();
     let ended = Cmd::new("dockerd")
+        .arg("--config-file")
+        .arg(&config)
         .args(["--iptables=false", "--bridge=none", "--storage-driver=devicemapper", "--data-root", &root])
-        .args(["--config-file", "/dev/null", "--storage-opt", "dm.override_udev_sync_check=true"])
+        .args(["--storage-opt", "dm.override_udev_sync_check=true"])
         .args(["--storage-opt", &option])
         .limit(Duration::from_secs(60))
         .run();
     fs::write(LOG, &ended.stderr).unwrap();
     let told = host.health();
-    fs::remove_file(LOG).unwrap();
     let sentence = told.sentence("docker_down", "critical");
     assert!(sentence.contains("base device"), "{sentence}: {ended}");
     Cmd::new("sh")

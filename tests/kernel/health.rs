@@ -220,6 +220,13 @@ fn health_of_file_systems_on_volumes() {
     paste(&cut.way("sizes_disagree", "critical"));
     about(&[]).without("sizes_disagree");
     Mounted::mount(&device, &bench.sweep.path("mnt"), "defaults").unwrap();
+
+    about(&[]).without("volume_use");
+    let whole = volume(&pool, 1, &bench.sweep.name("whole"), 64 * M);
+    assert!(write(&whole, 64));
+    about(&[]).without("volume_use");
+    Cmd::new("mkfs.ext4").args(["-q", "-E", "nodiscard"]).arg(&whole).run().checked().unwrap();
+    assert!(about(&[]).sentence("volume_use", "warning").contains("100% of its own 64.0 MiB"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::owners::Owners;
 use crate::engine::docker_root::DockerRoot;
 use crate::kernel::block;
 use crate::kernel::dm::{Dm, DmId};
-use crate::pool::{DevNo, PoolReport};
+use crate::pool::{Activity, DevNo, PoolReport};
 use crate::units::{Bytes, Sectors};
 
 /// One active volume.
@@ -68,9 +68,10 @@ pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Own
         if line.kind != "thin" || pool_of(&line.params) != Some(device) {
             continue;
         }
-        let status = dm.status(&id).ok().and_then(|lines| parse_status(&lines.first()?.params, block));
-        // A suspended volume would keep its reader.
-        let awake = dm.info(&id).ok().flatten().is_some_and(|info| !info.suspended);
+        // A suspended volume would keep its reader, and so would one on a suspended pool.
+        let awake = pool.activity == Activity::Active && dm.info(&id).ok().flatten().is_some_and(|i| !i.suspended);
+        let status = if awake { dm.status(&id).ok() } else { None };
+        let status = status.and_then(|lines| parse_status(&lines.first()?.params, block));
         let file_system = if awake { head(found.devno).and_then(|head| filesystem::parse(&head)) } else { None };
         volumes.push(Volume {
             device: found.devno,
