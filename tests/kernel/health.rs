@@ -1,6 +1,7 @@
 //! What `health` finds in real pools, one trouble after the other, and that its ways out lead out.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use dmpool::kernel::dm::{Dm, DmId};
@@ -41,6 +42,8 @@ fn health_of_a_pool_through_its_troubles() {
     let other = HandMade::new(&bench, "sick", 512 * M, 8 * M);
     let pool = other.name.as_str();
     let about = |more: &[&str]| Said::about(&bench, pool, more);
+    let missing = bench.run(&["health", "dmpool-test-nobody"]);
+    assert!(missing.code() == Some(UNKNOWN) && missing.stdout.contains("dmpool-test-nobody"), "{missing}");
     let well = about(&[]);
     assert_eq!(well.code, OK);
     well.sentence("loop_files", "info");
@@ -258,4 +261,62 @@ fn health_of_a_loop_device_on_a_deleted_file() {
     let said = Said::of(bench.cmd(&["health", "--format", "json", "--no-pool", "ok"]));
     assert_eq!(said.code, WARNING);
     assert!(said.sentence("stray_loop", "warning").contains("keeps the deleted file"));
+}
+
+/// A Docker root laid out by hand, on a file system that fills up before the pool does.
+#[test]
+fn health_says_what_fills_the_host_and_whose_writes_were_lost() {
+    let bench = Bench::new();
+    let disk = LoopDisk::create(&bench.sweep.path("disk"), 340 * M).unwrap();
+    let host = Mounted::format(Kind::Ext4, disk.device(), &bench.sweep.path("host")).unwrap();
+    let root = host.dir().join("docker");
+    let put = |path: &str, text: &[u8]| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    put("containers/c1/config.v2.json", br#"{"Name": "/web"}"#);
+    put("containers/c1/c1-json.log", &vec![b'x'; 70 << 20]);
+    put("image/devicemapper/layerdb/mounts/c1/mount-id", b"aa");
+    put("devicemapper/metadata/aa", br#"{"device_id":1,"size":536870912,"transaction_id":1}"#);
+    put("volumes/v/_data/file", &[b'x'; 5 << 20]);
+    let home = root.join("devicemapper");
+    fs::create_dir(home.join("devicemapper")).unwrap();
+    let data = LoopDisk::create(&home.join("devicemapper/data"), 256 * M).unwrap();
+    let metadata = LoopDisk::create(&home.join("devicemapper/metadata"), 8 * M).unwrap();
+    let found = fs::metadata(&home).unwrap();
+    let (major, minor) = (nix::sys::stat::major(found.dev()), nix::sys::stat::minor(found.dev()));
+    let prefix = format!("docker-{major}:{minor}-{}", found.ino());
+    let pool = format!("{prefix}-pool");
+    let _taken_down = Removed([format!("{prefix}-aa"), pool.clone()]);
+    let table = format!("{} {} 128 0 1 skip_block_zeroing", metadata.device().display(), data.device().display());
+    run(&["create", &pool, "--table", &format!("0 {} thin-pool {table}", 256 * M / 512)]);
+    let volume = volume(&pool, 1, &format!("{prefix}-aa"), 512 * M);
+    assert!(write(&volume, 190));
+
+    let about = || Said::about(&bench, root.to_str().unwrap(), &[]);
+    let near = about();
+    assert_eq!(near.code, WARNING);
+    let sentence = near.sentence("host_file_system", "warning");
+    let said =
+        ["and the pool may still take 66.0 MiB; on it: the pool's own files 19", "containers' json logs 70.0 MiB"];
+    assert!(said.iter().all(|said| sentence.contains(said)) && sentence.contains("volumes 5."), "{sentence}");
+    paste(&near.way("host_file_system", "warning"));
+    about().without("host_file_system");
+
+    let timeout = NoSpaceTimeout::seconds(1);
+    assert!(!write(&volume, 300));
+    drop(timeout);
+    assert!(about().sentence("lost_writes", "critical").ends_with("on it: container `web`"));
+}
+
+/// Devices that have Docker's names, which no sweep takes away.
+struct Removed([String; 2]);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            let _ = dmsetup(["remove", "--retry", name]).run();
+        }
+    }
 }
