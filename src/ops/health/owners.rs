@@ -33,6 +33,13 @@ struct Config {
 }
 
 impl Owners {
+    /// Makes them of what a test knows.
+    #[cfg(test)]
+    pub(super) fn of(names: &[(&str, &str)], devices: Vec<(&str, Device)>) -> Self {
+        let names = names.iter().map(|(hash, name)| ((*hash).to_owned(), (*name).to_owned())).collect();
+        Self { names, devices: devices.into_iter().map(|(hash, device)| (hash.to_owned(), device)).collect() }
+    }
+
     /// Reads them; what cannot be read is left out.
     pub(super) fn read(root: &DockerRoot) -> Self {
         let Ok(directory) = Directory::open(&root.path) else { return Self::default() };

@@ -189,6 +189,7 @@ mod tests {
     use super::super::filesystem::FileSystem;
     use super::super::volumes::Owned;
     use super::*;
+    use crate::engine::bookkeeping::Device;
     use crate::pool::DevNo;
     use crate::report::samples::{docker_pool, docker_root};
 
@@ -287,5 +288,23 @@ mod tests {
         assert_eq!(judged(std::slice::from_ref(&own)), []);
         let both = judged(&[own.clone(), own]);
         assert_eq!(both[0].sentence, "its 2 active volumes may take 120.0 GiB and it has 100.0 GiB");
+    }
+
+    #[test]
+    fn what_is_larger_than_the_base_is_named() {
+        let device =
+            |size| Device { id: 2, size: Bytes::new(size), transaction_id: 2, initialized: false, deleted: false };
+        let owners = Owners::of(
+            &[("aa", "web")],
+            vec![("aa", device(20 * GIB)), ("aa-init", device(20 * GIB)), ("bb", device(10 * GIB))],
+        );
+        let (pool, root) = (docker_pool(WELL, 1 << 40), docker_root());
+        let found = above_base(&Facts { pool: &pool, docker: Some(&root) }, &owners).unwrap();
+        assert!(
+            found.sentence.starts_with("larger than the base device, which has 10.0 GiB: container `web`;"),
+            "{found:?}"
+        );
+        let none = Owners::of(&[], vec![("bb", device(10 * GIB))]);
+        assert_eq!(above_base(&Facts { pool: &pool, docker: Some(&root) }, &none), None);
     }
 }
