@@ -252,6 +252,17 @@ mod tests {
         assert_eq!(alone(&mute_pool()), include_str!("../../tests/fixtures/status/mute.txt"));
     }
 
+    #[test]
+    fn a_status_ends_with_what_is_wrong_and_the_ways_out() {
+        let line = "180 6211/524288 1589248/1638400 604 rw discard_passdown queue_if_no_space - 1024";
+        let (pool, root) = (docker_pool(line, 500 << 30), docker_root());
+        let facts = crate::ops::health::Facts { pool: &pool, docker: Some(&root) };
+        let found = crate::ops::health::judge(&facts, &crate::ops::health::Thresholds::default());
+        let shown = text(&samples::alone(&pool, &found));
+        let end: Vec<&str> = shown.lines().skip_while(|line| !line.contains("Binds First")).skip(1).collect();
+        assert_eq!(end.join("\n") + "\n", include_str!("../../tests/fixtures/status/docker-in-trouble.txt"));
+    }
+
     /// The last lines: the verdict, and what to do.
     fn end(pool: &PoolReport) -> String {
         alone(pool).lines().skip_while(|line| !line.contains("Binds First")).skip(1).collect::<Vec<_>>().join("\n")

@@ -24,6 +24,8 @@ pub(super) struct Owners {
     names: BTreeMap<String, String>,
     /// Docker's record of each device, by name.
     devices: BTreeMap<String, Device>,
+    /// Records that cannot be read, each with why.
+    problems: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -37,13 +39,20 @@ impl Owners {
     #[cfg(test)]
     pub(super) fn of(names: &[(&str, &str)], devices: Vec<(&str, Device)>) -> Self {
         let names = names.iter().map(|(hash, name)| ((*hash).to_owned(), (*name).to_owned())).collect();
-        Self { names, devices: devices.into_iter().map(|(hash, device)| (hash.to_owned(), device)).collect() }
+        let devices = devices.into_iter().map(|(hash, device)| (hash.to_owned(), device)).collect();
+        Self { names, devices, problems: Vec::new() }
     }
 
     /// Reads them; what cannot be read is left out.
     pub(super) fn read(root: &DockerRoot) -> Self {
         let Ok(directory) = Directory::open(&root.path) else { return Self::default() };
-        Self { names: names(&directory).unwrap_or_default(), devices: devices(&directory).unwrap_or_default() }
+        let (devices, problems) = devices(&directory).unwrap_or_default();
+        Self { names: names(&directory).unwrap_or_default(), devices, problems }
+    }
+
+    /// Returns the records that cannot be read, each with why.
+    pub(super) fn problems(&self) -> &[String] {
+        &self.problems
     }
 
     /// Returns Docker's record of the device of that name.
@@ -80,16 +89,19 @@ fn names(root: &Directory) -> std::io::Result<BTreeMap<String, String>> {
     Ok(names)
 }
 
-fn devices(root: &Directory) -> std::io::Result<BTreeMap<String, Device>> {
+type Records = (BTreeMap<String, Device>, Vec<String>);
+
+fn devices(root: &Directory) -> std::io::Result<Records> {
     let records = root.enter("devicemapper")?.enter("metadata")?;
-    let names = records.names()?;
-    let files = names.iter().filter_map(|name| name.to_str()).filter(|name| bookkeeping::is_device_file(name));
-    Ok(files
-        .filter_map(|name| {
-            let bytes = records.read(name, LARGEST_RECORD).ok()?;
-            Some((name.to_owned(), Device::parse(&bytes).ok()?))
-        })
-        .collect())
+    let (mut devices, mut problems) = Records::default();
+    for name in records.names()?.iter().filter_map(|name| name.to_str()).filter(|n| bookkeeping::is_device_file(n)) {
+        let read = records.read(name, LARGEST_RECORD).map_err(|e| e.to_string());
+        match read.and_then(|bytes| Device::parse(&bytes).map_err(|e| e.to_string())) {
+            Ok(device) => drop(devices.insert(name.to_owned(), device)),
+            Err(why) => problems.push(format!("{name}: {why}")),
+        }
+    }
+    Ok((devices, problems))
 }
 
 #[cfg(test)]
@@ -122,6 +134,7 @@ mod tests {
         assert_eq!(owners.container("bb"), None);
         assert_eq!(owners.device("aa").unwrap().size, Bytes::new(10 << 30));
         assert_eq!(owners.devices().count(), 1);
+        assert_eq!(owners.problems(), ["bb: it is empty or holds NUL bytes only"]);
         let nothing = Owners::read(&DockerRoot { path: temp.path().join("none"), ..docker_root() });
         assert_eq!((nothing.container("aa"), nothing.devices().count()), (None, 0));
     }

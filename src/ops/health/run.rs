@@ -215,6 +215,7 @@ fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
             }
         }
         add(pools, pool, owners.iter().filter_map(|owners| volume_findings::above_base(&facts, owners)));
+        add(pools, pool, owners.iter().filter_map(|owners| volume_findings::unreadable(&facts, owners)));
     }
     seen.pools.clone()
 }

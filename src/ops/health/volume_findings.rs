@@ -154,6 +154,15 @@ fn sizes(facts: &Facts<'_>, volume: &Volume) -> Option<Finding> {
     Some(found(severity, sentence).way(format!("with Docker stopped:  {edit}"), "Docker stopped for seconds"))
 }
 
+/// Docker's own records that cannot be read: of these devices Docker knows nothing after its next start.
+pub(super) fn unreadable(facts: &Facts<'_>, owners: &Owners) -> Option<Finding> {
+    let folder = facts.docker?.path.join("devicemapper/metadata");
+    let first = owners.problems().first()?;
+    let sentence =
+        format!("{} of Docker's records in {} cannot be read; {first}", owners.problems().len(), folder.display());
+    Some(Finding::new(Key::NotSeen, Severity::Warning, folder.to_string_lossy(), sentence))
+}
+
 /// Devices larger than the base: what is made of such a container need not fit a volume of the base's size.
 pub(super) fn above_base(facts: &Facts<'_>, owners: &Owners) -> Option<Finding> {
     let root = facts.docker?;

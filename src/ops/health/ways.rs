@@ -7,6 +7,8 @@ use crate::units::Bytes;
 
 /// The cost of what stops nothing.
 pub(super) const ONLINE: &str = "online";
+/// The cost of what LVM can do as long as it has something to give.
+const IN_GROUP: &str = "online, when the volume group has room";
 
 /// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves.
 pub fn argument(pool: &PoolReport) -> String {
@@ -16,56 +18,51 @@ pub fn argument(pool: &PoolReport) -> String {
     }
 }
 
-/// Returns how the data of a pool grows: by half. A sparse file on a file system that has no more than the file already
-/// promises would gain nothing by growing.
+/// Returns how the data of a pool grows: by half.
 pub(super) fn grow_data(pool: &PoolReport) -> Option<Way> {
-    let by = half(pool.data_space()?);
-    if let Some(file) = pool.data.loop_file()
-        && let (Some(host), Some(promised)) = (&file.host, file.promised())
+    grow_data_by(pool, &format!("+{}", half(pool.data_space()?)))
+}
+
+/// Returns how the data of a pool grows to at least that size, in whole GiB.
+pub(super) fn grow_data_to(pool: &PoolReport, least: Bytes) -> Option<Way> {
+    grow_data_by(pool, &format!("{}G", least.get().div_ceil(Bytes::GIB.get())))
+}
+
+/// A sparse file on a file system that has no more than the file already promises gains nothing by growing.
+fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
+    if let Some(lv) = logical_volume(pool) {
+        return Some(Way::new(format!("lvextend -L {size} {lv}"), IN_GROUP));
+    }
+    let file = pool.data.loop_file()?;
+    if let (Some(host), Some(promised)) = (&file.host, file.promised())
         && host.free <= promised
     {
         let mount = quote(&host.mount_point.to_string_lossy());
         return Some(Way::new(format!("free space on {mount} first: growing would gain nothing"), ONLINE));
     }
-    match logical_volume(pool) {
-        Some(lv) => Some(Way::new(format!("lvextend -L +{by} {lv}"), "online, when the volume group has room")),
-        None if pool.data.loop_file().is_some() => {
-            Some(Way::new(format!("dmpool grow {} +{by}", argument(pool)), ONLINE))
-        }
-        None => None,
-    }
+    Some(Way::new(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
 }
 
-/// Returns how the data of a pool grows to at least that size, in whole GiB.
-pub(super) fn grow_data_to(pool: &PoolReport, least: Bytes) -> Option<Way> {
-    let gib = least.get().div_ceil(Bytes::GIB.get());
-    match logical_volume(pool) {
-        Some(lv) => Some(Way::new(format!("lvextend -L {gib}G {lv}"), "online, when the volume group has room")),
-        None if pool.data.loop_file().is_some() => {
-            Some(Way::new(format!("dmpool grow {} {gib}G", argument(pool)), ONLINE))
-        }
-        None => None,
+/// Returns how the metadata of a pool grows: by half.
+pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
+    let by = half(pool.metadata_space()?);
+    if let Some(lv) = logical_volume(pool) {
+        return Some(Way::new(format!("lvextend --poolmetadatasize +{by} {lv}"), IN_GROUP));
     }
+    pool.metadata.loop_file()?;
+    Some(Way::new(format!("dmpool grow {} --metadata +{by}{}", argument(pool), overcommit(pool)), ONLINE))
+}
+
+/// Returns the option without which `grow` refuses when both files together promise more than there is: one of them may
+/// still have room.
+fn overcommit(pool: &PoolReport) -> &'static str {
+    if pool.overcommitted_by().is_some() { " --overcommit" } else { "" }
 }
 
 /// Returns how Docker gives back what nobody uses, when it runs.
 pub(super) fn prune(root: Option<&DockerRoot>) -> Option<Way> {
     root?.daemon.as_ref()?;
     Some(Way::new("docker image prune -a", "online; deletes every image that no container uses"))
-}
-
-/// Returns how the metadata of a pool grows: by half.
-pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
-    let by = half(pool.metadata_space()?);
-    match logical_volume(pool) {
-        Some(lv) => {
-            Some(Way::new(format!("lvextend --poolmetadatasize +{by} {lv}"), "online, when the volume group has room"))
-        }
-        None if pool.metadata.loop_file().is_some() => {
-            Some(Way::new(format!("dmpool grow {} --metadata +{by}", argument(pool)), ONLINE))
-        }
-        None => None,
-    }
 }
 
 /// Returns `VG/LV` of a pool that LVM made, from its dm name: dashes in either are doubled there, and a pool with
@@ -91,4 +88,36 @@ pub(super) fn logical_volume(pool: &PoolReport) -> Option<String> {
 /// Half as much again, in whole GiB.
 fn half(space: Space) -> String {
     format!("{}G", (space.total.get() / 2).div_ceil(Bytes::GIB.get()).max(1))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::report::samples::{docker_pool, lvm_pool};
+
+    const LINE: &str = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown queue_if_no_space - 1024";
+
+    /// 90 GiB of the data file and 2 GiB of the metadata's are promised.
+    fn ways(host_free: u64) -> [String; 2] {
+        let pool = docker_pool(LINE, host_free << 30);
+        [grow_data(&pool).unwrap().command, grow_metadata(&pool).unwrap().command]
+    }
+
+    #[test]
+    fn growing_is_told_as_grow_takes_it() {
+        let (data, metadata) = ("dmpool grow docker +50G", "dmpool grow docker --metadata +1G");
+        assert_eq!(ways(93), [data.to_owned(), metadata.to_owned()]);
+        assert_eq!(ways(91), [format!("{data} --overcommit"), format!("{metadata} --overcommit")]);
+        let first = "free space on / first: growing would gain nothing";
+        assert_eq!(ways(90), [first.to_owned(), format!("{metadata} --overcommit")]);
+    }
+
+    #[test]
+    fn pools_of_lvm_grow_by_lvm() {
+        let pool = lvm_pool();
+        assert_eq!(grow_data(&pool).unwrap().command, "lvextend -L +24G docker/thinpool");
+        assert_eq!(grow_data_to(&pool, Bytes::new(60 << 30)).unwrap().command, "lvextend -L 60G docker/thinpool");
+        assert_eq!(grow_metadata(&pool).unwrap().command, "lvextend --poolmetadatasize +1G docker/thinpool");
+    }
 }
