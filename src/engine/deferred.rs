@@ -55,6 +55,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::engine::docker_root::Standing;
+    use crate::engine::driver::Driver;
     use crate::engine::options::StorageOptions;
 
     fn root(options: Options, library: Option<&str>, has_buildkit: bool) -> DockerRoot {
@@ -68,6 +70,15 @@ mod tests {
             base: None,
             device_set: None,
             transaction: None,
+            standing: Standing::Running,
+            next_options: Options::Unknown,
+            storage_driver: None,
+            twice: Vec::new(),
+            drivers: vec![Driver::Devicemapper],
+            version: None,
+            data_link: None,
+            metadata_link: None,
+            direct_lvm: None,
             has_buildkit,
             library_version: library.map(str::to_owned),
             problems: Vec::new(),

@@ -218,7 +218,7 @@ impl Seen {
 
 /// A loop file of which only the name is known yet.
 const fn unlooked(path: PathBuf, deleted: bool) -> LoopFile {
-    LoopFile { path, deleted, size: None, allocated: None, host: None }
+    LoopFile { path, deleted, size: None, allocated: None, host: None, link: None }
 }
 
 fn path_to_look_at(backing: &Backing) -> Option<PathBuf> {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::engine::docker_root::{self, DockerRoot};
+use crate::engine::docker_root::DockerRoot;
+use crate::engine::roots as docker_roots;
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
 use crate::ops::{State, journal, registry, sight};
@@ -80,7 +81,7 @@ fn none() -> Failure {
 
 fn of_docker(root: Option<&Path>) -> Outcome<Found> {
     let root = match root {
-        Some(path) => docker_root::at(path)
+        Some(path) => docker_roots::at(path)
             .map_err(|e| {
                 Failure::refused(format!("cannot read the Docker root `{}`", path.display()))
                     .next("dmpool list    shows every pool here")
@@ -161,7 +162,7 @@ fn uses(root: &DockerRoot, name: &str) -> bool {
 }
 
 fn roots() -> Outcome<Vec<DockerRoot>> {
-    docker_root::find().map_err(|e| Failure::failed("cannot read the Docker root").because(e))
+    docker_roots::find().map_err(|e| Failure::failed("cannot read the Docker root").because(e))
 }
 
 /// Returns the dm names of all devices whose table is one thin-pool target.

@@ -30,6 +30,13 @@ pub enum User {
         /// Where it is.
         root: PathBuf,
     },
+    /// containerd's devmapper snapshotter.
+    Containerd {
+        /// The configuration that names the pool.
+        config: PathBuf,
+        /// Where the snapshotter keeps its databases.
+        root_path: PathBuf,
+    },
     /// Nobody that dmpool knows of.
     Unknown,
 }
@@ -122,6 +129,13 @@ pub enum Carrier {
         /// The file.
         file: LoopFile,
     },
+    /// A disk or an LV behind a loop device, not a file: what Docker gets from a symbolic link in its loop file's place.
+    LoopOverDevice {
+        /// `/dev/loopN`, when it is attached.
+        device: Option<PathBuf>,
+        /// The disk.
+        disk: LoopDisk,
+    },
     /// A disk, a partition, an LV or whatever else.
     Device {
         /// Its path.
@@ -129,6 +143,28 @@ pub enum Carrier {
     },
     /// It could not be found out.
     Unknown,
+}
+
+/// A symbolic link in the place of one of Docker's loop files. Docker follows it anew at each start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Where it is.
+    pub at: PathBuf,
+    /// What is written in it: `/dev/sdb` may be another disk after the next boot, `/dev/disk/by-id/…` may not.
+    pub target: PathBuf,
+}
+
+/// A disk that stands in a loop file's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopDisk {
+    /// Its path, as the kernel names it; as the link does when the loop device is not attached.
+    pub path: PathBuf,
+    /// Its number, when it is there.
+    pub number: Option<DevNo>,
+    /// How large it is, when it is there. The loop device does not follow it by itself.
+    pub size: Option<Bytes>,
+    /// The link by which Docker finds it, when a Docker root has one.
+    pub link: Option<Link>,
 }
 
 /// A loop file and the file system it lies on.
@@ -144,6 +180,8 @@ pub struct LoopFile {
     pub allocated: Option<Bytes>,
     /// The file system it lies on.
     pub host: Option<HostFs>,
+    /// The link by which Docker finds it, when a Docker root has one in its place.
+    pub link: Option<Link>,
 }
 
 /// A file system that holds loop files.
@@ -216,6 +254,15 @@ impl Backing {
     pub const fn loop_file(&self) -> Option<&LoopFile> {
         match &self.carrier {
             Carrier::Loop { file, .. } => Some(file),
+            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+        }
+    }
+
+    /// Returns the link by which Docker finds what carries it, when Docker has one in its loop file's place.
+    pub const fn link(&self) -> Option<&Link> {
+        match &self.carrier {
+            Carrier::Loop { file, .. } => file.link.as_ref(),
+            Carrier::LoopOverDevice { disk, .. } => disk.link.as_ref(),
             Carrier::Device { .. } | Carrier::Unknown => None,
         }
     }

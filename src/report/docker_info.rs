@@ -205,8 +205,10 @@ fn base_size(root: &DockerRoot) -> Option<Bytes> {
 /// Returns the device as the pool's user names it: the loop device, or the disk's path.
 fn device(backing: &Backing) -> String {
     match &backing.carrier {
-        Carrier::Loop { device: Some(device), .. } => device.display().to_string(),
-        Carrier::Loop { device: None, .. } => "not attached".to_owned(),
+        Carrier::Loop { device: Some(device), .. } | Carrier::LoopOverDevice { device: Some(device), .. } => {
+            device.display().to_string()
+        }
+        Carrier::Loop { device: None, .. } | Carrier::LoopOverDevice { device: None, .. } => "not attached".to_owned(),
         Carrier::Device { path } => path.display().to_string(),
         Carrier::Unknown => UNKNOWN.to_owned(),
     }

@@ -146,6 +146,7 @@ impl Pool {
         let working = pool.status.as_ref().and_then(PoolStatus::working);
         let (user, docker_root) = match &pool.user {
             User::Docker { root } => ("docker", Some(text(root))),
+            User::Containerd { .. } => ("containerd", None),
             User::Unknown => ("unknown", None),
         };
         Self {
@@ -224,7 +225,7 @@ impl Sentence {
 impl Device {
     fn of(backing: &Backing, space: Option<Space>) -> Self {
         let path = match &backing.carrier {
-            Carrier::Loop { device, .. } => device.as_deref().map(text),
+            Carrier::Loop { device, .. } | Carrier::LoopOverDevice { device, .. } => device.as_deref().map(text),
             Carrier::Device { path } => Some(text(path)),
             Carrier::Unknown => None,
         };

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use crate::engine::bookkeeping::{Device, DeviceSet};
-use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options};
+use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options, Standing};
 use crate::engine::dockerd::{Dockerd, Flags};
+use crate::engine::driver::Driver;
 use crate::engine::options::StorageOptions;
 use crate::pool::{
     Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded, User,
@@ -57,6 +58,7 @@ fn loop_backing(minor: u32, name: &str, size: u64, allocated: u64, host_free: u6
                     free: Bytes::new(host_free),
                     total: Bytes::new(64_000_000_000),
                 }),
+                link: None,
             },
         },
     }
@@ -107,6 +109,15 @@ pub(crate) fn docker_root() -> DockerRoot {
             base_filesystem: "ext4".to_owned(),
         }),
         transaction: None,
+        standing: Standing::Running,
+        next_options: Options::Running(StorageOptions::default()),
+        storage_driver: None,
+        twice: Vec::new(),
+        drivers: vec![Driver::Devicemapper],
+        version: None,
+        data_link: None,
+        metadata_link: None,
+        direct_lvm: None,
         has_buildkit: true,
         library_version: Some("1.02.170 (2020-03-24)".to_owned()),
         problems: Vec::new(),

@@ -66,6 +66,9 @@ pub fn maker(maker: Maker) -> &'static str {
 pub fn user(user: &User) -> String {
     match user {
         User::Docker { root } => format!("Docker in {}", printable(&root.to_string_lossy())),
+        User::Containerd { root_path, .. } => {
+            format!("containerd in {}", printable(&root_path.to_string_lossy()))
+        }
         User::Unknown => "nobody that dmpool knows".to_owned(),
     }
 }
@@ -192,7 +195,9 @@ fn carried(backing: &Backing, file_key: &'static str, device_key: &'static str) 
             let allocated = known(file.allocated.map(Bytes::exact));
             (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(Bytes::human))))
         }
-        Carrier::Device { .. } | Carrier::Unknown => (device_key, known(backing.size.map(|size| size.bytes().exact()))),
+        Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => {
+            (device_key, known(backing.size.map(|size| size.bytes().exact())))
+        }
     }
 }
 

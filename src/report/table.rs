@@ -38,6 +38,7 @@ pub fn text(pools: &[PoolReport]) -> String {
 fn row(pool: &PoolReport) -> [String; 8] {
     let user = match &pool.user {
         crate::pool::User::Docker { root } => printable(&root.to_string_lossy()),
+        crate::pool::User::Containerd { .. } => "containerd".to_owned(),
         crate::pool::User::Unknown => "-".to_owned(),
     };
     [
