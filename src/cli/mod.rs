@@ -34,6 +34,10 @@ struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
+    /// Look at this Docker root (/srv/docker), beside those that are found; it is what `docker` then means
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -77,7 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 fn dispatch(cli: Cli) -> Outcome<()> {
-    let state = cli.state_dir.as_deref().map_or_else(State::default, State::below);
+    let state = cli.state_dir.as_deref().map_or_else(State::default, State::below).with_docker_root(cli.root);
     match cli.command {
         Command::Status(args) => args.run(state),
         Command::List(args) => args.run(state),

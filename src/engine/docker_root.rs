@@ -151,8 +151,6 @@ pub struct DockerRoot {
     pub device_set: Option<DeviceSet>,
     /// The transaction opened last; as above.
     pub transaction: Option<Transaction>,
-    /// Whether Docker 18.06 or later has run on it: those make `<root>/buildkit`.
-    pub has_buildkit: bool,
     /// The libdevmapper of the running daemon, `1.02.185 (2022-05-18)`; only after [`Self::with_library_version`].
     pub library_version: Option<String>,
     /// Files that could not be read, or made no sense.
@@ -236,7 +234,6 @@ pub(super) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
         base: record(records.as_ref(), bookkeeping::BASE, Device::parse, &mut problems),
         device_set: record(records.as_ref(), bookkeeping::DEVICE_SET, DeviceSet::parse, &mut problems),
         transaction: record(records.as_ref(), bookkeeping::TRANSACTION, Transaction::parse, &mut problems),
-        has_buildkit: directory.enter("buildkit").is_ok(),
         library_version: None,
         problems,
         path,

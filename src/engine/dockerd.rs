@@ -131,7 +131,7 @@ impl Flags {
             let Some((name, attached)) = flag(word) else { continue };
             // What follows and is no flag itself is its value; one that is on or off has none.
             let follows = |next: &&&str| !next.starts_with('-') && !next.is_empty();
-            let value = attached.map_or_else(|| words.next_if(|next| follows(&next)).copied(), Some).map(unquoted);
+            let value = attached.map_or_else(|| words.next_if(|next| follows(next)).copied(), Some).map(unquoted);
             flags.take(&name, value);
         }
         Some(flags)

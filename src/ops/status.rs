@@ -39,7 +39,7 @@ pub fn all(kit: &Kit) -> Outcome<Vec<Status>> {
 
 fn of(kit: &Kit, found: Found) -> Outcome<Status> {
     let report = facts::look(&kit.dm, &kit.state, &found)?;
-    let docker = found.docker.map(DockerRoot::with_library_version);
+    let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
     Ok(Status { report, docker, devices, driver })

@@ -41,6 +41,26 @@ pub enum User {
     Unknown,
 }
 
+/// How it is known which user a pool has. Names come late: they change when a root moves, and its pool may still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tie {
+    /// The user's configuration names the pool.
+    Options,
+    /// The user's files are behind the pool's loop devices.
+    Files,
+    /// The devices that the user's configuration names are in the pool's table.
+    Devices,
+    /// Its name is the one that the user makes for itself.
+    Name,
+    /// A deleted file behind its loop device was the user's.
+    DeletedFile,
+    /// The volumes on it have the user's names.
+    Volumes,
+    /// It was made by Docker for that root, and Docker now uses another pool there.
+    Before,
+}
+
 /// Whether the kernel has the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +88,8 @@ pub struct PoolReport {
     pub maker: Maker,
     /// Who uses it.
     pub user: User,
+    /// How that is known; nothing for a pool of nobody.
+    pub tie: Option<Tie>,
     /// How many opens its device has: the volumes active on it, when they are the only ones.
     pub open_count: Option<u32>,
     /// Its table; unknown when it is inactive and no superblock could be read.

@@ -7,8 +7,9 @@ use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options, Standing};
 use crate::engine::dockerd::{Dockerd, Flags};
 use crate::engine::driver::Driver;
 use crate::engine::options::StorageOptions;
+use crate::engine::version::{Known, Version};
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded, User,
+    Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded, Tie, User,
 };
 use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlocks, Sectors};
 
@@ -21,6 +22,7 @@ pub(crate) fn docker_pool(status: &str, host_free: u64) -> PoolReport {
         activity: Activity::Active,
         maker: Maker::Docker,
         user: User::Docker { root: PathBuf::from("/var/lib/docker") },
+        tie: Some(Tie::Files),
         open_count: Some(7),
         table: Some(PoolTable {
             length: Sectors::new(209_715_200),
@@ -114,11 +116,10 @@ pub(crate) fn docker_root() -> DockerRoot {
         storage_driver: None,
         twice: Vec::new(),
         drivers: vec![Driver::Devicemapper],
-        version: None,
+        version: Some(Known { version: Version::new(18, 6), exact: false, mark: "buildkit/ in the root".to_owned() }),
         data_link: None,
         metadata_link: None,
         direct_lvm: None,
-        has_buildkit: true,
         library_version: Some("1.02.170 (2020-03-24)".to_owned()),
         problems: Vec::new(),
     }
@@ -143,6 +144,7 @@ pub(crate) fn lvm_pool() -> PoolReport {
         device: Some(DevNo { major: 253, minor: 4 }),
         maker: Maker::Lvm,
         user: User::Unknown,
+        tie: None,
         status: Some(PoolStatus::parse("14 1241/130048 20990/97270 - rw discard_passdown queue_if_no_space")),
         table: Some(PoolTable {
             length: Sectors::new(99_604_480),
@@ -168,6 +170,7 @@ pub(crate) fn mute_pool() -> PoolReport {
         activity: Activity::Inactive,
         maker: Maker::Unknown,
         user: User::Unknown,
+        tie: None,
         open_count: None,
         table: None,
         status: None,
