@@ -36,6 +36,10 @@ struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
+    /// Look at this Docker root (/srv/docker), beside those that are found; it is what `docker` then means
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -89,7 +93,7 @@ fn is_health(arguments: &[OsString]) -> bool {
     let mut rest = arguments.iter().skip(1);
     while let Some(argument) = rest.next() {
         match argument.to_str() {
-            Some("--state-dir") => drop(rest.next()),
+            Some("--state-dir" | "--root") => drop(rest.next()),
             Some(option) if option.starts_with('-') => {}
             command => return command == Some("health"),
         }
@@ -98,7 +102,7 @@ fn is_health(arguments: &[OsString]) -> bool {
 }
 
 fn dispatch(cli: Cli) -> Outcome<u8> {
-    let state = cli.state_dir.as_deref().map_or_else(State::default, State::below);
+    let state = cli.state_dir.as_deref().map_or_else(State::default, State::below).with_docker_root(cli.root);
     match cli.command {
         // The one command that speaks monitoring's language, whatever happens.
         Command::Health(args) => return Ok(args.run(state)),

@@ -1,12 +1,16 @@
-//! Which pool is meant.
+//! Which pool is meant, and whose it is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::engine::docker_root::{self, DockerRoot};
+use crate::engine::docker_root::DockerRoot;
+use crate::engine::roots as docker_roots;
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
+use crate::ops::docker::{self, chosen};
+use crate::ops::tie::{self, Ground};
 use crate::ops::{State, journal, registry, sight};
-use crate::pool::{Entry, PoolName, THIN_POOL};
+use crate::pool::{Entry, PoolName, THIN_POOL, Tie};
 
 /// A pool that a command is about: what is known of it before it is looked at.
 #[derive(Clone, Debug)]
@@ -15,22 +19,27 @@ pub struct Found {
     pub name: String,
     /// Its registry entry, when dmpool made it.
     pub entry: Option<Entry>,
-    /// The Docker root that uses it, when one does.
+    /// The Docker root that it belongs to, when it does to one.
     pub docker: Option<DockerRoot>,
+    /// How it belongs to that root.
+    pub tie: Option<Tie>,
 }
 
 /// Returns the pool that an argument means: a dm name (or its path under /dev/mapper), `docker`, a Docker root's path;
-/// or, without one, the only pool there is.
+/// or, without one, the Docker root that was named by option, or else the only pool there is.
 ///
 /// # Errors
 /// Refused when there is no such pool; a usage error when none was named and there are several.
 pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
     match argument {
-        None => only_one(dm, state),
-        Some("docker") => of_docker(None),
+        None => match &state.docker_root {
+            Some(root) => of_docker(dm, docker::at(root)?),
+            None => only_one(dm, state),
+        },
+        Some("docker") => of_docker(dm, chosen(state)?),
         Some(text) => match text.strip_prefix("/dev/mapper/") {
             Some(name) => named(dm, state, name),
-            None if text.starts_with('/') => of_docker(Some(Path::new(text))),
+            None if text.starts_with('/') => of_docker(dm, docker::at(Path::new(text))?),
             None => named(dm, state, text),
         },
     }
@@ -43,26 +52,56 @@ pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
 /// When the kernel, the registry or a Docker root cannot be read.
 pub fn find_all(dm: &Dm, state: &State) -> Outcome<Vec<Found>> {
     let entries = registry::read_all(state)?;
-    let roots = roots()?;
-    let mut names = live_pools(dm)?;
+    let live = live_pools(dm)?;
+    let roots = roots_of(docker::roots(state)?, &live);
+    let mut names: Vec<String> = live.keys().cloned().collect();
     names.extend(entries.iter().map(|e| e.name.to_string()));
     names.extend(journal::pools(state));
-    names.extend(roots.iter().filter(|r| r.data_file.is_some()).map(DockerRoot::own_pool));
+    // A root whose pool is live has no other, whatever its files would make it.
+    let is_tied = |root: &DockerRoot| {
+        live.iter().any(|(name, ground)| tie::tie(root, name, Some(ground)).is_some_and(|tie| tie != Tie::Before))
+    };
+    names.extend(roots.iter().filter(|r| r.data_file.is_some() && !is_tied(r)).map(DockerRoot::own_pool));
+    let before = |root: &&DockerRoot| root.data_file.is_some() && root.pool().is_some_and(|p| p != root.own_pool());
+    names.extend(roots.iter().filter(before).map(DockerRoot::own_pool));
     names.sort();
     names.dedup();
-    let found = |name: String| Found {
-        entry: entries.iter().find(|e| e.name.as_str() == name).cloned(),
-        docker: roots.iter().find(|r| uses(r, &name)).cloned(),
-        name,
+    let found = |name: String| {
+        let (docker, tie) = whose(&roots, &name, live.get(&name));
+        Found { entry: entries.iter().find(|e| e.name.as_str() == name).cloned(), docker, tie, name }
     };
     Ok(names.into_iter().map(found).collect())
+}
+
+/// Returns the root that a pool belongs to, the strongest tie first.
+fn whose(roots: &[DockerRoot], name: &str, ground: Option<&Ground>) -> (Option<DockerRoot>, Option<Tie>) {
+    let ties = roots.iter().filter_map(|root| Some((tie::tie(root, name, ground)?, root)));
+    let best = ties.min_by_key(|(tie, root)| (*tie, root.standing));
+    (best.map(|(_, root)| root.clone()), best.map(|(tie, _)| tie))
+}
+
+/// Adds the roots that live pools tell of and nothing else does: around the files under them, and of daemons beside the
+/// usual one.
+fn roots_of(mut roots: Vec<DockerRoot>, live: &BTreeMap<String, Ground>) -> Vec<DockerRoot> {
+    let orphan = |roots: &[DockerRoot], name: &str, ground: &Ground| {
+        ground.looks_like_dockers(name) && whose(roots, name, Some(ground)).0.is_none()
+    };
+    if live.iter().any(|(name, ground)| orphan(&roots, name, ground)) {
+        docker::add(&mut roots, docker_roots::find_all().unwrap_or_default());
+    }
+    for (name, ground) in live {
+        if orphan(&roots, name, ground) {
+            docker::add(&mut roots, ground.files().filter_map(docker_roots::around).collect());
+        }
+    }
+    roots
 }
 
 fn only_one(dm: &Dm, state: &State) -> Outcome<Found> {
     let mut all = find_all(dm, state)?;
     match all.len() {
         1 => all.pop().ok_or_else(none),
-        0 => Err(none()),
+        0 => Err(docker::without_a_pool().unwrap_or_else(none)),
         _ => {
             let names: Vec<_> = all.iter().map(|f| f.name.as_str()).collect();
             Err(Failure::new(Kind::Usage, format!("there are {} pools here: say which one", all.len()))
@@ -78,47 +117,33 @@ fn none() -> Failure {
         .next("dmpool create NAME    makes one")
 }
 
-fn of_docker(root: Option<&Path>) -> Outcome<Found> {
-    let root = match root {
-        Some(path) => docker_root::at(path)
-            .map_err(|e| {
-                Failure::refused(format!("cannot read the Docker root `{}`", path.display()))
-                    .next("dmpool list    shows every pool here")
-                    .because(e)
-            })?
-            .ok_or_else(|| {
-                Failure::refused(format!("`{}` is no Docker root with a devicemapper pool", path.display()))
-                    .fact("needed", format!("{}/devicemapper", path.display()))
-                    .next("dmpool list    shows every pool here")
-            })?,
-        None => {
-            let mut roots = roots()?;
-            match roots.len() {
-                1 => roots.remove(0),
-                0 => {
-                    return Err(Failure::refused("there is no Docker root with a devicemapper pool here")
-                        .fact(
-                            "found",
-                            "none of a running dockerd, none in /etc/docker/daemon.json, none in /var/lib/docker",
-                        )
-                        .next("dmpool status /path/of/the/docker/root"));
-                }
-                _ => {
-                    let paths: Vec<_> = roots.iter().map(|r| r.path.display().to_string()).collect();
-                    return Err(Failure::new(Kind::Usage, "there are several Docker roots: name one by its path")
-                        .fact("found", paths.join(", "))
-                        .next(format!("dmpool status {}", paths.first().map_or("", String::as_str))));
-                }
-            }
-        }
-    };
-    let name = root.pool().ok_or_else(|| {
+/// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
+/// another name when the root was moved while it ran; else the one Docker would make.
+fn of_docker(dm: &Dm, root: DockerRoot) -> Outcome<Found> {
+    let named = root.options.known().and_then(|options| options.named_pool().map(str::to_owned));
+    let usual = named.or_else(|| root.pool());
+    let is_live = |name: &str| sight::live(dm, name).is_ok_and(|live| live.is_some());
+    if let Some(name) = usual.clone().filter(|name| is_live(name)) {
+        return Ok(tied(dm, name, root));
+    }
+    let live = live_pools(dm)?;
+    let ties = live.iter().filter_map(|(name, ground)| Some((tie::tie(&root, name, Some(ground))?, name)));
+    if let Some((_, name)) = ties.filter(|(tie, _)| *tie != Tie::Before).min() {
+        return Ok(tied(dm, name.clone(), root));
+    }
+    let name = usual.ok_or_else(|| {
         Failure::refused(format!("cannot tell which pool the Docker root `{}` uses", root.path.display()))
             .fact("cause", "no daemon runs on it, and nothing that was read says its options")
             .fact("found", format!("Docker's own name for it would be `{}`", root.own_pool()))
             .next("name the pool itself; dmpool list shows every pool here")
     })?;
-    Ok(Found { name, entry: None, docker: Some(root) })
+    Ok(tied(dm, name, root))
+}
+
+fn tied(dm: &Dm, name: String, root: DockerRoot) -> Found {
+    let ground = sight::live(dm, &name).ok().flatten().map(|live| Ground::of(&live));
+    let tie = tie::tie(&root, &name, ground.as_ref());
+    Found { name, entry: None, docker: Some(root), tie }
 }
 
 fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
@@ -126,22 +151,25 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
         Ok(name) => registry::read(state, &name)?,
         Err(_) => None,
     };
-    let live = sight::live(dm, name);
-    if entry.is_none() {
-        match live {
-            Ok(Some(_)) => {}
-            Ok(None) if journal::pools(state).iter().any(|pool| pool == name) => {}
-            Ok(None) => return Err(no_such(dm, state, name)),
-            Err(e) => {
-                return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool"))
-                    .next("dmpool list    shows every pool here")
-                    .because(e));
-            }
+    let live = match sight::live(dm, name) {
+        Ok(live) => live,
+        Err(_) if entry.is_some() => None,
+        Err(e) => {
+            return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool"))
+                .next("dmpool list    shows every pool here")
+                .because(e));
         }
-    }
+    };
     // A root that cannot be read must not keep anyone from looking at another pool.
-    let docker = roots().unwrap_or_default().into_iter().find(|r| uses(r, name));
-    Ok(Found { name: name.to_owned(), entry, docker })
+    let roots = docker::roots(state).unwrap_or_default();
+    let has_files = |root: &DockerRoot| root.data_file.is_some() && root.own_pool() == name;
+    let is_known = entry.is_some() || live.is_some() || roots.iter().any(has_files);
+    if !is_known && !journal::pools(state).iter().any(|pool| pool == name) {
+        return Err(no_such(dm, state, name));
+    }
+    let live: BTreeMap<_, _> = live.iter().map(|live| (name.to_owned(), Ground::of(live))).collect();
+    let (docker, tie) = whose(&roots_of(roots, &live), name, live.get(name));
+    Ok(Found { name: name.to_owned(), entry, docker, tie })
 }
 
 fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
@@ -156,20 +184,17 @@ fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
     }
 }
 
-fn uses(root: &DockerRoot, name: &str) -> bool {
-    root.pool().as_deref() == Some(name) || root.own_pool() == name
-}
-
-fn roots() -> Outcome<Vec<DockerRoot>> {
-    docker_root::find().map_err(|e| Failure::failed("cannot read the Docker root").because(e))
-}
-
-/// Returns the dm names of all devices whose table is one thin-pool target.
-fn live_pools(dm: &Dm) -> Outcome<Vec<String>> {
+/// Returns all devices whose table is one thin-pool target, by dm name, each with what is under it and on it.
+fn live_pools(dm: &Dm) -> Outcome<BTreeMap<String, Ground>> {
     let devices = dm.list().map_err(|e| Failure::failed("cannot list the device-mapper devices").because(e))?;
     let is_pool = |name: &str| {
         // A device that went away meanwhile is no pool.
         dm.table(&DmId::name(name)).is_ok_and(|lines| matches!(lines.as_slice(), [line] if line.kind == THIN_POOL))
     };
-    Ok(devices.into_iter().map(|d| d.name).filter(|name| is_pool(name)).collect())
+    let pools = devices.into_iter().map(|d| d.name).filter(|name| is_pool(name));
+    let ground = |name: String| {
+        let live = sight::live(dm, &name).ok().flatten()?;
+        Some((name, Ground::of(&live)))
+    };
+    Ok(pools.filter_map(ground).collect())
 }

@@ -7,6 +7,7 @@ pub mod activate;
 pub mod create;
 pub mod deactivate;
 pub mod destroy;
+pub mod docker;
 pub mod facts;
 mod fault;
 pub mod find;
@@ -23,6 +24,7 @@ mod sight;
 mod state;
 pub mod status;
 pub mod steps;
+pub mod tie;
 
 pub use state::State;
 

@@ -13,6 +13,8 @@ pub struct State {
     pub locks: PathBuf,
     /// Where `create` makes a pool's directory when none is named.
     pub pools: PathBuf,
+    /// The Docker root that was named with `--root`: it is looked at beside those that are found, and is what `docker` means.
+    pub docker_root: Option<PathBuf>,
 }
 
 impl Default for State {
@@ -22,6 +24,7 @@ impl Default for State {
             journals: "/var/lib/dmpool/journal".into(),
             locks: "/run/dmpool/lock".into(),
             pools: "/var/lib/dmpool/pools".into(),
+            docker_root: None,
         }
     }
 }
@@ -34,6 +37,13 @@ impl State {
             journals: directory.join("journal"),
             locks: directory.join("lock"),
             pools: directory.join("pools"),
+            docker_root: None,
         }
+    }
+
+    /// Returns the same with a Docker root that was named.
+    #[must_use]
+    pub fn with_docker_root(self, docker_root: Option<PathBuf>) -> Self {
+        Self { docker_root, ..self }
     }
 }

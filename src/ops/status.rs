@@ -46,7 +46,7 @@ pub fn all(kit: &Kit) -> Outcome<Vec<Status>> {
 /// When the device cannot be read as a pool.
 pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
     let report = facts::look(&kit.dm, &kit.state, &found)?;
-    let docker = found.docker.map(DockerRoot::with_library_version);
+    let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
     let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);

@@ -14,7 +14,9 @@ pub use devno::{DevNo, NotADevNo};
 pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
 pub use finding::{Finding, Key, Severity, Way};
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
-pub use report::{Activity, Backing, Carrier, HostFs, Limit, LoopFile, Maker, PoolReport, Recorded, Space, User};
+pub use report::{
+    Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Space, Tie, User,
+};
 pub use spec::Spec;
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};
 pub use table::{NotAPoolTable, PoolTable, THIN_POOL};

@@ -30,8 +30,35 @@ pub enum User {
         /// Where it is.
         root: PathBuf,
     },
+    /// containerd's devmapper snapshotter.
+    Containerd {
+        /// The configuration that names the pool.
+        config: PathBuf,
+        /// Where the snapshotter keeps its databases.
+        root_path: PathBuf,
+    },
     /// Nobody that dmpool knows of.
     Unknown,
+}
+
+/// How it is known which user a pool has. Names come late: they change when a root moves, and its pool may still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tie {
+    /// The user's configuration names the pool.
+    Options,
+    /// The user's files are behind the pool's loop devices.
+    Files,
+    /// The devices that the user's configuration names are in the pool's table.
+    Devices,
+    /// Its name is the one that the user makes for itself.
+    Name,
+    /// A deleted file behind its loop device was the user's.
+    DeletedFile,
+    /// The volumes on it have the user's names.
+    Volumes,
+    /// It was made by Docker for that root, and Docker now uses another pool there.
+    Before,
 }
 
 /// Whether the kernel has the pool.
@@ -61,6 +88,8 @@ pub struct PoolReport {
     pub maker: Maker,
     /// Who uses it.
     pub user: User,
+    /// How that is known; nothing for a pool of nobody.
+    pub tie: Option<Tie>,
     /// How many opens its device has: the volumes active on it, when they are the only ones.
     pub open_count: Option<u32>,
     /// Its table; unknown when it is inactive and no superblock could be read.
@@ -122,6 +151,13 @@ pub enum Carrier {
         /// The file.
         file: LoopFile,
     },
+    /// A disk or an LV behind a loop device, not a file: what Docker gets from a symbolic link in its loop file's place.
+    LoopOverDevice {
+        /// `/dev/loopN`, when it is attached.
+        device: Option<PathBuf>,
+        /// The disk.
+        disk: LoopDisk,
+    },
     /// A disk, a partition, an LV or whatever else.
     Device {
         /// Its path.
@@ -129,6 +165,28 @@ pub enum Carrier {
     },
     /// It could not be found out.
     Unknown,
+}
+
+/// A symbolic link in the place of one of Docker's loop files. Docker follows it anew at each start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Where it is.
+    pub at: PathBuf,
+    /// What is written in it: `/dev/sdb` may be another disk after the next boot, `/dev/disk/by-id/…` may not.
+    pub target: PathBuf,
+}
+
+/// A disk that stands in a loop file's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopDisk {
+    /// Its path, as the kernel names it; as the link does when the loop device is not attached.
+    pub path: PathBuf,
+    /// Its number, when it is there.
+    pub number: Option<DevNo>,
+    /// How large it is, when it is there. The loop device does not follow it by itself.
+    pub size: Option<Bytes>,
+    /// The link by which Docker finds it, when a Docker root has one.
+    pub link: Option<Link>,
 }
 
 /// A loop file and the file system it lies on.
@@ -144,6 +202,8 @@ pub struct LoopFile {
     pub allocated: Option<Bytes>,
     /// The file system it lies on.
     pub host: Option<HostFs>,
+    /// The link by which Docker finds it, when a Docker root has one in its place.
+    pub link: Option<Link>,
 }
 
 /// A file system that holds loop files.
@@ -202,6 +262,15 @@ impl Backing {
     pub const fn loop_file(&self) -> Option<&LoopFile> {
         match &self.carrier {
             Carrier::Loop { file, .. } => Some(file),
+            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+        }
+    }
+
+    /// Returns the link by which Docker finds what carries it, when Docker has one in its loop file's place.
+    pub const fn link(&self) -> Option<&Link> {
+        match &self.carrier {
+            Carrier::Loop { file, .. } => file.link.as_ref(),
+            Carrier::LoopOverDevice { disk, .. } => disk.link.as_ref(),
             Carrier::Device { .. } | Carrier::Unknown => None,
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::status::{self, StatusView};
-use crate::engine::docker_root::{DeviceCounts, DockerRoot};
+use crate::engine::docker_root::{DeviceCounts, DockerRoot, Standing};
 use crate::pool::{
     Backing, Carrier, DevNo, Discard, Finding, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User,
     finding,
@@ -54,7 +54,11 @@ struct Pool {
     device: Option<DevNo>,
     maker: &'static str,
     user: &'static str,
+    /// How the user is known: `options`, `files`, `devices`, `name`, `deleted_file`, `volumes`; `before` of a pool that
+    /// Docker used before another.
+    user_known_by: Option<crate::pool::Tie>,
     docker_root: Option<String>,
+    containerd_root: Option<String>,
     activity: crate::pool::Activity,
     verdict: Sentence,
     findings: Vec<FindingOf>,
@@ -114,6 +118,23 @@ struct Device {
     device_size: Option<Bytes>,
     path: Option<String>,
     file: Option<File>,
+    /// The disk behind a loop device that has no file.
+    disk: Option<Disk>,
+    /// The symbolic link by which Docker finds file or disk.
+    link: Option<SymbolicLink>,
+}
+
+#[derive(Serialize)]
+struct Disk {
+    path: String,
+    device: Option<DevNo>,
+    size: Option<Bytes>,
+}
+
+#[derive(Serialize)]
+struct SymbolicLink {
+    path: String,
+    target: String,
 }
 
 #[derive(Serialize)]
@@ -143,6 +164,15 @@ struct Binds {
 
 #[derive(Serialize)]
 struct Docker {
+    root: String,
+    /// `running`, `configured`, `named`, `left`.
+    standing: &'static str,
+    version: Option<DockerVersion>,
+    /// The first version that prints the storage block in the layout used here.
+    layout: &'static str,
+    storage_driver: Option<String>,
+    drivers: Vec<&'static str>,
+    set_twice: Vec<SetTwice>,
     daemon_pid: Option<u32>,
     options_known: bool,
     base_device_size: Option<Bytes>,
@@ -158,13 +188,31 @@ struct Docker {
     library_version: Option<String>,
 }
 
+#[derive(Serialize)]
+struct DockerVersion {
+    version: String,
+    /// Whether it is exactly that one, or at least that one.
+    exact: bool,
+    known_by: String,
+}
+
+/// An option that the command line of the next daemon and `daemon.json` both set.
+#[derive(Serialize)]
+struct SetTwice {
+    key: String,
+    command_line: String,
+    command_line_in: String,
+    file: String,
+}
+
 impl Pool {
     fn of(view: &StatusView<'_>) -> Self {
         let pool = view.pool;
         let working = pool.status.as_ref().and_then(PoolStatus::working);
-        let (user, docker_root) = match &pool.user {
-            User::Docker { root } => ("docker", Some(text(root))),
-            User::Unknown => ("unknown", None),
+        let (user, docker_root, containerd_root) = match &pool.user {
+            User::Docker { root } => ("docker", Some(text(root)), None),
+            User::Containerd { root_path, .. } => ("containerd", None, Some(text(root_path))),
+            User::Unknown => ("unknown", None, None),
         };
         Self {
             name: pool.name.clone(),
@@ -172,7 +220,9 @@ impl Pool {
             device: pool.device,
             maker: maker(pool),
             user,
+            user_known_by: pool.tie,
             docker_root,
+            containerd_root,
             activity: pool.activity,
             verdict: Sentence::of(view.findings),
             findings: view.findings.iter().map(FindingOf::of).collect(),
@@ -253,7 +303,7 @@ impl FindingOf {
 impl Device {
     fn of(backing: &Backing, space: Option<Space>) -> Self {
         let path = match &backing.carrier {
-            Carrier::Loop { device, .. } => device.as_deref().map(text),
+            Carrier::Loop { device, .. } | Carrier::LoopOverDevice { device, .. } => device.as_deref().map(text),
             Carrier::Device { path } => Some(text(path)),
             Carrier::Unknown => None,
         };
@@ -265,6 +315,13 @@ impl Device {
             device_size: backing.size.map(Sectors::bytes),
             path,
             file: backing.loop_file().map(File::of),
+            disk: match &backing.carrier {
+                Carrier::LoopOverDevice { disk, .. } => {
+                    Some(Disk { path: text(&disk.path), device: disk.number, size: disk.size })
+                }
+                Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+            },
+            link: backing.link().map(|link| SymbolicLink { path: text(&link.at), target: text(&link.target) }),
         }
     }
 }
@@ -298,6 +355,31 @@ impl Docker {
         let driver = view.docker.driver_version;
         let whole = |counts: &&DeviceCounts| counts.problems.is_empty();
         Self {
+            root: text(&root.path),
+            standing: match root.standing {
+                Standing::Running => "running",
+                Standing::Configured => "configured",
+                Standing::Named => "named",
+                Standing::Left => "left",
+            },
+            version: root.version.as_ref().map(|known| DockerVersion {
+                version: known.version.to_string(),
+                exact: known.exact,
+                known_by: known.mark.clone(),
+            }),
+            layout: view.docker.layout.since(),
+            storage_driver: root.storage_driver.clone(),
+            drivers: root.drivers.iter().map(|driver| driver.name()).collect(),
+            set_twice: root
+                .twice
+                .iter()
+                .map(|twice| SetTwice {
+                    key: twice.key.clone(),
+                    command_line: twice.flag.clone(),
+                    command_line_in: text(&twice.from),
+                    file: text(&twice.file),
+                })
+                .collect(),
             daemon_pid: root.daemon.as_ref().map(|daemon| daemon.pid),
             options_known: root.options.known().is_some(),
             base_device_size: root.base.as_ref().map(|base| base.size),
@@ -328,7 +410,12 @@ mod tests {
     fn dockers_pool_in_raw_bytes() {
         let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
+        let docker = DockerView {
+            root: Some(&root),
+            devices: Some(&devices),
+            driver_version: Some((4, 43)),
+            ..DockerView::default()
+        };
         let value: Value =
             serde_json::from_str(&status(&StatusView { pool: &pool, docker, volumes: Some(61), findings: &[] }))
                 .unwrap();
@@ -353,17 +440,18 @@ mod tests {
         let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool, &[]) })).unwrap();
         assert_eq!(
             keys(&value["pool"]),
-            "activity binds_first block_size data device discard docker docker_root features findings gave_up_queueing \
+            "activity binds_first block_size containerd_root data device discard docker docker_root features findings gave_up_queueing \
              held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
-             needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user uuid \
-             verdict"
+             needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user \
+             user_known_by uuid verdict"
         );
-        assert_eq!(keys(&value["pool"]["data"]), "device device_size file free path total used");
+        assert_eq!(keys(&value["pool"]["data"]), "device device_size disk file free link path total used");
         assert_eq!(keys(&value["pool"]["data"]["file"]), "allocated deleted host_filesystem path size");
         assert_eq!(
             keys(&value["pool"]["docker"]),
             "backing_filesystem base_device_size daemon_pid deferred_deleted_devices deferred_deletion deferred_removal \
-             devices library_version min_free_space_percent next_device_id open_transaction_id options_known udev_sync"
+             devices drivers layout library_version min_free_space_percent next_device_id open_transaction_id options_known \
+             root set_twice standing storage_driver udev_sync version"
         );
     }
 

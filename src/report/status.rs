@@ -1,12 +1,14 @@
 //! What `status` prints: the keys of `docker info`, then what `docker info` hides, then what to do.
 
-use super::docker_info::{self, DockerView, Layout, Pair, UNKNOWN};
+use super::docker_info::{self, DockerView, Pair, UNKNOWN};
 use super::failure::printable;
 use super::health;
 use super::human::percent;
+use crate::engine::docker_root::{DockerRoot, Standing};
+use crate::engine::driver::Driver;
 use crate::pool::{
-    Activity, Backing, Carrier, Discard, Finding, HostFs, Limit, Maker, Mode, NoSpace, PoolReport, PoolStatus, User,
-    Working,
+    Activity, Backing, Carrier, Discard, Finding, HostFs, Limit, Maker, Mode, NoSpace, PoolReport, PoolStatus, Tie,
+    User, Working,
 };
 use crate::units::{Bytes, META_BLOCK_BYTES};
 
@@ -27,7 +29,7 @@ pub struct StatusView<'a> {
 pub fn text(view: &StatusView<'_>) -> String {
     let pool = view.pool;
     let mut text = format!("{}\n", heading(pool));
-    let shown = docker_info::pairs(pool, view.docker, Layout::default());
+    let shown = docker_info::pairs(pool, view.docker);
     for (key, value) in shown.into_iter().chain(hidden(view)) {
         text.push_str(&format!(" {key}: {}\n", printable(&value)));
     }
@@ -66,6 +68,9 @@ pub fn maker(maker: Maker) -> &'static str {
 pub fn user(user: &User) -> String {
     match user {
         User::Docker { root } => format!("Docker in {}", printable(&root.to_string_lossy())),
+        User::Containerd { root_path, .. } => {
+            format!("containerd in {}", printable(&root_path.to_string_lossy()))
+        }
         User::Unknown => "nobody that dmpool knows".to_owned(),
     }
 }
@@ -93,16 +98,58 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     if let Some(devices) = view.docker.devices {
         pairs.push(("Thin Volumes Known To Docker", devices.all.to_string()));
     }
+    pairs.extend(view.docker.root.into_iter().flat_map(|root| root_lines(root, pool.tie)));
     pairs.push(("Open Count", known(pool.open_count)));
     pairs.push(carried(&pool.data, "Data File Allocated", "Data Device Size"));
     pairs.push(carried(&pool.metadata, "Metadata File Allocated", "Metadata Device Size"));
     pairs.extend(host_file_systems(pool));
+    for (key, backing) in [("Data Link", &pool.data), ("Metadata Link", &pool.metadata)] {
+        pairs.extend(backing.link().map(|link| (key, format!("{} -> {}", link.at.display(), link.target.display()))));
+    }
     if pool.data.loop_file().is_some() {
         pairs.push(("Overcommitted By", overcommit(pool)));
     }
     pairs.push(("Binds First", known(pool.binding_limit().map(|(limit, left)| binds(limit, left)))));
     if let Some(id) = &pool.interrupted {
         pairs.push(("Interrupted Operation", id.clone()));
+    }
+    pairs
+}
+
+/// The root that the pool belongs to, how that is known, and which Docker's it is.
+fn root_lines(root: &DockerRoot, tie: Option<Tie>) -> Vec<Pair> {
+    let standing = match root.standing {
+        Standing::Running => "a daemon runs on it",
+        Standing::Configured => "no daemon runs, the next one will use it",
+        Standing::Named => "no daemon runs on it",
+        Standing::Left => "left behind: no daemon uses it that was found",
+    };
+    let by = match tie {
+        None => "",
+        Some(Tie::Options) => "; its options name the pool",
+        Some(Tie::Files) => "; its files are behind the pool's loop devices",
+        Some(Tie::Devices) => "; the devices in its options are the pool's",
+        Some(Tie::Name) => "; the pool has the name that Docker makes for it",
+        Some(Tie::DeletedFile) => "; its deleted file is behind the pool's loop device",
+        Some(Tie::Volumes) => "; the volumes on the pool have its names",
+        Some(Tie::Before) => "; Docker uses another pool there now",
+    };
+    let mut pairs = vec![("Docker Root", format!("{} ({standing}{by})", root.path.display()))];
+    pairs.push((
+        "Docker Version",
+        known(root.version.as_ref().map(|known| {
+            let at_least = if known.exact { "" } else { " or later" };
+            format!("{}{at_least} ({})", known.version, known.mark)
+        })),
+    ));
+    let others = root.drivers.iter().filter(|driver| **driver != Driver::Devicemapper);
+    let others: Vec<_> = others.map(|driver| driver.name()).collect();
+    if !others.is_empty() {
+        pairs.push(("Other Storage Drivers", others.join(", ")));
+    }
+    for twice in &root.twice {
+        let (from, file) = (twice.from.display(), twice.file.display());
+        pairs.push(("Set Twice", format!("{}: in {from} and in {file}; the next dockerd refuses to start", twice.key)));
     }
     pairs
 }
@@ -182,7 +229,9 @@ fn carried(backing: &Backing, file_key: &'static str, device_key: &'static str) 
             let allocated = known(file.allocated.map(Bytes::exact));
             (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(Bytes::human))))
         }
-        Carrier::Device { .. } | Carrier::Unknown => (device_key, known(backing.size.map(|size| size.bytes().exact()))),
+        Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => {
+            (device_key, known(backing.size.map(|size| size.bytes().exact())))
+        }
     }
 }
 
@@ -237,7 +286,12 @@ mod tests {
     fn dockers_pool_whole() {
         let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
+        let docker = DockerView {
+            root: Some(&root),
+            devices: Some(&devices),
+            driver_version: Some((4, 43)),
+            ..DockerView::default()
+        };
         let shown = text(&StatusView { pool: &pool, docker, volumes: Some(61), findings: &findings(&pool) });
         assert_eq!(shown, include_str!("../../tests/fixtures/status/docker.txt"));
     }

@@ -40,6 +40,7 @@ fn row(view: &StatusView<'_>) -> [String; 8] {
     let pool = view.pool;
     let user = match &pool.user {
         crate::pool::User::Docker { root } => printable(&root.to_string_lossy()),
+        crate::pool::User::Containerd { .. } => "containerd".to_owned(),
         crate::pool::User::Unknown => "-".to_owned(),
     };
     [

@@ -172,6 +172,7 @@ fn block_of(report: &PoolReport, part: Part) -> Bytes {
 fn metadata_of(report: &PoolReport) -> PathBuf {
     match (&report.metadata.carrier, report.metadata.device) {
         (Carrier::Loop { file: LoopFile { path, .. }, .. } | Carrier::Device { path }, _) => path.clone(),
+        (Carrier::LoopOverDevice { disk, .. }, _) => disk.path.clone(),
         (Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
         (Carrier::Unknown, None) => PathBuf::new(),
     }

@@ -117,6 +117,10 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
             return Err(refuse(format!("its {part} is on the device {}, not on a loop file", path.display()))
                 .next("enlarge that device, then reload the pool's table; this dmpool grows pools on loop files"));
         }
+        Carrier::LoopOverDevice { disk, .. } => {
+            return Err(refuse(format!("{} is a disk behind a loop device, not a file", disk.path.display()))
+                .next("enlarge the disk, then losetup -c on the loop device; this dmpool grows loop files"));
+        }
         Carrier::Unknown => {
             return Err(refuse(format!("it cannot be told what its {part} is kept on"))
                 .fact("cause", facts.report.unread.join("; ")));

@@ -123,7 +123,7 @@ mod tests {
     fn data_file(pool: &mut PoolReport) -> &mut LoopFile {
         match &mut pool.data.carrier {
             Carrier::Loop { file, .. } => file,
-            Carrier::Device { .. } | Carrier::Unknown => unreachable!(),
+            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => unreachable!(),
         }
     }
 
