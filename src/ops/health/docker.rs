@@ -2,7 +2,8 @@
 
 use super::Facts;
 use super::ways;
-use crate::engine::docker_root::DockerRoot;
+use crate::engine::configuration::Twice;
+use crate::engine::docker_root::{DockerRoot, Standing};
 use crate::engine::minimum_free::{kept_free, lets_docker_work, smallest_total};
 use crate::pool::{Finding, Key, Mode, PoolReport, PoolStatus, Severity};
 use crate::process::quote;
@@ -15,7 +16,20 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     findings.extend(minimum_free(facts.pool, root));
     findings.extend(transaction(facts.pool, root));
     findings.extend(old_loop_files(facts.pool, root));
+    findings.extend(root.twice.iter().map(|twice| option_twice(root, twice)));
     findings
+}
+
+/// An option in two places: the daemon that runs took one, and the next one takes none.
+fn option_twice(root: &DockerRoot, twice: &Twice) -> Finding {
+    let Twice { key, flag, from, value, file } = twice;
+    let (file, from) = (file.display(), from.display());
+    let severity = if root.daemon.is_some() { Severity::Warning } else { Severity::Critical };
+    let sentence = format!("Docker does not start with `{key}` in two places: {flag} in {from}, and {value} in {file}");
+    Finding::new(Key::OptionTwice, severity, file.to_string(), sentence).way(
+        format!("remove `{key}` from {file}, or from the command line in {from}"),
+        "seconds; before the next start",
+    )
 }
 
 /// Whether Docker makes layers on the pool as full as it is: asked of the data, then of the metadata.
@@ -66,7 +80,7 @@ fn minimum_free(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
 /// A stopped Docker whose open transaction is ahead of the pool takes the creation it was for back when it starts: it
 /// deletes that device and its file. A running one has done so, or is in the middle of a creation.
 fn transaction(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
-    if root.daemon.is_some() {
+    if root.daemon.is_some() || root.standing == Standing::Left {
         return None;
     }
     let open = root.transaction.as_ref()?;
@@ -165,6 +179,23 @@ mod tests {
         assert!(older[0].ways[0].command.starts_with("cp -a /var/lib/docker/devicemapper/metadata "), "{older:?}");
         let running = DockerRoot { daemon: docker_root().daemon, ..root(186, "aa") };
         assert_eq!(found(&pool, &running), []);
+    }
+
+    #[test]
+    fn an_option_in_two_places_is_as_bad_as_docker_is_down() {
+        let twice = Twice {
+            key: "storage-opts".to_owned(),
+            flag: "dm.basesize=20G".to_owned(),
+            from: "/etc/systemd/system/docker.service".into(),
+            value: "[\"dm.basesize=10G\"]".to_owned(),
+            file: "/etc/docker/daemon.json".into(),
+        };
+        let running = DockerRoot { twice: vec![twice], ..docker_root() };
+        let warned = found(&with_used(9, 9), &running);
+        assert_eq!((warned[0].key, warned[0].severity), (Key::OptionTwice, Severity::Warning));
+        assert!(warned[0].sentence.contains("dm.basesize=20G in /etc/systemd/system/docker.service"), "{warned:?}");
+        let down = found(&with_used(9, 9), &DockerRoot { daemon: None, ..running });
+        assert_eq!(down[0].severity, Severity::Critical);
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use super::Facts;
 use super::docker_log::{Cause, Why};
 use super::ways::{self, argument};
+use crate::engine::docker_root::Standing;
 use crate::pool::{Activity, Finding, Key, Maker, PoolReport, Severity, Way};
 
 /// Judges why a Docker that is down does not start; nothing for a root whose daemon runs, or that no longer is Docker's.
 pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
     let root = facts.docker?;
-    if root.daemon.is_some() {
+    if root.daemon.is_some() || root.standing != Standing::Configured {
         return None;
     }
     let why = match cause.why {
@@ -85,7 +86,7 @@ mod tests {
         let cause = Cause { why: Why::MissingPool, line: "Non existing device docker-thinpool".to_owned() };
         let (running, pool) = (docker_root(), PoolReport { activity: Activity::Inactive, ..lvm_pool() });
         assert_eq!(judge(&Facts { pool: &pool, docker: Some(&running) }, &cause), None);
-        let stopped = DockerRoot { daemon: None, ..docker_root() };
+        let stopped = DockerRoot { daemon: None, standing: Standing::Configured, ..docker_root() };
         let found = judge(&Facts { pool: &pool, docker: Some(&stopped) }, &cause).unwrap();
         assert!(found.sentence.contains("is not there: Non existing device docker-thinpool"), "{found:?}");
         assert_eq!(found.ways.first().unwrap().command, "lvchange -ay docker/thinpool");

@@ -1,8 +1,11 @@
 //! The files under the pool: short, deleted, of another pool, or there at all.
 
+use std::path::Path;
+
 use super::Facts;
+use super::ways::ONLINE;
 use crate::metadata::BadSuperblock;
-use crate::pool::{Activity, Finding, Key, LoopFile, PoolReport, Severity, User};
+use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopFile, PoolReport, Severity, User};
 use crate::process::quote;
 #[cfg(test)]
 use crate::units::Bytes;
@@ -21,6 +24,7 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     }
     findings.extend(short(pool));
     findings.extend(mismatch(facts));
+    findings.extend(symlinked(pool, &|_| None));
     if pool.data.loop_file().is_some() && pool.activity != Activity::Inactive {
         let sentence = "it is on loop files: slower than a disk or LV of its own, and as large as their file system";
         findings.push(Finding::new(Key::LoopFiles, Severity::Info, &pool.name, sentence));
@@ -50,11 +54,49 @@ fn copies(pool: &PoolReport) -> String {
     let copy = |device: &std::path::Path, to| format!("dd if={} of={to} bs=1M conv=sparse,fsync", device.display());
     let mut commands = Vec::new();
     for (backing, to) in [(&pool.data, "data.copy"), (&pool.metadata, "metadata.copy")] {
-        if let crate::pool::Carrier::Loop { device: Some(device), .. } = &backing.carrier {
+        if let Carrier::Loop { device: Some(device), .. } = &backing.carrier {
             commands.push(copy(device, to));
         }
     }
     commands.join(" && ")
+}
+
+/// Disks behind loop devices that Docker finds by a link to a name that another disk may have after the next boot.
+/// `stable` gives a disk's name that no other has, when somebody has looked.
+pub(super) fn symlinked(pool: &PoolReport, stable: &dyn Fn(DevNo) -> Option<String>) -> Vec<Finding> {
+    let parts = [("data", "dm.datadev", &pool.data), ("metadata", "dm.metadatadev", &pool.metadata)];
+    let finding = |(part, option, backing): (&str, &str, &Backing)| {
+        let Carrier::LoopOverDevice { disk, .. } = &backing.carrier else { return None };
+        let link = disk.link.as_ref().filter(|link| !is_stable(&link.target))?;
+        let (at, target) = (link.at.to_string_lossy(), link.target.display());
+        let sentence = format!(
+            "its {part} is the disk behind the link {at}: after a boot {target} may be another disk, which Docker then \
+             writes on"
+        );
+        let name = disk.number.and_then(stable).unwrap_or_else(|| "/dev/disk/by-id/NAME".to_owned());
+        Some(
+            Finding::new(Key::SymlinkedDevice, Severity::Critical, at.as_ref(), sentence)
+                .way(
+                    format!("{option}={name} among Docker's storage options, and then  rm {}", quote(&at)),
+                    "a restart of Docker; nothing is copied",
+                )
+                .way(format!("ln -sfn {} {}", quote(&name), quote(&at)), ONLINE),
+        )
+    };
+    parts.into_iter().filter_map(finding).collect()
+}
+
+/// Whether a name stays with its disk: udev's links by identity, and names that device-mapper and LVM keep.
+fn is_stable(target: &Path) -> bool {
+    let text = target.to_string_lossy();
+    match text.strip_prefix("/dev/") {
+        Some(name) => {
+            name.starts_with("disk/by-id/") || name.starts_with("disk/by-uuid/") || name.starts_with("mapper/")
+            // `/dev/VG/LV`
+            || (name.matches('/').count() == 1 && !name.starts_with("disk/"))
+        }
+        None => false,
+    }
 }
 
 /// The data file ends before the pool does.
@@ -113,7 +155,7 @@ fn mismatch(facts: &Facts<'_>) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::engine::docker_root::DockerRoot;
-    use crate::pool::Carrier;
+    use crate::pool::{Carrier, Link, LoopDisk};
     use crate::report::samples::{docker_pool, docker_root, stopped_docker_pool};
 
     fn found(pool: &PoolReport, docker: Option<&DockerRoot>) -> Vec<Finding> {
@@ -133,6 +175,37 @@ mod tests {
         for pool in [docker_pool(line, 1 << 40), stopped_docker_pool()] {
             assert_eq!(found(&pool, Some(&docker_root())), []);
         }
+    }
+
+    #[test]
+    fn a_disk_behind_a_link_by_a_name_that_changes_is_told_with_one_that_does_not() {
+        let mut pool = docker_pool("0 9/524288 9/1638400", 1 << 40);
+        let mut linked = |target: &str| {
+            pool.data.carrier = Carrier::LoopOverDevice {
+                device: Some("/dev/loop0".into()),
+                disk: LoopDisk {
+                    path: "/dev/sdb".into(),
+                    number: Some(DevNo { major: 8, minor: 16 }),
+                    size: None,
+                    link: Some(Link {
+                        at: "/var/lib/docker/devicemapper/devicemapper/data".into(),
+                        target: target.into(),
+                    }),
+                },
+            };
+            symlinked(&pool, &|_| Some("/dev/disk/by-id/wwn-0x5000".to_owned()))
+        };
+        let told = linked("/dev/sdb");
+        assert_eq!((told[0].key, told[0].severity), (Key::SymlinkedDevice, Severity::Critical));
+        assert!(told[0].ways[0].command.starts_with("dm.datadev=/dev/disk/by-id/wwn-0x5000 among"), "{told:?}");
+        assert_eq!(
+            told[0].ways[1].command,
+            "ln -sfn /dev/disk/by-id/wwn-0x5000 /var/lib/docker/devicemapper/devicemapper/data"
+        );
+        for stable in ["/dev/disk/by-id/wwn-0x5000", "/dev/mapper/vg-data", "/dev/vg/data"] {
+            assert_eq!(linked(stable), [], "{stable}");
+        }
+        assert_eq!(linked("/dev/disk/by-path/pci-0000").len(), 1);
     }
 
     #[test]

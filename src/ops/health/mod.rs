@@ -2,6 +2,7 @@
 //!
 //! `status` judges what it has read anyway; `health` looks at more first.
 
+mod disk_name;
 mod docker;
 mod docker_log;
 mod down;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Facts, Thresholds, docker_log, down, filling, lvm, owners, start, stray, unprivileged, volume_findings, volumes,
+    Facts, Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, start, stray, unprivileged,
+    volume_findings, volumes,
 };
 use crate::error::Failure;
 use crate::kernel::ask;
@@ -229,6 +230,7 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
             let filling = filling::look(root, &status.report);
             add(pools, &status.report, filling::judge(&status.report, &status.findings, &filling));
         }
+        add(pools, &status.report, files::symlinked(&status.report, &disk_name::by_id));
         let activator = start::activator(std::path::Path::new("/"), &status.report.name);
         add(pools, &status.report, start::judge(&facts, activator.as_deref()));
     }
