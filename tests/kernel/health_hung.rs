@@ -9,6 +9,7 @@ use lab::guest::sys::dmsetup;
 
 use crate::support::Bench;
 use crate::support::health::Said;
+use crate::support::pools::HandMade;
 
 const M: u64 = 1 << 20;
 
@@ -45,6 +46,12 @@ fn a_status_that_hangs_is_unknown_in_time() {
     let line = bench.cmd(&["health", &pool, "--format", "nagios", "--timeout", "1"]).limit(LIMIT).run();
     assert_eq!(line.code(), Some(3), "{line}");
     assert!(line.stdout.starts_with("DMPOOL UNKNOWN - ") && line.stdout.lines().count() == 1, "{line}");
+    // One pool that hangs is not all of them.
+    let other = HandMade::new(&bench, "well", 64 * M, 8 * M);
+    let both = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "8"]).limit(LIMIT));
+    assert_eq!(both.code, 3);
+    assert!(both.knows(&other.name) && !both.knows(&pool), "the other pool is told");
+    drop(other);
     drop(metadata);
     assert!(message.wait().ok());
     Said::about(&bench, &pool, &[]).without("not_seen");

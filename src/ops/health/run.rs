@@ -134,6 +134,8 @@ fn of_failure(object: &str, failure: &Failure) -> Finding {
 /// The first question: kernel, superblocks and Docker's files, as `status` reads them.
 fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
     let Some(state) = state else { return Answer::new() };
+    // One pool that hangs shall not use up the time of the others.
+    ask::limit_each((options.limit / 4).max(Duration::from_secs(1)));
     if let Err(why @ DmUnavailable::NoKernelSupport { .. }) = Dm::open() {
         seen.pools.push(no_pool(options, &format!("there is no thin pool: {why}")));
         return seen.pools.clone();
@@ -193,9 +195,11 @@ fn one(seen: &mut Seen, kit: &Kit, found: Found, thresholds: &Thresholds) {
 fn add(pools: &mut [PoolHealth], pool: &PoolReport, more: impl IntoIterator<Item = Finding>) {
     let Some(of_pool) = pools.iter_mut().find(|p| p.name.as_deref() == Some(&pool.name)) else { return };
     for finding in more {
-        match of_pool.findings.iter_mut().find(|f| f.key == finding.key && f.object == finding.object) {
-            Some(before) => *before = finding,
-            None => of_pool.findings.push(finding),
+        let same = |f: &&mut Finding| f.key == finding.key && f.object == finding.object;
+        match of_pool.findings.iter_mut().find(same) {
+            // Two things that were not seen are two.
+            Some(before) if finding.key != Key::NotSeen => *before = finding,
+            Some(_) | None => of_pool.findings.push(finding),
         }
     }
 }

@@ -68,8 +68,9 @@ pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Own
         if line.kind != "thin" || pool_of(&line.params) != Some(device) {
             continue;
         }
-        // A suspended volume would keep its reader, and so would one on a suspended pool.
-        let awake = pool.activity == Activity::Active && dm.info(&id).ok().flatten().is_some_and(|i| !i.suspended);
+        // A suspended volume would keep its reader, and so would one on a pool that is suspended or does not answer.
+        let answers = pool.activity == Activity::Active && pool.status.is_some();
+        let awake = answers && dm.info(&id).ok().flatten().is_some_and(|i| !i.suspended);
         let status = if awake { dm.status(&id).ok() } else { None };
         let status = status.and_then(|lines| parse_status(&lines.first()?.params, block));
         let file_system = if awake { head(found.devno).and_then(|head| filesystem::parse(&head)) } else { None };
