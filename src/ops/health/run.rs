@@ -86,7 +86,7 @@ pub fn health(state: State, options: &Options) -> Health {
     let mut base = || look(&mut seen.borrow_mut(), state.take(), options);
     let mut volumes = || with_volumes(&mut seen.borrow_mut(), &options.thresholds);
     let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none());
-    let mut programs = || with_programs(&mut seen.borrow_mut());
+    let mut programs = || with_programs(&mut seen.borrow_mut(), options.limit / 4);
     let answers = ask::in_turn_within(options.limit, &mut [&mut base, &mut volumes, &mut files, &mut programs]);
     let mut pools = Answer::new();
     let mut given_up = None;
@@ -243,14 +243,17 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
     seen.pools.clone()
 }
 
-fn with_programs(seen: &mut Seen) -> Answer {
+fn with_programs(seen: &mut Seen, limit: Duration) -> Answer {
     let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
     let stopped = statuses.iter().any(|s| s.docker.as_ref().is_some_and(|root| root.daemon.is_none()));
-    let cause = if stopped { docker_log::look() } else { None };
+    let cause = if stopped { docker_log::look(limit) } else { Ok(None) };
     for status in statuses.iter() {
         let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
-        add(pools, &status.report, cause.as_ref().and_then(|cause| down::judge(&facts, cause)));
-        add(pools, &status.report, lvm::look(&status.report).iter().flat_map(|lvm| lvm::judge(&facts, lvm)));
+        match &cause {
+            Ok(cause) => add(pools, &status.report, cause.as_ref().and_then(|cause| down::judge(&facts, cause))),
+            Err(why) => add(pools, &status.report, down::not_seen(&facts, why)),
+        }
+        add(pools, &status.report, lvm::look(&status.report, limit).iter().flat_map(|lvm| lvm::judge(&facts, lvm)));
     }
     seen.pools.clone()
 }
