@@ -19,6 +19,8 @@ pub struct ProgramError {
     pub ended: String,
     /// The last 1024 bytes of what it said on standard error.
     pub stderr: String,
+    /// Whether it did not end in time.
+    pub gave_up: bool,
 }
 
 impl fmt::Display for ProgramError {
@@ -39,18 +41,20 @@ impl std::error::Error for ProgramError {}
 /// When it cannot be started or does not end with status 0.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Vec<u8>, ProgramError> {
     let line = quoted(program, args);
-    let output = Command::new(program)
-        .args(args)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| ProgramError { line: line.clone(), ended: e.to_string(), stderr: String::new() })?;
+    let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|e| {
+        ProgramError { line: line.clone(), ended: e.to_string(), stderr: String::new(), gave_up: false }
+    })?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let from = output.stderr.len().saturating_sub(STDERR_KEPT);
     let last = output.stderr.get(from..).unwrap_or_default();
-    Err(ProgramError { line, ended: output.status.to_string(), stderr: String::from_utf8_lossy(last).into_owned() })
+    Err(ProgramError {
+        line,
+        ended: output.status.to_string(),
+        stderr: String::from_utf8_lossy(last).into_owned(),
+        gave_up: false,
+    })
 }
 
 /// Runs a program as [`run`] does, but no longer than `limit`, and keeps the last `most` bytes of its standard output.
@@ -64,7 +68,9 @@ pub fn run_within<S: AsRef<OsStr>>(
     limit: Duration,
     most: usize,
 ) -> Result<Vec<u8>, ProgramError> {
-    let fail = |ended: String| ProgramError { line: quoted(program, args), ended, stderr: String::new() };
+    let failed =
+        |ended: String, gave_up| ProgramError { line: quoted(program, args), ended, stderr: String::new(), gave_up };
+    let fail = |ended: String| failed(ended, false);
     let mut child = Command::new(program)
         .args(args)
         .env("LC_ALL", "C")
@@ -86,7 +92,7 @@ pub fn run_within<S: AsRef<OsStr>>(
             Ok(None) | Err(_) => {
                 // It may be where no signal reaches it: nobody waits for that.
                 let _ = child.kill();
-                return Err(fail(format!("no answer within {} s", limit.as_secs())));
+                return Err(failed(format!("no answer within {} s", limit.as_secs()), true));
             }
         }
     };
@@ -94,7 +100,7 @@ pub fn run_within<S: AsRef<OsStr>>(
         Ok(Ok(bytes)) if status.success() => Ok(bytes),
         Ok(Ok(_)) => Err(fail(status.to_string())),
         Ok(Err(e)) => Err(fail(e.to_string())),
-        Err(_) => Err(fail(format!("its output open for more than {} s", limit.as_secs()))),
+        Err(_) => Err(failed(format!("its output open for more than {} s", limit.as_secs()), true)),
     }
 }
 

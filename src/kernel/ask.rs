@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -16,15 +17,20 @@ use serde::de::DeserializeOwned;
 
 use super::{lock, raw};
 
-/// How long the kernel has to answer. A commit of the metadata that a status waits for takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How many milliseconds the kernel has to answer. A commit of the metadata that a status waits for takes one or two.
+static LIMIT: AtomicU64 = AtomicU64::new(5000);
+
+/// Gives the kernel less, or more, time for each question from now on: for one who has a limit of his own for many.
+pub fn limit_each(limit: Duration) {
+    LIMIT.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
 
 /// Returns what `question` returns, asked in a child process; its values must survive a trip through JSON.
 ///
 /// Call it from the only thread of the process: the child is a copy of this one.
 ///
 /// # Errors
-/// In words: it was not answered within five seconds, or could not be asked.
+/// In words: it was not answered within five seconds (or [`limit_each`]), or could not be asked.
 pub fn within_limit<T: Serialize + DeserializeOwned>(mut question: impl FnMut() -> T) -> Result<T, String> {
     in_turn(&mut [&mut question]).pop().unwrap_or_else(|| Err(NO_ANSWER.to_owned()))
 }
@@ -32,7 +38,7 @@ pub fn within_limit<T: Serialize + DeserializeOwned>(mut question: impl FnMut() 
 /// Returns what each question returns, all asked in one child process, one after the other: when one of them is not
 /// answered, those after it are not either, and each says so. As [`within_limit`] otherwise.
 pub fn in_turn<T: Serialize + DeserializeOwned>(questions: &mut [&mut dyn FnMut() -> T]) -> Vec<Result<T, String>> {
-    in_turn_within(LIMIT, questions)
+    in_turn_within(Duration::from_millis(LIMIT.load(Ordering::Relaxed)), questions)
 }
 
 const NO_ANSWER: &str = "it was asked and there was no answer";

@@ -143,6 +143,8 @@ fn health_of_a_full_pool() {
         sentence.contains("acknowledged writes were lost; on it: volume `") && sentence.contains(&name),
         "{sentence}"
     );
+    // With its volume gone the pool goes at once.
+    run(&["remove", "--retry", &name]);
 }
 
 #[test]
@@ -246,6 +248,30 @@ fn health_of_lvm_pools() {
     lvm_run(&["lvcreate", "-y", "-l", "100%FREE", "-n", "rest", &group]);
     let full = Said::about(&bench, &lvm.name(), &[]);
     assert!(full.sentence("volume_group_full", "warning").contains(&format!("{group} has 0 bytes left")));
+}
+
+/// A pool by hand on two LVs: its way out is a larger LV and the pool's own table with its length.
+#[test]
+fn health_of_a_pool_on_devices() {
+    let bench = Bench::new();
+    let lvm = LvmPool::new(&bench);
+    let group = lvm.group();
+    for (name, size) in [("data", "64M"), ("meta", "4M")] {
+        lvm_run(&["lvcreate", "-y", "-W", "y", "-L", size, "-n", name, group]);
+    }
+    let pool = bench.sweep.name("onlv");
+    let table = format!("0 131072 thin-pool /dev/{group}/meta /dev/{group}/data 128 0 1 skip_block_zeroing");
+    run(&["create", &pool, "--table", &table]);
+    let name = bench.sweep.name("v");
+    assert!(write(&volume(&pool, 0, &name, 64 * M), 16));
+    let near = Said::about(&bench, &pool, &["-w", "20"]);
+    let way = near.way("data_use", "warning");
+    lvm_run(&["lvextend", "-L", "128M", &format!("{group}/data")]);
+    paste(way.split_once("then  ").unwrap().1);
+    assert!(Said::about(&bench, &pool, &["-w", "12"]).sentence("data_use", "warning").contains("of 128.0 MiB"));
+    for device in [&name, &pool] {
+        run(&["remove", "--retry", device]);
+    }
 }
 
 fn lvm_run(args: &[&str]) {

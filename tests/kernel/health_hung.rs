@@ -9,6 +9,7 @@ use lab::guest::sys::dmsetup;
 
 use crate::support::Bench;
 use crate::support::health::Said;
+use crate::support::pools::HandMade;
 
 const M: u64 = 1 << 20;
 
@@ -39,12 +40,18 @@ fn a_status_that_hangs_is_unknown_in_time() {
     let metadata = Suspended::new(&format!("{pool}_tmeta"));
     let message = dmsetup(["message", &pool, "0", "create_thin 7"]).limit(LIMIT).start().unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    let said = Said::of(bench.cmd(&["health", &pool, "--format", "json", "--timeout", "4"]).limit(LIMIT));
+    let said = Said::of(bench.cmd(&["health", &pool, "--format", "json", "--timeout", "2"]).limit(LIMIT));
     assert_eq!(said.code, 3);
     assert!(said.sentence("not_seen", "unknown").contains("did not answer within"));
-    let line = bench.cmd(&["health", &pool, "--format", "nagios", "--timeout", "2"]).limit(LIMIT).run();
+    let line = bench.cmd(&["health", &pool, "--format", "nagios", "--timeout", "1"]).limit(LIMIT).run();
     assert_eq!(line.code(), Some(3), "{line}");
     assert!(line.stdout.starts_with("DMPOOL UNKNOWN - ") && line.stdout.lines().count() == 1, "{line}");
+    // One pool that hangs is not all of them.
+    let other = HandMade::new(&bench, "well", 64 * M, 8 * M);
+    let both = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "8"]).limit(LIMIT));
+    assert_eq!(both.code, 3);
+    assert!(both.knows(&other.name) && !both.knows(&pool), "the other pool is told");
+    drop(other);
     drop(metadata);
     assert!(message.wait().ok());
     Said::about(&bench, &pool, &[]).without("not_seen");
@@ -67,9 +74,9 @@ fn a_file_system_that_hangs_is_unknown_in_time() {
     Cmd::new("sync").run().checked().unwrap();
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     let suspended = Suspended::new(&name);
-    let said = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "3"]).limit(LIMIT));
+    let said = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "2"]).limit(LIMIT));
     assert_eq!(said.code, 3);
-    assert!(said.sentence("not_seen", "unknown").contains("the pools: the kernel did not answer within 3 s"));
+    assert!(said.sentence("not_seen", "unknown").contains("the pools: the kernel did not answer within 2 s"));
     drop(suspended);
     let after = Said::about(&bench, &pool, &[]);
     after.without("not_seen");

@@ -35,6 +35,10 @@ impl LvmPool {
         pool
     }
 
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
     pub fn name(&self) -> String {
         format!("{}-pool-tpool", self.group.replace('-', "--"))
     }

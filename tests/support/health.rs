@@ -29,6 +29,13 @@ impl Said {
         Self::of(bench.cmd(&["health", pool, "--format", "json"]).args(more))
     }
 
+    /// Whether it tells how full that pool is.
+    pub fn knows(&self, pool: &str) -> bool {
+        let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
+        let mut of_name = pools.filter(|found| found.pointer("/name") == Some(&pool.into()));
+        of_name.any(|found| found.pointer("/data/used").is_some_and(Value::is_u64))
+    }
+
     fn findings(&self) -> impl Iterator<Item = &Value> {
         let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
         pools.flat_map(|pool| pool.pointer("/findings").and_then(Value::as_array).into_iter().flatten())

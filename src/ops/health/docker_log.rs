@@ -13,7 +13,6 @@ use crate::process;
 
 /// How much of a log's end is read. A daemon that restarts every other second writes less in a minute.
 const TAIL: usize = 256 << 10;
-const LIMIT: Duration = Duration::from_secs(3);
 /// How long a line of evidence is, in a report.
 const LONGEST: usize = 300;
 
@@ -138,14 +137,19 @@ fn of(why: Why, line: &str) -> Cause {
 }
 
 /// Looks for the reason: in the journal, else in the files that syslog and init scripts write.
-pub(super) fn look() -> Option<Cause> {
+///
+/// # Errors
+/// In words, when the journal does not answer within that limit, and no file has a reason.
+pub(super) fn look(limit: Duration) -> Result<Option<Cause>, String> {
     let journal = ["-u", "docker", "-n", "200", "--no-pager", "-o", "cat"];
-    if let Ok(lines) = process::run_within("journalctl", &journal, LIMIT, TAIL)
-        && let Some(cause) = parse(&lines)
-    {
-        return Some(cause);
+    let asked = process::run_within("journalctl", &journal, limit, TAIL);
+    if let Some(cause) = asked.as_ref().ok().and_then(|lines| parse(lines)) {
+        return Ok(Some(cause));
     }
-    LOGS.iter().find_map(|log| parse(&tail(Path::new(log)).ok()?))
+    match (LOGS.iter().find_map(|log| parse(&tail(Path::new(log)).ok()?)), asked) {
+        (None, Err(e)) if e.gave_up => Err(e.to_string()),
+        (cause, _) => Ok(cause),
+    }
 }
 
 /// Returns the end of a regular file; one that grows meanwhile is read no farther.

@@ -33,6 +33,14 @@ pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
     Some(finding)
 }
 
+/// Why a stopped Docker is down could not be asked.
+pub(super) fn not_seen(facts: &Facts<'_>, why: &str) -> Option<Finding> {
+    let root = facts.docker.filter(|root| root.daemon.is_none())?;
+    let sentence = format!("not seen: whether Docker fails to start, by its log: {why}");
+    let object = root.path.to_string_lossy();
+    Some(Finding::new(Key::NotSeen, Severity::Unknown, object, sentence).way("journalctl -u docker -n 50", "online"))
+}
+
 fn ways_out(pool: &PoolReport, cause: &Cause) -> Vec<Way> {
     let stopped = "Docker is down until then";
     let all = Way::new("dmpool list    shows every pool, and whose it is", stopped);

@@ -10,7 +10,6 @@ use crate::pool::{Activity, Finding, Key, Maker, PoolReport, Severity};
 use crate::process;
 use crate::units::Bytes;
 
-const LIMIT: Duration = Duration::from_secs(3);
 const LARGEST_ANSWER: usize = 64 << 10;
 const LVM_CONF: &str = "/etc/lvm/lvm.conf";
 /// The share at which LVM extends a pool when nobody set one: never (lvm.conf(5), `thin_pool_autoextend_threshold`).
@@ -32,12 +31,12 @@ pub(super) struct Lvm {
 }
 
 /// Asks LVM about a pool that it made; nothing for a pool of others. A suspended pool is not asked for: LVM reads every
-/// device, and would wait for it.
-pub(super) fn look(pool: &PoolReport) -> Option<Lvm> {
+/// device, and would wait for it. Each of its programs has that limit.
+pub(super) fn look(pool: &PoolReport, limit: Duration) -> Option<Lvm> {
     let lv = ways::logical_volume(pool).filter(|_| pool.activity == Activity::Active)?;
     let group = lv.split('/').next()?.to_owned();
     let mut lvm = Lvm::default();
-    let ask = |program: &str, args: &[&str]| process::run_within(program, args, LIMIT, LARGEST_ANSWER);
+    let ask = |program: &str, args: &[&str]| process::run_within(program, args, limit, LARGEST_ANSWER);
     match ask("lvs", &["--noheadings", "--separator", "|", "-o", "seg_monitor,lv_profile", &lv]) {
         Ok(answer) => {
             let (monitored, profile) = parse_lvs(&String::from_utf8_lossy(&answer));

@@ -87,7 +87,7 @@ pub fn health(state: State, options: &Options) -> Health {
     let mut base = || look(&mut seen.borrow_mut(), state.take(), options);
     let mut volumes = || with_volumes(&mut seen.borrow_mut(), &options.thresholds);
     let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none());
-    let mut programs = || with_programs(&mut seen.borrow_mut());
+    let mut programs = || with_programs(&mut seen.borrow_mut(), options.limit / 4);
     let answers = ask::in_turn_within(options.limit, &mut [&mut base, &mut volumes, &mut files, &mut programs]);
     let mut pools = Answer::new();
     let mut given_up = None;
@@ -135,6 +135,8 @@ fn of_failure(object: &str, failure: &Failure) -> Finding {
 /// The first question: kernel, superblocks and Docker's files, as `status` reads them.
 fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
     let Some(state) = state else { return Answer::new() };
+    // One pool that hangs shall not use up the time of the others.
+    ask::limit_each((options.limit / 4).max(Duration::from_secs(1)));
     if let Err(why @ DmUnavailable::NoKernelSupport { .. }) = Dm::open() {
         seen.pools.push(no_pool(options, &format!("there is no thin pool: {why}")));
         return seen.pools.clone();
@@ -194,9 +196,11 @@ fn one(seen: &mut Seen, kit: &Kit, found: Found, thresholds: &Thresholds) {
 fn add(pools: &mut [PoolHealth], pool: &PoolReport, more: impl IntoIterator<Item = Finding>) {
     let Some(of_pool) = pools.iter_mut().find(|p| p.name.as_deref() == Some(&pool.name)) else { return };
     for finding in more {
-        match of_pool.findings.iter_mut().find(|f| f.key == finding.key && f.object == finding.object) {
-            Some(before) => *before = finding,
-            None => of_pool.findings.push(finding),
+        let same = |f: &&mut Finding| f.key == finding.key && f.object == finding.object;
+        match of_pool.findings.iter_mut().find(same) {
+            // Two things that were not seen are two.
+            Some(before) if finding.key != Key::NotSeen => *before = finding,
+            Some(_) | None => of_pool.findings.push(finding),
         }
     }
 }
@@ -241,14 +245,17 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
     seen.pools.clone()
 }
 
-fn with_programs(seen: &mut Seen) -> Answer {
+fn with_programs(seen: &mut Seen, limit: Duration) -> Answer {
     let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
     let stopped = statuses.iter().any(|s| s.docker.as_ref().is_some_and(|root| root.daemon.is_none()));
-    let cause = if stopped { docker_log::look() } else { None };
+    let cause = if stopped { docker_log::look(limit) } else { Ok(None) };
     for status in statuses.iter() {
         let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
-        add(pools, &status.report, cause.as_ref().and_then(|cause| down::judge(&facts, cause)));
-        add(pools, &status.report, lvm::look(&status.report).iter().flat_map(|lvm| lvm::judge(&facts, lvm)));
+        match &cause {
+            Ok(cause) => add(pools, &status.report, cause.as_ref().and_then(|cause| down::judge(&facts, cause))),
+            Err(why) => add(pools, &status.report, down::not_seen(&facts, why)),
+        }
+        add(pools, &status.report, lvm::look(&status.report, limit).iter().flat_map(|lvm| lvm::judge(&facts, lvm)));
     }
     seen.pools.clone()
 }

@@ -42,8 +42,8 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
         Activity::Active => {}
     }
     match &pool.status {
-        // A suspended pool may not answer, and that is said already.
-        None if pool.activity == Activity::Suspended => {}
+        // A suspended pool may not answer, and that is said already; why another did not is among what was not seen.
+        None if pool.activity == Activity::Suspended || !pool.unread.is_empty() => {}
         None => findings.push(unknown(Key::NotSeen, "the kernel gave no status").way("dmesg | tail", ONLINE)),
         Some(PoolStatus::Fail) => findings.push(
             critical(Key::Failed, "it has failed: all I/O ends with errors").way(CHECK, "stopped until it is repaired"),

@@ -95,13 +95,17 @@ fn nearly_full(volume: &Volume) -> Option<Finding> {
     if volume.file_system.is_none() && volume.docker.is_none() {
         return None;
     }
-    let space = Space { used: volume.mapped?, total: volume.size };
+    // Blocks of deleted files stay mapped until they are discarded: what is in use counts, where it can be seen.
+    let (space, how) = match volume.in_use {
+        Some(space) => (space, "used"),
+        None => (Space { used: volume.mapped?, total: volume.size }, "mapped"),
+    };
     (space.percent() >= NEARLY_FULL).then(|| {
         let label = volume.label();
         let sentence = format!(
-            "{label} has mapped {}% of its own {}; a larger pool does not help it",
+            "{label} has {how} {}% of its own {}; a larger pool does not help it",
             space.percent(),
-            space.total.human()
+            volume.size.human()
         );
         Finding::new(Key::VolumeUse, Severity::Warning, label, sentence)
             .way("remove files in it, or make it anew with  --storage-opt size=SIZE", "that container stopped")
@@ -212,6 +216,7 @@ mod tests {
             mapped: Some(Bytes::new(GIB)),
             highest: Some(Bytes::new(10 * GIB - 65536)),
             file_system: Some(FileSystem { kind: "xfs", size: Bytes::new(10 * GIB) }),
+            in_use: None,
             retries_forever: Some(false),
             docker: Some(Owned {
                 hash: "aa".to_owned(),
@@ -259,9 +264,14 @@ mod tests {
     #[test]
     fn a_full_container_is_no_full_pool() {
         let full = Volume { mapped: Some(Bytes::new(10 * GIB * 97 / 100 + 1)), ..volume(Some("db")) };
-        let found = found(WELL, &[full]);
-        assert_eq!((found[0].key, found[0].severity), (Key::VolumeUse, Severity::Warning));
-        assert!(found[0].sentence.starts_with("container `db` has mapped 97% of its own 10.0 GiB"), "{found:?}");
+        let mapped = found(WELL, std::slice::from_ref(&full));
+        assert_eq!((mapped[0].key, mapped[0].severity), (Key::VolumeUse, Severity::Warning));
+        assert!(mapped[0].sentence.starts_with("container `db` has mapped 97% of its own 10.0 GiB"), "{mapped:?}");
+        let in_use = |gib| Some(Space { used: Bytes::new(gib * GIB), total: Bytes::new(10 * GIB) });
+        let deleted = Volume { in_use: in_use(2), ..full.clone() };
+        assert_eq!(found(WELL, &[deleted]), [], "what was deleted in it is free to it");
+        let used = found(WELL, &[Volume { in_use: in_use(10), mapped: None, ..full }]);
+        assert!(used[0].sentence.starts_with("container `db` has used 100% of its own 10.0 GiB"), "{used:?}");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use super::owners::Owners;
 use crate::engine::docker_root::DockerRoot;
 use crate::kernel::block;
 use crate::kernel::dm::{Dm, DmId};
-use crate::pool::{Activity, DevNo, PoolReport};
+use crate::kernel::fs::FsFacts;
+use crate::kernel::mounts::{self, Mount};
+use crate::pool::{Activity, DevNo, PoolReport, Space};
 use crate::units::{Bytes, Sectors};
 
 /// One active volume.
@@ -26,6 +28,8 @@ pub(super) struct Volume {
     pub(super) highest: Option<Bytes>,
     /// What the file system on it says.
     pub(super) file_system: Option<FileSystem>,
+    /// How much of the file system on it is in use, when it is mounted where we see it.
+    pub(super) in_use: Option<Space>,
     /// Whether XFS on it, mounted, tries a failed write of metadata again for ever.
     pub(super) retries_forever: Option<bool>,
     /// What Docker has written down, when it is Docker's.
@@ -60,6 +64,7 @@ impl Volume {
 pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Owners)>) -> anyhow::Result<Vec<Volume>> {
     let Some(device) = pool.device else { return Ok(Vec::new()) };
     let block = pool.block_bytes().unwrap_or_default();
+    let mounts = mounts::own().unwrap_or_default();
     let mut volumes = Vec::new();
     for found in dm.list()? {
         let id = DmId::DevNo(found.devno);
@@ -68,8 +73,9 @@ pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Own
         if line.kind != "thin" || pool_of(&line.params) != Some(device) {
             continue;
         }
-        // A suspended volume would keep its reader, and so would one on a suspended pool.
-        let awake = pool.activity == Activity::Active && dm.info(&id).ok().flatten().is_some_and(|i| !i.suspended);
+        // A suspended volume would keep its reader, and so would one on a pool that is suspended or does not answer.
+        let answers = pool.activity == Activity::Active && pool.status.is_some();
+        let awake = answers && dm.info(&id).ok().flatten().is_some_and(|i| !i.suspended);
         let status = if awake { dm.status(&id).ok() } else { None };
         let status = status.and_then(|lines| parse_status(&lines.first()?.params, block));
         let file_system = if awake { head(found.devno).and_then(|head| filesystem::parse(&head)) } else { None };
@@ -79,6 +85,7 @@ pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Own
             mapped: status.map(|s| s.0),
             highest: status.and_then(|s| s.1),
             file_system,
+            in_use: if awake { in_use(&mounts, found.devno) } else { None },
             retries_forever: retries_forever(found.devno),
             docker: docker.and_then(|(root, owners)| owned(root, owners, &found.name)),
             name: found.name,
@@ -104,6 +111,13 @@ fn parse_status(params: &str, block: Bytes) -> Option<(Bytes, Option<Bytes>)> {
 
 fn head(device: DevNo) -> Option<Vec<u8>> {
     block::open_direct(device).and_then(|file| block::read_direct(&file, 0, filesystem::HEAD)).ok()
+}
+
+fn in_use(mounts: &[Mount], device: DevNo) -> Option<Space> {
+    let mount = mounts.iter().find(|mount| mount.devno == device)?;
+    let facts = FsFacts::of(&mount.mount_point).ok()?;
+    // Another mount may lie over it.
+    (facts.devno == device).then(|| Space { used: facts.total.saturating_sub(facts.free), total: facts.total })
 }
 
 /// Returns what `/sys/fs/xfs/dm-N/error/metadata/ENOSPC/max_retries` says: there while XFS is mounted, from Linux 4.7 on.

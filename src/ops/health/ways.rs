@@ -1,7 +1,9 @@
 //! The ways out that several findings share: only commands that exist, with what they cost.
 
+use std::path::Path;
+
 use crate::engine::docker_root::DockerRoot;
-use crate::pool::{Maker, PoolReport, Space, Way};
+use crate::pool::{Carrier, Maker, PoolReport, Space, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -33,6 +35,9 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     if let Some(lv) = logical_volume(pool) {
         return Some(Way::new(format!("lvextend -L {size} {lv}"), IN_GROUP));
     }
+    if let (Carrier::Device { path }, None) = (&pool.data.carrier, &pool.data.linear) {
+        return Some(reload(pool, path));
+    }
     let file = pool.data.loop_file()?;
     if let (Some(host), Some(promised)) = (&file.host, file.promised())
         && host.free <= promised
@@ -41,6 +46,16 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
         return Some(Way::new(format!("free space on {mount} first: growing would gain nothing"), ONLINE));
     }
     Some(Way::new(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
+}
+
+/// A pool on a disk or LV by somebody's own table: that table, as long as the device is by then.
+fn reload(pool: &PoolReport, device: &Path) -> Way {
+    let (name, device) = (quote(&pool.name), quote(&device.to_string_lossy()));
+    let length = format!("awk -v n=$(blockdev --getsz {device}) '{{ $2 = n; print }}'");
+    let command = format!(
+        "enlarge {device}, then  dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}"
+    );
+    Way::new(command, ONLINE)
 }
 
 /// Returns how the metadata of a pool grows: by half.
