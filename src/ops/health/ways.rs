@@ -35,8 +35,14 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     if let Some(lv) = logical_volume(pool) {
         return Some(Way::new(format!("lvextend -L {size} {lv}"), IN_GROUP));
     }
-    if let (Carrier::Device { path }, None) = (&pool.data.carrier, &pool.data.linear) {
-        return Some(reload(pool, path));
+    match (&pool.data.carrier, &pool.data.linear) {
+        (Carrier::Device { path }, None) => return Some(reload(pool, path, path, "")),
+        // The loop device does not follow its disk by itself.
+        (Carrier::LoopOverDevice { device: Some(looped), disk }, None) => {
+            let follow = format!("losetup -c {} && ", quote(&looped.to_string_lossy()));
+            return Some(reload(pool, &disk.path, looped, &follow));
+        }
+        _ => {}
     }
     let file = pool.data.loop_file()?;
     if let (Some(host), Some(promised)) = (&file.host, file.promised())
@@ -48,14 +54,12 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     Some(Way::new(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
 }
 
-/// A pool on a disk or LV by somebody's own table: that table, as long as the device is by then.
-fn reload(pool: &PoolReport, device: &Path) -> Way {
+/// A pool on a device by somebody's own table: that table, as long as the device is once its disk is larger.
+fn reload(pool: &PoolReport, disk: &Path, device: &Path, first: &str) -> Way {
     let (name, device) = (quote(&pool.name), quote(&device.to_string_lossy()));
     let length = format!("awk -v n=$(blockdev --getsz {device}) '{{ $2 = n; print }}'");
-    let command = format!(
-        "enlarge {device}, then  dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}"
-    );
-    Way::new(command, ONLINE)
+    let load = format!("dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}");
+    Way::new(format!("enlarge {}, then  {first}{load}", quote(&disk.to_string_lossy())), ONLINE)
 }
 
 /// Returns how the metadata of a pool grows: by half.
@@ -109,6 +113,7 @@ fn half(space: Space) -> String {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::pool::LoopDisk;
     use crate::report::samples::{docker_pool, lvm_pool};
 
     const LINE: &str = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown queue_if_no_space - 1024";
@@ -126,6 +131,17 @@ mod tests {
         assert_eq!(ways(91), [format!("{data} --overcommit"), format!("{metadata} --overcommit")]);
         let first = "free space on / first: growing would gain nothing";
         assert_eq!(ways(90), [first.to_owned(), format!("{metadata} --overcommit")]);
+    }
+
+    #[test]
+    fn a_disk_behind_a_loop_device_is_followed_first() {
+        let mut pool = docker_pool(LINE, 0);
+        let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None };
+        pool.data.carrier = Carrier::LoopOverDevice { device: Some("/dev/loop0".into()), disk };
+        let way = grow_data(&pool).unwrap().command;
+        let said = "enlarge /dev/sdb, then  losetup -c /dev/loop0 && dmsetup table docker-179:2-1049372-pool | awk -v \
+                    n=$(blockdev --getsz /dev/loop0)";
+        assert!(way.starts_with(said), "{way}");
     }
 
     #[test]
