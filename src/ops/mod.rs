@@ -15,6 +15,7 @@ pub mod gate;
 mod ground;
 pub mod grow;
 pub mod health;
+pub mod history;
 pub mod journal;
 pub mod plan;
 mod random;

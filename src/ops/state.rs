@@ -11,6 +11,8 @@ pub struct State {
     pub journals: PathBuf,
     /// One file per lock; on a tmpfs unless the state directory was chosen.
     pub locks: PathBuf,
+    /// What was seen of pools earlier.
+    pub history: PathBuf,
     /// Where `create` makes a pool's directory when none is named.
     pub pools: PathBuf,
     /// The Docker root that was named with `--root`: it is looked at beside those that are found, and is what `docker` means.
@@ -23,6 +25,7 @@ impl Default for State {
             registry: "/etc/dmpool/pools".into(),
             journals: "/var/lib/dmpool/journal".into(),
             locks: "/run/dmpool/lock".into(),
+            history: "/var/lib/dmpool/history.json".into(),
             pools: "/var/lib/dmpool/pools".into(),
             docker_root: None,
         }
@@ -36,6 +39,7 @@ impl State {
             registry: directory.join("registry"),
             journals: directory.join("journal"),
             locks: directory.join("lock"),
+            history: directory.join("history.json"),
             pools: directory.join("pools"),
             docker_root: None,
         }
