@@ -12,6 +12,7 @@ mod grow;
 mod health;
 mod list;
 mod man;
+mod metrics;
 mod parse;
 mod resume;
 mod show;
@@ -51,6 +52,7 @@ enum Command {
     #[command(visible_alias = "ls")]
     List(list::Args),
     Health(health::Args),
+    Metrics(metrics::Args),
     Create(create::Args),
     Grow(grow::Args),
     Activate(activate::Args),
@@ -108,6 +110,7 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Health(args) => return Ok(args.run(state)),
         Command::Status(args) => args.run(state),
         Command::List(args) => args.run(state),
+        Command::Metrics(args) => args.run(state),
         Command::Create(args) => args.run(state),
         Command::Grow(args) => args.run(state),
         Command::Activate(args) => args.run(state),

@@ -68,5 +68,6 @@ pub(super) fn view(status: &Status) -> StatusView<'_> {
         },
         volumes: None,
         findings: &status.findings,
+        forecast: status.forecast,
     }
 }

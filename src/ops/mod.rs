@@ -17,6 +17,7 @@ pub mod grow;
 pub mod health;
 pub mod history;
 pub mod journal;
+pub mod metrics;
 pub mod plan;
 mod random;
 pub mod registry;

@@ -1,12 +1,14 @@
 //! `status` and `list`: what there is, changed by nothing.
 
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
+use crate::kernel::identity;
 use crate::ops::facts;
 use crate::ops::find::{self, Found};
 use crate::ops::health::{self, Facts, Thresholds};
+use crate::ops::history::{self, History};
 use crate::ops::steps::Kit;
-use crate::pool::{Finding, PoolReport};
+use crate::pool::{Finding, Forecast, Identity, Moment, PoolReport, identities};
 
 /// One pool as `status` shows it.
 #[derive(Clone, Debug)]
@@ -21,6 +23,28 @@ pub struct Status {
     pub driver: Option<(u32, u32)>,
     /// What is wrong with it, or worth knowing, the worst first: of what was read anyway.
     pub findings: Vec<Finding>,
+    /// By what it is known over time.
+    pub identity: Identity,
+    /// How fast it fills, as far as the history tells.
+    pub forecast: Forecast,
+}
+
+/// Which machine was looked at, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name that the machine has given itself.
+    pub hostname: String,
+    /// The moment.
+    pub time: Moment,
+}
+
+/// Returns which machine this is, and what time.
+///
+/// # Errors
+/// When the kernel does not say its name.
+pub fn origin() -> Outcome<Origin> {
+    let hostname = identity::host_name().map_err(|e| Failure::failed("cannot learn this machine's name").because(e))?;
+    Ok(Origin { hostname, time: history::now() })
 }
 
 /// Returns the status of the pool that the argument means.
@@ -28,8 +52,9 @@ pub struct Status {
 /// # Errors
 /// As [`find::find`]; when the device cannot be read as a pool.
 pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Status> {
-    let found = find::find(&kit.dm, &kit.state, argument)?;
-    of(kit, found, &Thresholds::default())
+    let mut status = of(kit, find::find(&kit.dm, &kit.state, argument)?, &Thresholds::default())?;
+    with_history(kit, std::slice::from_mut(&mut status));
+    Ok(status)
 }
 
 /// Returns the status of every pool on the machine, by name.
@@ -37,7 +62,33 @@ pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Status> {
 /// # Errors
 /// As [`find::find_all`].
 pub fn all(kit: &Kit) -> Outcome<Vec<Status>> {
-    find::find_all(&kit.dm, &kit.state)?.into_iter().map(|found| of(kit, found, &Thresholds::default())).collect()
+    let mut all = each(kit)?.into_iter().collect::<Outcome<Vec<Status>>>()?;
+    with_history(kit, &mut all);
+    Ok(all)
+}
+
+/// Returns the status of every pool, or why it has none; nothing is foretold yet.
+pub(super) fn each(kit: &Kit) -> Outcome<Vec<Outcome<Status>>> {
+    Ok(find::find_all(&kit.dm, &kit.state)?.into_iter().map(|found| of(kit, found, &Thresholds::default())).collect())
+}
+
+/// Tells of each pool how fast it fills.
+pub(super) fn foretell(pools: &mut [Status], history: &History, now: Moment) {
+    let identities = identities(&pools.iter().map(|status| &status.report).collect::<Vec<_>>());
+    for (status, identity) in pools.iter_mut().zip(identities) {
+        status.forecast = history.forecast(&identity, &status.report, now);
+        status.identity = identity;
+    }
+}
+
+/// The same from the history on disk; one that cannot be used is named, and changes no verdict.
+fn with_history(kit: &Kit, pools: &mut [Status]) {
+    let (history, trouble) = history::read(&kit.state);
+    foretell(pools, &history, history::now());
+    for status in pools {
+        let named = trouble.as_ref().map(|why| format!("the history {}: {why}", kit.state.history.display()));
+        status.report.unread.extend(named);
+    }
 }
 
 /// Returns the status of a pool that was found, judged by these thresholds.
@@ -50,5 +101,6 @@ pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<St
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
     let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);
-    Ok(Status { report, docker, devices, driver, findings })
+    let (identity, forecast) = (report.identity(), Forecast::default());
+    Ok(Status { report, docker, devices, driver, findings, identity, forecast })
 }

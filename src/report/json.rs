@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::status::{self, StatusView};
 use crate::engine::docker_root::{DeviceCounts, DockerRoot, Standing};
+use crate::ops::status::Origin;
 use crate::pool::{
-    Backing, Carrier, DevNo, Discard, Finding, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User,
-    finding,
+    Backing, BytesPerDay, Carrier, DevNo, Discard, Finding, Full, HostFs, Limit, LoopFile, Mode, NoSpace, PoolReport,
+    PoolStatus, Space, User, finding,
 };
 use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
 
@@ -23,9 +24,14 @@ pub fn status(view: &StatusView<'_>) -> String {
     document(&Status { format: FORMAT, pool: Pool::of(view) })
 }
 
-/// Returns all pools as `list --format json` prints them.
-pub fn list(views: &[StatusView<'_>]) -> String {
-    document(&List { format: FORMAT, pools: views.iter().map(Pool::of).collect() })
+/// Returns all pools of a machine as `list --format json` prints them.
+pub fn list(views: &[StatusView<'_>], origin: &Origin) -> String {
+    document(&List {
+        format: FORMAT,
+        hostname: &origin.hostname,
+        time: origin.time.to_string(),
+        pools: views.iter().map(Pool::of).collect(),
+    })
 }
 
 /// The types below hold strings, numbers and vectors only, which always have a JSON form.
@@ -42,8 +48,11 @@ struct Status {
 }
 
 #[derive(Serialize)]
-struct List {
+struct List<'a> {
     format: u32,
+    hostname: &'a str,
+    /// RFC 3339, UTC.
+    time: String,
     pools: Vec<Pool>,
 }
 
@@ -81,6 +90,8 @@ struct Pool {
     thin_volumes: Option<u64>,
     overcommitted_by: Option<Bytes>,
     binds_first: Option<Binds>,
+    growth: Growth,
+    full: FullOf,
     interrupted: Option<String>,
     docker: Option<Docker>,
     not_read: Vec<String>,
@@ -158,8 +169,23 @@ struct Host {
 #[derive(Serialize)]
 struct Binds {
     /// `pool`, `host_file_system`, `metadata`.
-    limit: crate::pool::Limit,
+    limit: Limit,
     after: Bytes,
+}
+
+#[derive(Serialize)]
+struct Growth {
+    data_bytes_per_day: Option<BytesPerDay>,
+    metadata_bytes_per_day: Option<BytesPerDay>,
+}
+
+#[derive(Serialize)]
+struct FullOf {
+    /// `in`, `not_filling`, `unknown`.
+    state: &'static str,
+    /// As in `binds_first`.
+    limit: Option<Limit>,
+    seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -249,6 +275,8 @@ impl Pool {
             thin_volumes: view.volumes,
             overcommitted_by: pool.overcommitted_by(),
             binds_first: pool.binding_limit().map(|(limit, after)| Binds { limit, after }),
+            growth: Growth { data_bytes_per_day: view.forecast.data, metadata_bytes_per_day: view.forecast.metadata },
+            full: FullOf::of(view.forecast.full),
             interrupted: pool.interrupted.clone(),
             docker: view.docker.root.map(|root| Docker::of(root, view)),
             not_read: status::not_read(view).collect(),
@@ -297,6 +325,17 @@ impl FindingOf {
             sentence: finding.sentence.clone(),
             ways: ways.collect(),
         }
+    }
+}
+
+impl FullOf {
+    const fn of(full: Full) -> Self {
+        let (state, limit) = match full {
+            Full::Unknown => ("unknown", None),
+            Full::NotFilling => ("not_filling", None),
+            Full::In { limit, .. } => ("in", Some(limit)),
+        };
+        Self { state, limit, seconds: full.seconds() }
     }
 }
 
@@ -403,8 +442,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::pool::Moment;
     use crate::report::docker_info::DockerView;
-    use crate::report::samples::{alone, devices, docker_pool, docker_root, lvm_pool, mute_pool};
+    use crate::report::samples::{alone, devices, docker_pool, docker_root, growing, lvm_pool, mute_pool};
 
     #[test]
     fn dockers_pool_in_raw_bytes() {
@@ -416,9 +456,14 @@ mod tests {
             driver_version: Some((4, 43)),
             ..DockerView::default()
         };
-        let value: Value =
-            serde_json::from_str(&status(&StatusView { pool: &pool, docker, volumes: Some(61), findings: &[] }))
-                .unwrap();
+        let value: Value = serde_json::from_str(&status(&StatusView {
+            pool: &pool,
+            docker,
+            volumes: Some(61),
+            findings: &[],
+            forecast: growing(),
+        }))
+        .unwrap();
         assert_eq!(value["format"], 1);
         let pool = &value["pool"];
         assert_eq!(pool["data"]["used"], 137_985_u64 * 65_536);
@@ -427,6 +472,8 @@ mod tests {
         assert_eq!(pool["device"], "253:0");
         assert_eq!(pool["table"], "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing");
         assert_eq!(pool["binds_first"], json!({"limit": "host_file_system", "after": 13_740_000_000_u64}));
+        assert_eq!(pool["growth"]["data_bytes_per_day"], 512 << 20);
+        assert_eq!(pool["full"], json!({"state": "in", "limit": "host_file_system", "seconds": 25 * 86_400 + 7200}));
         assert_eq!(pool["docker"]["deferred_removal"], true);
         assert_eq!(pool["docker"]["min_free_space_percent"], 10);
         assert_eq!(pool["verdict"], json!({"state": "ok", "reason": null}));
@@ -440,8 +487,8 @@ mod tests {
         let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool, &[]) })).unwrap();
         assert_eq!(
             keys(&value["pool"]),
-            "activity binds_first block_size containerd_root data device discard docker docker_root features findings gave_up_queueing \
-             held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
+            "activity binds_first block_size containerd_root data device discard docker docker_root features findings full \
+             gave_up_queueing growth held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
              needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user \
              user_known_by uuid verdict"
         );
@@ -458,12 +505,16 @@ mod tests {
     #[test]
     fn what_is_not_known_is_null_and_never_zero() {
         let (mute, lvm) = (mute_pool(), lvm_pool());
-        let value: Value = serde_json::from_str(&list(&[alone(&mute, &[]), alone(&lvm, &[])])).unwrap();
+        let origin = Origin { hostname: "web1".to_owned(), time: Moment(1_800_000_000) };
+        let value: Value = serde_json::from_str(&list(&[alone(&mute, &[]), alone(&lvm, &[])], &origin)).unwrap();
+        assert_eq!((&value["hostname"], &value["time"]), (&json!("web1"), &json!("2027-01-15T08:00:00Z")));
         let mute = &value["pools"][0];
         for key in ["device", "mode", "needs_check", "transaction_id", "block_size", "table", "open_count", "docker"] {
             assert_eq!(mute[key], Value::Null, "{key}");
         }
         assert_eq!(mute["data"]["used"], Value::Null);
+        assert_eq!(mute["growth"]["data_bytes_per_day"], Value::Null);
+        assert_eq!(mute["full"], json!({"state": "unknown", "limit": null, "seconds": null}));
         assert_eq!(mute["not_read"].as_array().unwrap().len(), 1);
         let lvm = &value["pools"][1];
         assert_eq!((&lvm["needs_check"], &lvm["mode"], &lvm["maker"]), (&Value::Null, &json!("rw"), &json!("lvm")));

@@ -6,7 +6,9 @@ pub mod failure;
 pub mod health;
 pub mod human;
 pub mod json;
+pub mod merged;
 pub mod plan;
+pub mod prometheus;
 pub mod status;
 pub mod table;
 

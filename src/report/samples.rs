@@ -10,8 +10,8 @@ use crate::engine::options::StorageOptions;
 use crate::engine::version::{Known, Version};
 use crate::ops::health;
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, Finding, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded,
-    Tie, User,
+    Activity, Backing, BytesPerDay, Carrier, DevNo, Finding, Forecast, Full, HostFs, Limit, LoopFile, Maker,
+    PoolReport, PoolStatus, PoolTable, Recorded, Tie, User,
 };
 use crate::report::docker_info::DockerView;
 use crate::report::status::StatusView;
@@ -190,7 +190,16 @@ pub(crate) fn findings(pool: &PoolReport) -> Vec<Finding> {
     health::judge(&health::Facts { pool, docker: None }, &health::Thresholds::default())
 }
 
+/// A pool that is full on the 25th day.
+pub(crate) fn growing() -> Forecast {
+    Forecast {
+        data: Some(BytesPerDay::new(512 << 20)),
+        metadata: Some(BytesPerDay::new(1 << 20)),
+        full: Full::In { limit: Limit::HostFileSystem, seconds: 25 * 86_400 + 7200 },
+    }
+}
+
 /// A pool alone, with these findings.
 pub(crate) fn alone<'a>(pool: &'a PoolReport, findings: &'a [Finding]) -> StatusView<'a> {
-    StatusView { pool, docker: DockerView::default(), volumes: None, findings }
+    StatusView { pool, docker: DockerView::default(), volumes: None, findings, forecast: Forecast::default() }
 }

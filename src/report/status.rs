@@ -3,12 +3,12 @@
 use super::docker_info::{self, DockerView, Pair, UNKNOWN};
 use super::failure::printable;
 use super::health;
-use super::human::percent;
+use super::human::{duration, percent};
 use crate::engine::docker_root::{DockerRoot, Standing};
 use crate::engine::driver::Driver;
 use crate::pool::{
-    Activity, Backing, Carrier, Discard, Finding, HostFs, Limit, Maker, Mode, NoSpace, PoolReport, PoolStatus, Tie,
-    User, Working,
+    Activity, Backing, Carrier, Discard, Finding, Forecast, Full, HostFs, Limit, Maker, Mode, NoSpace, PoolReport,
+    PoolStatus, Tie, User, Working,
 };
 use crate::units::{Bytes, META_BLOCK_BYTES};
 
@@ -23,6 +23,8 @@ pub struct StatusView<'a> {
     pub volumes: Option<u64>,
     /// What is wrong with it, or worth knowing, the worst first.
     pub findings: &'a [Finding],
+    /// How fast it fills.
+    pub forecast: Forecast,
 }
 
 /// Returns the whole text, each line ended.
@@ -109,6 +111,7 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     if pool.data.loop_file().is_some() {
         pairs.push(("Overcommitted By", overcommit(pool)));
     }
+    pairs.push(("Growth", growth(view.forecast)));
     pairs.push(("Binds First", known(pool.binding_limit().map(|(limit, left)| binds(limit, left)))));
     if let Some(id) = &pool.interrupted {
         pairs.push(("Interrupted Operation", id.clone()));
@@ -259,6 +262,17 @@ fn overcommit(pool: &PoolReport) -> String {
     }
 }
 
+/// How fast it fills and when it is full: `1.2 GiB a day, full in 34 days (the pool's data)`.
+fn growth(forecast: Forecast) -> String {
+    let rate = known(forecast.data);
+    match forecast.full {
+        Full::Unknown => rate,
+        Full::NotFilling => format!("{rate}, not filling"),
+        Full::In { limit, seconds: 0 } => format!("{rate}, full now ({})", limit_name(limit)),
+        Full::In { limit, seconds } => format!("{rate}, full in {} ({})", duration(seconds), limit_name(limit)),
+    }
+}
+
 fn binds(limit: Limit, left: Bytes) -> String {
     let about = if limit == Limit::Metadata { "about " } else { "" };
     format!("{}, after {about}{} more", limit_name(limit), left.exact())
@@ -276,7 +290,7 @@ pub fn limit_name(limit: Limit) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::{self, devices, docker_pool, docker_root, findings, lvm_pool, mute_pool};
+    use crate::report::samples::{self, devices, docker_pool, docker_root, findings, growing, lvm_pool, mute_pool};
 
     fn alone(pool: &PoolReport) -> String {
         text(&samples::alone(pool, &findings(pool)))
@@ -292,7 +306,13 @@ mod tests {
             driver_version: Some((4, 43)),
             ..DockerView::default()
         };
-        let shown = text(&StatusView { pool: &pool, docker, volumes: Some(61), findings: &findings(&pool) });
+        let shown = text(&StatusView {
+            pool: &pool,
+            docker,
+            volumes: Some(61),
+            findings: &findings(&pool),
+            forecast: growing(),
+        });
         assert_eq!(shown, include_str!("../../tests/fixtures/status/docker.txt"));
     }
 

@@ -1,0 +1,67 @@
+//! `metrics`: all pools as monitoring wants them, and one more point in the history.
+
+use crate::error::Failure;
+use crate::ops::history::{self, Trouble};
+use crate::ops::status::{self, Status};
+use crate::ops::steps::Kit;
+use crate::ops::{State, gate};
+use crate::pool::{Moment, identities};
+
+/// What one run has seen.
+#[derive(Debug)]
+pub struct Metrics {
+    /// When.
+    pub at: Moment,
+    /// Every pool that could be looked at.
+    pub pools: Vec<Status>,
+    /// Why other pools could not be.
+    pub skipped: Vec<Failure>,
+    /// Why the history could not be read or written, a sentence.
+    pub history: Option<String>,
+}
+
+/// Looks at every pool, and remembers what was seen. What goes wrong is part of what it returns: monitoring is told so.
+pub fn gather(kit: &Kit) -> Metrics {
+    let at = history::now();
+    let mut metrics = Metrics { at, pools: Vec::new(), skipped: Vec::new(), history: None };
+    match status::each(kit) {
+        Ok(each) => {
+            for outcome in each {
+                match outcome {
+                    Ok(status) => metrics.pools.push(status),
+                    Err(failure) => metrics.skipped.push(failure),
+                }
+            }
+        }
+        Err(failure) => metrics.skipped.push(failure),
+    }
+    metrics.history = remember(kit, &mut metrics.pools, at).err();
+    metrics
+}
+
+/// Adds to the history, and foretells from it. A damaged one is named, and begun anew; that of a newer dmpool is named,
+/// and left alone.
+fn remember(kit: &Kit, pools: &mut [Status], at: Moment) -> Result<(), String> {
+    let path = kit.state.history.display();
+    // Two that read, add and replace at once would lose a point.
+    let lock = gate::lock(kit, "history", "remember what was seen");
+    let (mut history, trouble) = history::read(&kit.state);
+    {
+        let reports: Vec<_> = pools.iter().map(|status| &status.report).collect();
+        let identities = identities(&reports);
+        history.record(&identities.iter().zip(reports).collect::<Vec<_>>(), at);
+    }
+    status::foretell(pools, &history, at);
+    let lock = lock.map_err(|e| e.to_string())?;
+    let write = |state: &State| history::write(state, &history).map_err(|e| format!("{e:#}"));
+    let result = match trouble {
+        None => write(&kit.state),
+        Some(Trouble::Newer(why)) => Err(format!("the history {path} is left alone: {why}")),
+        Some(Trouble::Damaged(why)) => {
+            write(&kit.state)?;
+            Err(format!("the history {path} was damaged and is begun anew: {why}"))
+        }
+    };
+    drop(lock);
+    result
+}
