@@ -84,7 +84,7 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "dmpool_pool_host_free_bytes",
         help: "Free on the file system under the data's loop file, root's reserve included.",
-        samples: |s| bytes(host(&s.report).map(|space| space.free())),
+        samples: |s| bytes(host(&s.report).map(Space::free)),
     },
     Family {
         name: "dmpool_pool_host_size_bytes",

@@ -13,10 +13,14 @@ mod full;
 mod grow;
 mod health;
 mod interrupted;
+mod metrics;
 mod named;
 mod parity;
 mod udev;
 
+#[path = "../support/monitoring.rs"]
+#[allow(dead_code, reason = "each suite uses its part")]
+mod examples;
 #[path = "../support/host.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]
 mod host;

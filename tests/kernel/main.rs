@@ -18,6 +18,7 @@ mod grow_full;
 mod health;
 mod health_hung;
 mod life;
+mod metrics;
 mod operation;
 mod picture;
 mod power;
