@@ -173,6 +173,8 @@ mod rows {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -288,11 +290,15 @@ mod tests {
         assert!(std::fs::symlink_metadata(&state.history).unwrap().is_file(), "the link itself was replaced");
     }
 
+    static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        serde_json::to_vec(&Document { format: FORMAT, pools: &month(|_| lvm_pool()).pools }).unwrap()
+    });
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>()) {
             let _ = parse(&bytes);
-            let mut good = serde_json::to_vec(&Document { format: FORMAT, pools: &month(|_| lvm_pool()).pools }).unwrap();
+            let mut good = GOOD.clone();
             let at = cut.index(good.len());
             good[at] = good[at].wrapping_add(1);
             if let Ok(history) = parse(&good) {
