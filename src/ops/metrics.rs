@@ -1,11 +1,17 @@
 //! `metrics`: all pools as monitoring wants them, and one more point in the history.
 
+use std::time::Duration;
+
 use crate::error::Failure;
+use crate::ops::health::{self, Options, Thresholds};
 use crate::ops::history::{self, Trouble};
 use crate::ops::status::{self, Status};
 use crate::ops::steps::Kit;
 use crate::ops::{State, gate};
-use crate::pool::{Moment, identities};
+use crate::pool::{Finding, Moment, Severity, identities};
+
+/// How long the findings of all pools may take: what was not seen by then is a finding.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What one run has seen.
 #[derive(Debug)]
@@ -14,6 +20,8 @@ pub struct Metrics {
     pub at: Moment,
     /// Every pool that could be looked at.
     pub pools: Vec<Status>,
+    /// What is wrong with the machine and belongs to no pool.
+    pub machine: Vec<Finding>,
     /// Why other pools could not be.
     pub skipped: Vec<Failure>,
     /// Why the history could not be read or written, a sentence.
@@ -23,7 +31,7 @@ pub struct Metrics {
 /// Looks at every pool, and remembers what was seen. What goes wrong is part of what it returns: monitoring is told so.
 pub fn gather(kit: &Kit) -> Metrics {
     let at = history::now();
-    let mut metrics = Metrics { at, pools: Vec::new(), skipped: Vec::new(), history: None };
+    let mut metrics = Metrics { at, pools: Vec::new(), machine: Vec::new(), skipped: Vec::new(), history: None };
     match status::each(kit) {
         Ok(each) => {
             for outcome in each {
@@ -35,8 +43,22 @@ pub fn gather(kit: &Kit) -> Metrics {
         }
         Err(failure) => metrics.skipped.push(failure),
     }
+    judge(kit, &mut metrics);
     metrics.history = remember(kit, &mut metrics.pools, at).err();
     metrics
+}
+
+/// Gives the pools the findings of `health`: those of `status` and what takes longer to look at.
+fn judge(kit: &Kit, metrics: &mut Metrics) {
+    let options = Options { pool: None, thresholds: Thresholds::default(), limit: LIMIT, no_pool: Severity::Info };
+    for judged in health::health(kit.state.clone(), &options).pools {
+        match metrics.pools.iter_mut().find(|status| judged.name.as_ref() == Some(&status.report.name)) {
+            Some(status) => status.findings = judged.findings,
+            // That a pool could not be looked at is in `skipped`.
+            None if judged.name.is_some() => {}
+            None => metrics.machine.extend(judged.findings),
+        }
+    }
 }
 
 /// Adds to the history, and foretells from it. A damaged one is named, and begun anew; that of a newer dmpool is named,

@@ -140,6 +140,12 @@ pub fn text(metrics: &Metrics) -> String {
     alone("dmpool_history_success", help, &[], flag(metrics.history.is_none()));
     let help = "How many thin pools this machine has.";
     alone("dmpool_pools", help, &[], metrics.pools.len().to_string());
+    let name = "dmpool_machine_findings";
+    head(&mut text, name, "How many findings there are of each severity that belong to no pool.");
+    for severity in [Severity::Warning, Severity::Unknown, Severity::Critical] {
+        let count = metrics.machine.iter().filter(|f| f.severity == severity).count();
+        text.push_str(&format!("{name}{} {count}\n", braces(&[("severity", severity.key().to_owned())])));
+    }
     for family in FAMILIES {
         let mut samples = String::new();
         for status in &metrics.pools {
@@ -312,7 +318,7 @@ mod tests {
             report,
         };
         let pools = pools.into_iter().zip(identities).map(status).collect();
-        Metrics { at: Moment(1_800_000_000), pools, skipped: Vec::new(), history: None }
+        Metrics { at: Moment(1_800_000_000), pools, machine: Vec::new(), skipped: Vec::new(), history: None }
     }
 
     #[test]
