@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use lab::guest::disk::LoopDisk;
 use lab::guest::run::Cmd;
 use serde_json::{Value, json};
 
@@ -28,6 +29,19 @@ fn metrics_are_whole_and_the_history_tells_when_a_pool_is_full() {
     assert_eq!(value(&first, "dmpool_run_success"), Some("1"));
     assert_eq!(value(&first, "dmpool_history_success"), Some("1"));
     assert!(!first.contains("dmpool_pool_time_to_full_seconds"), "nothing is known yet, and nothing is said");
+    // Findings that only `health` looks for: of the pool, and of the machine.
+    let boot = format!(
+        "dmpool_pool_findings{{pool=\"{pool}\",root=\"\",user=\"unknown\",key=\"no_boot_activation\",severity=\"warning\"}}"
+    );
+    assert_eq!(value(&first, &boot), Some("1"), "{first}");
+    let stray = "dmpool_machine_findings{severity=\"warning\"}";
+    assert_eq!(value(&first, stray), Some("0"), "{first}");
+    {
+        let deleted = bench.dir.join("deleted");
+        let _loop = LoopDisk::create(&deleted, 16 << 20).unwrap();
+        fs::remove_file(&deleted).unwrap();
+        assert_eq!(value(&bench.ok(&["metrics"]), stray), Some("1"));
+    }
     let written: u64 = value(&first, "dmpool_run_timestamp_seconds").unwrap().parse().unwrap();
     assert!(now().abs_diff(written) < 3600);
     assert!(bench.ok(&["status", &pool]).contains("Growth: unknown"));
