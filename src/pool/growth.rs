@@ -1,7 +1,7 @@
 //! How fast a pool fills, and when it will be full: from what was seen of it at earlier times.
 //!
-//! The rate is a median over all pairs of moments, so that one image that was pulled, or one prune, does not pass for a
-//! trend. Of the last week and the last month the faster one counts.
+//! The rate is a median over all pairs of moments, so that one image that was pulled, or one prune, weighs little: it
+//! shows while it is near the middle of the time looked at. Of the last week and the last month the faster one counts.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
