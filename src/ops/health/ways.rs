@@ -78,6 +78,44 @@ fn overcommit(pool: &PoolReport) -> &'static str {
     if pool.overcommitted_by().is_some() { " --overcommit" } else { "" }
 }
 
+/// Returns how a pool is brought back whose metadata must be checked, or cannot be gone on with.
+pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
+    if let Some(lv) = logical_volume(pool) {
+        // LVM runs thin_check with --clear-needs-check-flag when it activates (lvm.conf, `thin_check_options`).
+        return vec![
+            Way::new(format!("lvchange -an {lv} && lvchange -ay {lv}"), "what uses it is stopped; LVM checks it"),
+            Way::new(format!("lvconvert --repair {lv}"), "stopped for minutes; when the check finds damage"),
+        ];
+    }
+    let Some(file) = pool.metadata.loop_file().filter(|file| !file.deleted) else {
+        let check = "thin_check METADATA && thin_check --clear-needs-check-flag METADATA";
+        return vec![Way::new(
+            format!("stop what uses it and take the pool down, then  {check}"),
+            "stopped for a minute",
+        )];
+    };
+    let file = quote(&file.path.to_string_lossy());
+    let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+    let checked = match pool.maker {
+        Maker::Docker => format!("systemctl stop docker.socket docker && {check} && systemctl start docker"),
+        Maker::Dmpool => {
+            let name = argument(pool);
+            format!("dmpool deactivate {name} && {check} && dmpool activate {name}")
+        }
+        Maker::Lvm | Maker::Unknown => {
+            format!("stop what uses it, dmsetup remove {}, then  {check}", quote(&pool.name))
+        }
+    };
+    let repair = format!("cp --sparse=always {file} {file}.repaired && thin_repair -i {file} -o {file}.repaired");
+    vec![
+        Way::new(checked, "what uses it is stopped for a minute"),
+        Way::new(
+            format!("while it is down:  {repair}"),
+            "minutes; when thin_check finds damage, to be put in its place",
+        ),
+    ]
+}
+
 /// Returns how Docker gives back what nobody uses, when it runs.
 pub(super) fn prune(root: Option<&DockerRoot>) -> Option<Way> {
     root?.daemon.as_ref()?;
@@ -110,7 +148,7 @@ fn half(space: Space) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
     use crate::pool::LoopDisk;
@@ -142,6 +180,22 @@ mod tests {
         let said = "enlarge /dev/sdb, then  losetup -c /dev/loop0 && dmsetup table docker-179:2-1049372-pool | awk -v \
                     n=$(blockdev --getsz /dev/loop0)";
         assert!(way.starts_with(said), "{way}");
+    }
+
+    #[test]
+    fn a_check_takes_the_pool_down_as_its_maker_does() {
+        let docker = docker_pool(LINE, 0);
+        let file = "/var/lib/docker/devicemapper/devicemapper/metadata";
+        let checked = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+        let of = |maker| check(&PoolReport { maker, name: "p0".to_owned(), ..docker.clone() })[0].command.clone();
+        assert_eq!(
+            of(Maker::Docker),
+            format!("systemctl stop docker.socket docker && {checked} && systemctl start docker")
+        );
+        assert_eq!(of(Maker::Dmpool), format!("dmpool deactivate p0 && {checked} && dmpool activate p0"));
+        assert_eq!(of(Maker::Unknown), format!("stop what uses it, dmsetup remove p0, then  {checked}"));
+        let lvm = "lvchange -an docker/thinpool && lvchange -ay docker/thinpool";
+        assert_eq!(check(&lvm_pool())[0].command, lvm);
     }
 
     #[test]
