@@ -14,6 +14,7 @@ mod grow;
 mod interrupted;
 mod named;
 mod parity;
+mod shapes;
 mod udev;
 
 #[path = "../support/host.rs"]
