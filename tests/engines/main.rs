@@ -15,6 +15,7 @@ mod health;
 mod interrupted;
 mod named;
 mod parity;
+mod shapes;
 mod udev;
 
 #[path = "../support/host.rs"]
