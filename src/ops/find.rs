@@ -33,13 +33,13 @@ pub struct Found {
 pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
     match argument {
         None => match &state.docker_root {
-            Some(root) => of_docker(dm, docker::at(root)?),
+            Some(root) => of_docker(dm, state, docker::at(root)?),
             None => only_one(dm, state),
         },
-        Some("docker") => of_docker(dm, chosen(state)?),
+        Some("docker") => of_docker(dm, state, chosen(state)?),
         Some(text) => match text.strip_prefix("/dev/mapper/") {
             Some(name) => named(dm, state, name),
-            None if text.starts_with('/') => of_docker(dm, docker::at(Path::new(text))?),
+            None if text.starts_with('/') => of_docker(dm, state, docker::at(Path::new(text))?),
             None => named(dm, state, text),
         },
     }
@@ -119,17 +119,17 @@ fn none() -> Failure {
 
 /// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
 /// another name when the root was moved while it ran; else the one Docker would make.
-fn of_docker(dm: &Dm, root: DockerRoot) -> Outcome<Found> {
+fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
     let named = root.options.known().and_then(|options| options.named_pool().map(str::to_owned));
     let usual = named.or_else(|| root.pool());
     let is_live = |name: &str| sight::live(dm, name).is_ok_and(|live| live.is_some());
     if let Some(name) = usual.clone().filter(|name| is_live(name)) {
-        return Ok(tied(dm, name, root));
+        return tied(dm, state, name, root);
     }
     let live = live_pools(dm)?;
     let ties = live.iter().filter_map(|(name, ground)| Some((tie::tie(&root, name, Some(ground))?, name)));
     if let Some((_, name)) = ties.filter(|(tie, _)| *tie != Tie::Before).min() {
-        return Ok(tied(dm, name.clone(), root));
+        return tied(dm, state, name.clone(), root);
     }
     let name = usual.ok_or_else(|| {
         Failure::refused(format!("cannot tell which pool the Docker root `{}` uses", root.path.display()))
@@ -137,13 +137,18 @@ fn of_docker(dm: &Dm, root: DockerRoot) -> Outcome<Found> {
             .fact("found", format!("Docker's own name for it would be `{}`", root.own_pool()))
             .next("name the pool itself; dmpool list shows every pool here")
     })?;
-    Ok(tied(dm, name, root))
+    tied(dm, state, name, root)
 }
 
-fn tied(dm: &Dm, name: String, root: DockerRoot) -> Found {
+fn tied(dm: &Dm, state: &State, name: String, root: DockerRoot) -> Outcome<Found> {
     let ground = sight::live(dm, &name).ok().flatten().map(|live| Ground::of(&live));
     let tie = tie::tie(&root, &name, ground.as_ref());
-    Found { name, entry: None, docker: Some(root), tie }
+    // Docker may have been given a pool that dmpool made.
+    let entry = match PoolName::new(&name) {
+        Ok(name) => registry::read(state, &name)?,
+        Err(_) => None,
+    };
+    Ok(Found { name, entry, docker: Some(root), tie })
 }
 
 fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {

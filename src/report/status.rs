@@ -362,7 +362,7 @@ mod tests {
             (
                 check,
                 PLENTY,
-                "needs a check; it cannot be written until then\n  next: stop what uses it and take the pool down",
+                "needs a check; it cannot be written until then\n  next: systemctl stop docker.socket docker && thin_check /var",
             ),
             (
                 well,

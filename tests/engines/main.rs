@@ -16,6 +16,7 @@ mod interrupted;
 mod metrics;
 mod named;
 mod parity;
+mod shapes;
 mod udev;
 
 #[path = "../support/monitoring.rs"]

@@ -53,6 +53,12 @@ impl Said {
         self.text(key, severity, "/ways/0/command")
     }
 
+    /// The second way out of it.
+    #[track_caller]
+    pub fn other_way(&self, key: &str, severity: &str) -> String {
+        self.text(key, severity, "/ways/1/command")
+    }
+
     #[track_caller]
     fn text(&self, key: &str, severity: &str, pointer: &str) -> String {
         let is =

@@ -66,7 +66,7 @@ pub enum FileFacts {
     Same,
     /// Another file: the one that the loop device has was moved or replaced.
     Another,
-    /// A block device: Docker's shape of a symlink to a disk.
+    /// A block device, which a loop device has: Docker's shape of a symbolic link to a disk.
     Device,
     /// Nothing, or it could not be looked at.
     Missing,
@@ -104,8 +104,9 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
         None => Err("the pool is not active".to_owned()),
     };
     let file_size_limit = durable::file_size_limit().map_err(cannot)?;
-    let (loops, file, fs, holds) = match backing.loop_file() {
-        Some(file) if !file.deleted => look_at_file(&file.path, &report, options, file_size_limit),
+    let (loops, file, fs, holds) = match &backing.carrier {
+        Carrier::Loop { file, .. } if !file.deleted => look_at_file(&file.path, &report, options, file_size_limit),
+        Carrier::LoopOverDevice { disk, .. } => look_at_disk(&disk.path),
         _ => (Vec::new(), FileFacts::Missing, None, None),
     };
     let needs_on_it = report.device.map(|device| ground::needs_on(&kit.state, device)).unwrap_or_default();
@@ -150,6 +151,15 @@ fn look_at_file(path: &Path, report: &PoolReport, options: &Options, limit: Opti
         _ => None,
     };
     (loops, file, fs, holds)
+}
+
+/// A disk has no file system that could be too small.
+fn look_at_disk(path: &Path) -> FileLook {
+    use std::os::unix::fs::FileTypeExt;
+    let is_disk = fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device());
+    let loops = sight::loops_on(path).unwrap_or_default();
+    let file = if is_disk && !loops.is_empty() { FileFacts::Device } else { FileFacts::Missing };
+    (loops, file, None, None)
 }
 
 /// Returns the backing of one part of a pool.

@@ -1,13 +1,9 @@
 //! The state the kernel says the pool is in.
 
 use super::Facts;
-use super::ways::{ONLINE, argument, grow_data, grow_metadata};
+use super::ways::{self, ONLINE, argument, grow_data, grow_metadata};
 use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Working};
 use crate::process::quote;
-
-/// What brings a pool back whose metadata must be checked. `METADATA` is the device or file it is on.
-const CHECK: &str = "stop what uses it and take the pool down; then, on a copy first:  thin_check METADATA && thin_check \
-                     --clear-needs-check-flag METADATA";
 
 /// What is said of a pool that gave up queueing.
 pub(super) const LOST: &str = "it is full and has been failing writes; acknowledged writes were lost";
@@ -45,9 +41,10 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
         // A suspended pool may not answer, and that is said already; why another did not is among what was not seen.
         None if pool.activity == Activity::Suspended || !pool.unread.is_empty() => {}
         None => findings.push(unknown(Key::NotSeen, "the kernel gave no status").way("dmesg | tail", ONLINE)),
-        Some(PoolStatus::Fail) => findings.push(
-            critical(Key::Failed, "it has failed: all I/O ends with errors").way(CHECK, "stopped until it is repaired"),
-        ),
+        Some(PoolStatus::Fail) => {
+            let failed = critical(Key::Failed, "it has failed: all I/O ends with errors");
+            findings.push(Finding { ways: ways::check(pool), ..failed });
+        }
         Some(PoolStatus::Error) => findings
             .push(critical(Key::MetadataUnreadable, "the kernel cannot read its metadata").way("dmesg | tail", ONLINE)),
         Some(PoolStatus::Unreadable(line)) => {
@@ -94,7 +91,7 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
     };
     if working.needs_check == Some(true) {
         let sentence = "its metadata needs a check; it cannot be written until then";
-        return Some(critical(Key::NeedsCheck, sentence).way(CHECK, "stopped for minutes"));
+        return Some(Finding { ways: ways::check(pool), ..critical(Key::NeedsCheck, sentence) });
     }
     if pool.gave_up_queueing() {
         return Some(with(critical(Key::LostWrites, LOST), grow_data(pool)));

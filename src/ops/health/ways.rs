@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::engine::docker_root::DockerRoot;
-use crate::pool::{Carrier, Maker, PoolReport, Space, Way};
+use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -35,14 +35,10 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     if let Some(lv) = logical_volume(pool) {
         return Some(Way::new(format!("lvextend -L {size} {lv}"), IN_GROUP));
     }
-    match (&pool.data.carrier, &pool.data.linear) {
-        (Carrier::Device { path }, None) => return Some(reload(pool, path, path, "")),
-        // The loop device does not follow its disk by itself.
-        (Carrier::LoopOverDevice { device: Some(looped), disk }, None) => {
-            let follow = format!("losetup -c {} && ", quote(&looped.to_string_lossy()));
-            return Some(reload(pool, &disk.path, looped, &follow));
-        }
-        _ => {}
+    match &pool.data.carrier {
+        Carrier::Device { path } if pool.data.linear.is_none() => return Some(reload(pool, path)),
+        Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, disk, "")),
+        Carrier::Device { .. } | Carrier::Loop { .. } | Carrier::Unknown => {}
     }
     let file = pool.data.loop_file()?;
     if let (Some(host), Some(promised)) = (&file.host, file.promised())
@@ -54,12 +50,18 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     Some(Way::new(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
 }
 
-/// A pool on a device by somebody's own table: that table, as long as the device is once its disk is larger.
-fn reload(pool: &PoolReport, disk: &Path, device: &Path, first: &str) -> Way {
+/// A pool on a device by somebody's own table: that table, as long as the device is by then.
+fn reload(pool: &PoolReport, device: &Path) -> Way {
     let (name, device) = (quote(&pool.name), quote(&device.to_string_lossy()));
     let length = format!("awk -v n=$(blockdev --getsz {device}) '{{ $2 = n; print }}'");
     let load = format!("dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}");
-    Way::new(format!("enlarge {}, then  {first}{load}", quote(&disk.to_string_lossy())), ONLINE)
+    Way::new(format!("enlarge {device}, then  {load}"), ONLINE)
+}
+
+/// A disk behind a loop device, which `grow` takes as large as it has become.
+fn with_disk(pool: &PoolReport, disk: &LoopDisk, option: &str) -> Way {
+    let path = disk.path.display();
+    Way::new(format!("enlarge {path}, then  dmpool grow {} {option}max", argument(pool)), ONLINE)
 }
 
 /// Returns how the metadata of a pool grows: by half.
@@ -67,6 +69,9 @@ pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
     let by = half(pool.metadata_space()?);
     if let Some(lv) = logical_volume(pool) {
         return Some(Way::new(format!("lvextend --poolmetadatasize +{by} {lv}"), IN_GROUP));
+    }
+    if let Carrier::LoopOverDevice { disk, .. } = &pool.metadata.carrier {
+        return Some(with_disk(pool, disk, "--metadata "));
     }
     pool.metadata.loop_file()?;
     Some(Way::new(format!("dmpool grow {} --metadata +{by}{}", argument(pool), overcommit(pool)), ONLINE))
@@ -76,6 +81,44 @@ pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
 /// still have room.
 fn overcommit(pool: &PoolReport) -> &'static str {
     if pool.overcommitted_by().is_some() { " --overcommit" } else { "" }
+}
+
+/// Returns how a pool is brought back whose metadata must be checked, or cannot be gone on with.
+pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
+    if let Some(lv) = logical_volume(pool) {
+        // LVM runs thin_check with --clear-needs-check-flag when it activates (lvm.conf, `thin_check_options`).
+        return vec![
+            Way::new(format!("lvchange -an {lv} && lvchange -ay {lv}"), "what uses it is stopped; LVM checks it"),
+            Way::new(format!("lvconvert --repair {lv}"), "stopped for minutes; when the check finds damage"),
+        ];
+    }
+    let Some(file) = pool.metadata.loop_file().filter(|file| !file.deleted) else {
+        let check = "thin_check METADATA && thin_check --clear-needs-check-flag METADATA";
+        return vec![Way::new(
+            format!("stop what uses it and take the pool down, then  {check}"),
+            "stopped for a minute",
+        )];
+    };
+    let file = quote(&file.path.to_string_lossy());
+    let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+    let checked = match pool.maker {
+        Maker::Docker => format!("systemctl stop docker.socket docker && {check} && systemctl start docker"),
+        Maker::Dmpool => {
+            let name = argument(pool);
+            format!("dmpool deactivate {name} && {check} && dmpool activate {name}")
+        }
+        Maker::Lvm | Maker::Unknown => {
+            format!("stop what uses it, dmsetup remove {}, then  {check}", quote(&pool.name))
+        }
+    };
+    let repair = format!("cp --sparse=always {file} {file}.repaired && thin_repair -i {file} -o {file}.repaired");
+    vec![
+        Way::new(checked, "what uses it is stopped for a minute"),
+        Way::new(
+            format!("while it is down:  {repair}"),
+            "minutes; when thin_check finds damage, to be put in its place",
+        ),
+    ]
 }
 
 /// Returns how Docker gives back what nobody uses, when it runs.
@@ -110,10 +153,9 @@ fn half(space: Space) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::pool::LoopDisk;
     use crate::report::samples::{docker_pool, lvm_pool};
 
     const LINE: &str = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown queue_if_no_space - 1024";
@@ -134,14 +176,27 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_behind_a_loop_device_is_followed_first() {
+    fn a_disk_behind_a_loop_device_grows_by_itself_first() {
         let mut pool = docker_pool(LINE, 0);
         let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None };
         pool.data.carrier = Carrier::LoopOverDevice { device: Some("/dev/loop0".into()), disk };
-        let way = grow_data(&pool).unwrap().command;
-        let said = "enlarge /dev/sdb, then  losetup -c /dev/loop0 && dmsetup table docker-179:2-1049372-pool | awk -v \
-                    n=$(blockdev --getsz /dev/loop0)";
-        assert!(way.starts_with(said), "{way}");
+        assert_eq!(grow_data(&pool).unwrap().command, "enlarge /dev/sdb, then  dmpool grow docker max");
+    }
+
+    #[test]
+    fn a_check_takes_the_pool_down_as_its_maker_does() {
+        let docker = docker_pool(LINE, 0);
+        let file = "/var/lib/docker/devicemapper/devicemapper/metadata";
+        let checked = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+        let of = |maker| check(&PoolReport { maker, name: "p0".to_owned(), ..docker.clone() })[0].command.clone();
+        assert_eq!(
+            of(Maker::Docker),
+            format!("systemctl stop docker.socket docker && {checked} && systemctl start docker")
+        );
+        assert_eq!(of(Maker::Dmpool), format!("dmpool deactivate p0 && {checked} && dmpool activate p0"));
+        assert_eq!(of(Maker::Unknown), format!("stop what uses it, dmsetup remove p0, then  {checked}"));
+        let lvm = "lvchange -an docker/thinpool && lvchange -ay docker/thinpool";
+        assert_eq!(check(&lvm_pool())[0].command, lvm);
     }
 
     #[test]
