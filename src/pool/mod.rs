@@ -13,8 +13,8 @@ pub use devno::{DevNo, NotADevNo};
 pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
 pub use report::{
-    Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Space, Tie, User,
-    Verdict,
+    Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Snapshot, Space,
+    Tie, User, Verdict,
 };
 pub use spec::Spec;
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::status::{self, StatusView};
 use crate::engine::docker_root::{DeviceCounts, DockerRoot, Standing};
 use crate::pool::{
-    Backing, Carrier, DevNo, Discard, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User, Verdict,
+    Backing, Carrier, DevNo, Discard, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Snapshot, Space, User,
+    Verdict,
 };
 use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
 
@@ -58,6 +59,7 @@ struct Pool {
     user_known_by: Option<crate::pool::Tie>,
     docker_root: Option<String>,
     containerd_root: Option<String>,
+    containerd_devices: Option<Vec<Snapshot>>,
     activity: crate::pool::Activity,
     verdict: Sentence,
     /// The kernel's word: `rw`, `ro`, `out_of_data_space`, `Fail`, `Error`.
@@ -205,6 +207,10 @@ impl Pool {
             user_known_by: pool.tie,
             docker_root,
             containerd_root,
+            containerd_devices: match &pool.user {
+                User::Containerd { devices, .. } => devices.clone(),
+                User::Docker { .. } | User::Unknown => None,
+            },
             activity: pool.activity,
             verdict: Sentence::of(pool.verdict()),
             mode: pool.status.as_ref().and_then(mode),
@@ -414,7 +420,7 @@ mod tests {
         let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool) })).unwrap();
         assert_eq!(
             keys(&value["pool"]),
-            "activity binds_first block_size containerd_root data device discard docker docker_root features gave_up_queueing \
+            "activity binds_first block_size containerd_devices containerd_root data device discard docker docker_root features gave_up_queueing \
              held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
              needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user \
              user_known_by uuid verdict"

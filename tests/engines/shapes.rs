@@ -198,23 +198,27 @@ fn docker_root_that_was_moved_under_its_live_pool_is_still_the_pools() {
     }
     assert_eq!(host.bench.ok(&["list"]).lines().count(), 2, "one pool, and no second one by its new name");
 
-    // Somewhere else, where no configuration says that there is a root.
+    // Deleted under the pool, which is still its root's; and put back from another name of the same files.
+    for name in ["data", "metadata"] {
+        fs::hard_link(host.file(name), root.join(name)).unwrap();
+        fs::remove_file(host.file(name)).unwrap();
+    }
+    assert_eq!(whose(&host, &pool), [&pool, &place, "deleted_file"]);
+    let text = host.bench.ok(&["status", "docker"]);
+    assert!(text.contains("deleted: its blocks go when the pool does"), "{text}");
+    for name in ["data", "metadata"] {
+        fs::rename(root.join(name), host.file(name)).unwrap();
+    }
+    assert_eq!(whose(&host, &pool), [&pool, &place, "files"]);
+
+    // Somewhere else, where no configuration says that there is a root. Docker mounts its root on itself, and without
+    // that mount the kernel has no name for the files.
     let elsewhere = root.with_file_name("elsewhere");
-    // Docker mounts its root on itself.
-    let _ = Cmd::new("umount").arg("-l").arg(&root).run();
+    Cmd::new("umount").arg("-l").arg(&root).run().checked().unwrap();
     fs::rename(&root, &elsewhere).unwrap();
     let there = elsewhere.to_str().unwrap();
-    assert_eq!(whose(&host, &pool), [&pool, there, "files"]);
     let status = host.bench.ok(&["status", "--root", there]);
     assert!(status.contains(&pool) && status.contains(&format!("Docker Root: {there} (")), "{status}");
     symlink("elsewhere", &root).unwrap();
     assert_eq!(whose(&host, "docker"), [&pool, there, "files"], "behind a link");
-    fs::remove_file(&root).unwrap();
-    fs::rename(&elsewhere, &root).unwrap();
-
-    fs::remove_file(host.file("data")).unwrap();
-    fs::remove_file(host.file("metadata")).unwrap();
-    assert_eq!(whose(&host, &pool), [&pool, &place, "deleted_file"]);
-    let text = host.bench.ok(&["status", "docker"]);
-    assert!(text.contains("deleted"), "{text}");
 }
