@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use lab::guest::boot;
-use lab::guest::docker::pairs;
+use lab::guest::disk::{Kind, Mounted};
+use lab::guest::docker::{Config, Docker, pairs};
 use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
 
@@ -221,4 +222,25 @@ fn docker_root_that_was_moved_under_its_live_pool_is_still_the_pools() {
     assert!(status.contains(&pool) && status.contains(&format!("Docker Root: {there} (")), "{status}");
     symlink("elsewhere", &root).unwrap();
     assert_eq!(whose(&host, "docker"), [&pool, there, "files"], "behind a link");
+}
+
+#[test]
+fn docker_on_overlay2_is_told_by_that_name_and_has_no_pool() {
+    let bench = Bench::new();
+    let mounted = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("overlay")).unwrap();
+    let root = mounted.dir().join("root");
+    let config = Config { driver: "overlay2".to_owned(), ..Config::new(&root) };
+    let mut docker = Docker::start(config).unwrap();
+    docker.busybox(&[]).unwrap();
+    for state in ["running", "stopped"] {
+        let place = root.to_str().unwrap();
+        for args in [&["status", "docker"][..], &["status"], &["status", place], &["status", "--root", place]] {
+            let refused = bench.run(args);
+            assert_refused(&refused, 3, &["overlay2", place, "there is no thin pool", "df -h"]);
+        }
+        assert_eq!(bench.ok(&["list"]), "no thin pools on this machine\n", "{state}");
+        if state == "running" {
+            docker.stop().unwrap();
+        }
+    }
 }
