@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
@@ -243,4 +244,34 @@ fn docker_on_overlay2_is_told_by_that_name_and_has_no_pool() {
             docker.stop().unwrap();
         }
     }
+}
+
+/// Docker's own LVM pool, taken away with its volume group.
+struct VolumeGroup;
+
+impl Drop for VolumeGroup {
+    fn drop(&mut self) {
+        let _ = Cmd::new("vgremove").args(["-ff", "-y", "docker"]).limit(Duration::from_secs(60)).run();
+        let _ = Cmd::new("pvremove").arg("-ff").arg("-y").arg(&boot::scratch_disks()[1]).run();
+        let _ = fs::remove_file("/etc/lvm/profile/docker-thinpool.profile");
+    }
+}
+
+#[test]
+fn docker_on_an_lvm_pool_of_its_own_making_is_told_by_its_setup() {
+    let bench = Bench::new();
+    let group = VolumeGroup;
+    let device = format!("dm.directlvm_device={}", boot::scratch_disks()[1].display());
+    let options = [&device, "dm.directlvm_device_force=true", "dm.basesize=1G"];
+    let mut host = Host::prepared(bench, Disk::Small, &options, |_| {});
+    host.assert_parity();
+    assert_eq!(host.pool(), "docker-thinpool");
+    let whose = ["maker", "user", "user_known_by"].map(|key| host.json(&format!("/pool/{key}")));
+    assert_eq!(whose, ["lvm", "docker", "options"]);
+    let refused = host.bench.run(&["grow", "docker", "+1G"]);
+    assert_refused(&refused, 3, &["LVM made it", "lvextend"]);
+    host.docker.stop().unwrap();
+    assert_eq!(host.json("/pool/name"), "docker-thinpool");
+    drop(host);
+    drop(group);
 }
