@@ -11,6 +11,7 @@
 //!     metadata/deviceset-metadata, transaction-metadata
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -166,6 +167,8 @@ pub struct DeviceCounts {
     pub deleted: u64,
     /// Files that could not be read; with one of these `deleted` is a lower bound.
     pub problems: Vec<Problem>,
+    /// Files whose device id another file has too: Docker would mount one container's device for the other.
+    pub duplicates: Vec<Problem>,
 }
 
 /// What is known of a root before it is read.
@@ -360,10 +363,22 @@ impl DockerRoot {
                 return counts;
             }
         };
-        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| bookkeeping::is_device_file(name)) {
+        let mut owners = BTreeMap::new();
+        for name in &names {
+            let Some(name) = name.to_str() else {
+                let why = "its name is none of a device".to_owned();
+                counts.problems.push(Problem { path: records.path().join(name), why });
+                continue;
+            };
+            if !bookkeeping::is_device_file(name) {
+                continue;
+            }
             counts.all += 1;
-            if record(Some(&records), name, Device::parse, &mut counts.problems).is_some_and(|device| device.deleted) {
-                counts.deleted += 1;
+            let Some(device) = record(Some(&records), name, Device::parse, &mut counts.problems) else { continue };
+            counts.deleted += u64::from(device.deleted);
+            if let Some(other) = owners.insert(device.id, name) {
+                let why = format!("its device id {} is that of {other} too", device.id);
+                counts.duplicates.push(Problem { path: records.path().join(name), why });
             }
         }
         counts
@@ -415,7 +430,7 @@ mod tests {
         assert!(found.data_file.as_ref().unwrap().ends_with("devicemapper/devicemapper/data"));
         assert_eq!(found.options, Options::Unknown);
         assert_eq!(found.pool().unwrap(), found.own_pool());
-        assert_eq!(found.count_devices(), DeviceCounts { all: 3, deleted: 1, problems: vec![] });
+        assert_eq!(found.count_devices(), DeviceCounts { all: 3, deleted: 1, ..DeviceCounts::default() });
     }
 
     #[test]
@@ -437,6 +452,42 @@ mod tests {
         let counts = found.count_devices();
         assert_eq!((counts.all, counts.deleted, counts.problems.len()), (4, 1, 2));
         assert!(counts.problems.iter().any(|p| p.why == "it is longer than 65536 bytes"));
+    }
+
+    #[test]
+    fn two_files_with_one_device_id_are_told() {
+        let temp = root();
+        let records = temp.path().join("devicemapper/metadata");
+        fs::copy(records.join("aa"), records.join("bb")).unwrap();
+        fs::write(records.join("cc"), r#"{"device_id":16777216,"size":1,"transaction_id":1}"#).unwrap();
+        let counts = read(temp.path()).count_devices();
+        assert_eq!((counts.all, counts.deleted), (5, 2));
+        assert_eq!(counts.duplicates[0].why, "its device id 2 is that of aa too");
+        assert_eq!(counts.problems[0].why, "its device id 16777216 is larger than 16777215");
+    }
+
+    #[test]
+    fn roots_that_are_half_written_or_hostile_are_read_as_far_as_they_go() {
+        for (make, is_there) in [
+            (&["devicemapper"][..], true),
+            (&["devicemapper/metadata"], true),
+            (&["devicemapper/devicemapper/data/sub"], true),
+            (&["devicemapper/metadata/base"], true),
+            (&["image"], false),
+        ] {
+            let temp = tempfile::tempdir().unwrap();
+            make.iter().for_each(|dir| fs::create_dir_all(temp.path().join(dir)).unwrap());
+            let found = read_if_there(temp.path(), About::only(Standing::Named)).unwrap();
+            assert_eq!(found.is_some(), is_there, "{make:?}");
+            if let Some(found) = found {
+                assert_eq!((&found.base, found.pool()), (&None, None), "{make:?}");
+                let _ = found.count_devices();
+            }
+        }
+        // A file in the driver's place is no root, and no panic.
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("devicemapper"), "").unwrap();
+        assert!(read_if_there(temp.path(), About::only(Standing::Named)).is_err());
     }
 
     #[test]

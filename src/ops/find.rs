@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::engine::docker_root::DockerRoot;
+use crate::engine::containerd::{self, Snapshotter};
+use crate::engine::docker_root::{DockerRoot, Problem};
 use crate::engine::roots as docker_roots;
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
@@ -23,6 +24,8 @@ pub struct Found {
     pub docker: Option<DockerRoot>,
     /// How it belongs to that root.
     pub tie: Option<Tie>,
+    /// containerd's snapshotter, when its configuration names the pool; what was wrong with that configuration.
+    pub containerd: Result<Option<Snapshotter>, Problem>,
 }
 
 /// Returns the pool that an argument means: a dm name (or its path under /dev/mapper), `docker`, a Docker root's path;
@@ -66,9 +69,11 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<Vec<Found>> {
     names.extend(roots.iter().filter(before).map(DockerRoot::own_pool));
     names.sort();
     names.dedup();
+    let snapshotter = containerd::find(Path::new("/"));
     let found = |name: String| {
         let (docker, tie) = whose(&roots, &name, live.get(&name));
-        Found { entry: entries.iter().find(|e| e.name.as_str() == name).cloned(), docker, tie, name }
+        let entry = entries.iter().find(|e| e.name.as_str() == name).cloned();
+        Found { entry, docker, tie, containerd: of_pool(snapshotter.clone(), &name), name }
     };
     Ok(names.into_iter().map(found).collect())
 }
@@ -78,6 +83,10 @@ fn whose(roots: &[DockerRoot], name: &str, ground: Option<&Ground>) -> (Option<D
     let ties = roots.iter().filter_map(|root| Some((tie::tie(root, name, ground)?, root)));
     let best = ties.min_by_key(|(tie, root)| (*tie, root.standing));
     (best.map(|(_, root)| root.clone()), best.map(|(tie, _)| tie))
+}
+
+fn of_pool(found: Result<Option<Snapshotter>, Problem>, pool: &str) -> Result<Option<Snapshotter>, Problem> {
+    found.map(|snapshotter| snapshotter.filter(|snapshotter| snapshotter.pool == pool))
 }
 
 /// Adds the roots that live pools tell of and nothing else does: around the files under them, and of daemons beside the
@@ -148,7 +157,7 @@ fn tied(dm: &Dm, state: &State, name: String, root: DockerRoot) -> Outcome<Found
         Ok(name) => registry::read(state, &name)?,
         Err(_) => None,
     };
-    Ok(Found { name, entry, docker: Some(root), tie })
+    Ok(Found { name, entry, docker: Some(root), tie, containerd: Ok(None) })
 }
 
 fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
@@ -174,7 +183,8 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
     }
     let live: BTreeMap<_, _> = live.iter().map(|live| (name.to_owned(), Ground::of(live))).collect();
     let (docker, tie) = whose(&roots_of(roots, &live), name, live.get(name));
-    Ok(Found { name: name.to_owned(), entry, docker, tie })
+    let containerd = of_pool(containerd::find(Path::new("/")), name);
+    Ok(Found { name: name.to_owned(), entry, docker, tie, containerd })
 }
 
 fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {

@@ -19,7 +19,8 @@ pub use growth::{BytesPerDay, Forecast, Full, Moment, Point};
 pub use identity::{Identity, identities};
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
 pub use report::{
-    Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Space, Tie, User,
+    Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Snapshot, Space,
+    Tie, User,
 };
 pub use spec::Spec;
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};

@@ -36,9 +36,26 @@ pub enum User {
         config: PathBuf,
         /// Where the snapshotter keeps its databases.
         root_path: PathBuf,
+        /// The devices that it knows, by name; nothing when its database could not be read.
+        devices: Option<Vec<Snapshot>>,
     },
     /// Nobody that dmpool knows of.
     Unknown,
+}
+
+/// A thin device as containerd's snapshotter knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its dm name.
+    pub name: String,
+    /// Its id in the pool.
+    pub id: u32,
+    /// Its virtual size.
+    pub size: Bytes,
+    /// containerd's name for its state: `Activated`, `Faulty`.
+    pub state: String,
+    /// What went wrong with it last.
+    pub error: Option<String>,
 }
 
 /// How it is known which user a pool has. Names come late: they change when a root moves, and its pool may still run.

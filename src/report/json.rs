@@ -12,7 +12,7 @@ use crate::engine::docker_root::{DeviceCounts, DockerRoot, Standing};
 use crate::ops::status::Origin;
 use crate::pool::{
     Backing, BytesPerDay, Carrier, DevNo, Discard, Finding, Full, HostFs, Limit, LoopFile, Mode, NoSpace, PoolReport,
-    PoolStatus, Space, User, finding,
+    PoolStatus, Snapshot, Space, User, finding,
 };
 use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
 
@@ -68,6 +68,7 @@ struct Pool {
     user_known_by: Option<crate::pool::Tie>,
     docker_root: Option<String>,
     containerd_root: Option<String>,
+    containerd_devices: Option<Vec<Snapshot>>,
     activity: crate::pool::Activity,
     verdict: Sentence,
     findings: Vec<FindingOf>,
@@ -249,6 +250,10 @@ impl Pool {
             user_known_by: pool.tie,
             docker_root,
             containerd_root,
+            containerd_devices: match &pool.user {
+                User::Containerd { devices, .. } => devices.clone(),
+                User::Docker { .. } | User::Unknown => None,
+            },
             activity: pool.activity,
             verdict: Sentence::of(view.findings),
             findings: view.findings.iter().map(FindingOf::of).collect(),
@@ -487,7 +492,7 @@ mod tests {
         let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool, &[]) })).unwrap();
         assert_eq!(
             keys(&value["pool"]),
-            "activity binds_first block_size containerd_root data device discard docker docker_root features findings full \
+            "activity binds_first block_size containerd_devices containerd_root data device discard docker docker_root features findings full \
              gave_up_queueing growth held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
              needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user \
              user_known_by uuid verdict"

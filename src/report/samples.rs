@@ -131,7 +131,7 @@ pub(crate) fn docker_root() -> DockerRoot {
 
 /// What that root's bookkeeping counts.
 pub(crate) fn devices() -> DeviceCounts {
-    DeviceCounts { all: 61, deleted: 0, problems: Vec::new() }
+    DeviceCounts { all: 61, ..DeviceCounts::default() }
 }
 
 /// An LVM pool with a volume of its own, on a CentOS 7 kernel whose status line stops early.

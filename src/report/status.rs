@@ -1,5 +1,7 @@
 //! What `status` prints: the keys of `docker info`, then what `docker info` hides, then what to do.
 
+use std::collections::BTreeMap;
+
 use super::docker_info::{self, DockerView, Pair, UNKNOWN};
 use super::failure::printable;
 use super::health;
@@ -8,7 +10,7 @@ use crate::engine::docker_root::{DockerRoot, Standing};
 use crate::engine::driver::Driver;
 use crate::pool::{
     Activity, Backing, Carrier, Discard, Finding, Forecast, Full, HostFs, Limit, Maker, Mode, NoSpace, PoolReport,
-    PoolStatus, Tie, User, Working,
+    PoolStatus, Snapshot, Tie, User, Working,
 };
 use crate::units::{Bytes, META_BLOCK_BYTES};
 
@@ -45,7 +47,8 @@ pub fn text(view: &StatusView<'_>) -> String {
 /// Returns what could not be read, of the kernel or of Docker's files, each a sentence.
 pub fn not_read<'a>(view: &StatusView<'a>) -> impl Iterator<Item = String> + use<'a> {
     let root = view.docker.root.into_iter().flat_map(|root| &root.problems);
-    let devices = view.docker.devices.into_iter().flat_map(|devices| &devices.problems);
+    let devices =
+        view.docker.devices.into_iter().flat_map(|devices| devices.problems.iter().chain(&devices.duplicates));
     let files = root.chain(devices).map(|problem| format!("{}: {}", problem.path.display(), problem.why));
     view.pool.unread.iter().cloned().chain(files)
 }
@@ -101,6 +104,9 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
         pairs.push(("Thin Volumes Known To Docker", devices.all.to_string()));
     }
     pairs.extend(view.docker.root.into_iter().flat_map(|root| root_lines(root, pool.tie)));
+    if let User::Containerd { devices, .. } = &pool.user {
+        pairs.push(("Devices Known To containerd", known(devices.as_deref().map(states))));
+    }
     pairs.push(("Open Count", known(pool.open_count)));
     pairs.push(carried(&pool.data, "Data File Allocated", "Data Device Size"));
     pairs.push(carried(&pool.metadata, "Metadata File Allocated", "Metadata Device Size"));
@@ -117,6 +123,16 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
         pairs.push(("Interrupted Operation", id.clone()));
     }
     pairs
+}
+
+/// How many devices there are, and in which states.
+fn states(devices: &[Snapshot]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for device in devices {
+        *counts.entry(&device.state).or_default() += 1;
+    }
+    let counts: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { format!("{}: {}", devices.len(), counts.join(", ")) }
 }
 
 /// The root that the pool belongs to, how that is known, and which Docker's it is.

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod containerd;
 mod docs;
 mod full;
 mod grow;

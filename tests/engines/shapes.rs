@@ -4,9 +4,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lab::guest::boot;
-use lab::guest::docker::pairs;
+use lab::guest::disk::{Kind, Mounted};
+use lab::guest::docker::{Config, Docker, pairs};
 use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
 
@@ -198,23 +200,78 @@ fn docker_root_that_was_moved_under_its_live_pool_is_still_the_pools() {
     }
     assert_eq!(host.bench.ok(&["list"]).lines().count(), 2, "one pool, and no second one by its new name");
 
-    // Somewhere else, where no configuration says that there is a root.
+    // Deleted under the pool, which is still its root's; and put back from another name of the same files.
+    for name in ["data", "metadata"] {
+        fs::hard_link(host.file(name), root.join(name)).unwrap();
+        fs::remove_file(host.file(name)).unwrap();
+    }
+    assert_eq!(whose(&host, &pool), [&pool, &place, "deleted_file"]);
+    let text = host.bench.ok(&["status", "docker"]);
+    assert!(text.contains("deleted: its blocks go when the pool does"), "{text}");
+    for name in ["data", "metadata"] {
+        fs::rename(root.join(name), host.file(name)).unwrap();
+    }
+    assert_eq!(whose(&host, &pool), [&pool, &place, "files"]);
+
+    // Somewhere else, where no configuration says that there is a root. Docker mounts its root on itself, and without
+    // that mount the kernel has no name for the files.
     let elsewhere = root.with_file_name("elsewhere");
-    // Docker mounts its root on itself.
-    let _ = Cmd::new("umount").arg("-l").arg(&root).run();
+    Cmd::new("umount").arg("-l").arg(&root).run().checked().unwrap();
     fs::rename(&root, &elsewhere).unwrap();
     let there = elsewhere.to_str().unwrap();
-    assert_eq!(whose(&host, &pool), [&pool, there, "files"]);
     let status = host.bench.ok(&["status", "--root", there]);
     assert!(status.contains(&pool) && status.contains(&format!("Docker Root: {there} (")), "{status}");
     symlink("elsewhere", &root).unwrap();
     assert_eq!(whose(&host, "docker"), [&pool, there, "files"], "behind a link");
-    fs::remove_file(&root).unwrap();
-    fs::rename(&elsewhere, &root).unwrap();
+}
 
-    fs::remove_file(host.file("data")).unwrap();
-    fs::remove_file(host.file("metadata")).unwrap();
-    assert_eq!(whose(&host, &pool), [&pool, &place, "deleted_file"]);
-    let text = host.bench.ok(&["status", "docker"]);
-    assert!(text.contains("deleted"), "{text}");
+#[test]
+fn docker_on_overlay2_is_told_by_that_name_and_has_no_pool() {
+    let bench = Bench::new();
+    let mounted = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("overlay")).unwrap();
+    let root = mounted.dir().join("root");
+    let config = Config { driver: "overlay2".to_owned(), ..Config::new(&root) };
+    let mut docker = Docker::start(config).unwrap();
+    docker.busybox(&[]).unwrap();
+    for state in ["running", "stopped"] {
+        let place = root.to_str().unwrap();
+        for args in [&["status", "docker"][..], &["status"], &["status", place], &["status", "--root", place]] {
+            let refused = bench.run(args);
+            assert_refused(&refused, 3, &["overlay2", place, "there is no thin pool", "df -h"]);
+        }
+        assert_eq!(bench.ok(&["list"]), "no thin pools on this machine\n", "{state}");
+        if state == "running" {
+            docker.stop().unwrap();
+        }
+    }
+}
+
+/// Docker's own LVM pool, taken away with its volume group.
+struct VolumeGroup;
+
+impl Drop for VolumeGroup {
+    fn drop(&mut self) {
+        let _ = Cmd::new("vgremove").args(["-ff", "-y", "docker"]).limit(Duration::from_secs(60)).run();
+        let _ = Cmd::new("pvremove").arg("-ff").arg("-y").arg(&boot::scratch_disks()[1]).run();
+        let _ = fs::remove_file("/etc/lvm/profile/docker-thinpool.profile");
+    }
+}
+
+#[test]
+fn docker_on_an_lvm_pool_of_its_own_making_is_told_by_its_setup() {
+    let bench = Bench::new();
+    let group = VolumeGroup;
+    let device = format!("dm.directlvm_device={}", boot::scratch_disks()[1].display());
+    let options = [&device, "dm.directlvm_device_force=true", "dm.basesize=1G"];
+    let mut host = Host::prepared(bench, Disk::Small, &options, |_| {});
+    host.assert_parity();
+    assert_eq!(host.pool(), "docker-thinpool");
+    let whose = ["maker", "user", "user_known_by"].map(|key| host.json(&format!("/pool/{key}")));
+    assert_eq!(whose, ["lvm", "docker", "options"]);
+    let refused = host.bench.run(&["grow", "docker", "+1G"]);
+    assert_refused(&refused, 3, &["LVM made it", "lvextend"]);
+    host.docker.stop().unwrap();
+    assert_eq!(host.json("/pool/name"), "docker-thinpool");
+    drop(host);
+    drop(group);
 }

@@ -118,6 +118,9 @@ fn files_that_are_no_text_are_named_and_not_followed_into_a_fifo() {
     fs::write(directory.join("docker.service"), [0xff, 0xfe, 0, b'\n', b'[']).unwrap();
     assert!(read(temp.path()).problems[0].why.contains("no ExecStart"));
     fs::remove_file(directory.join("docker.service")).unwrap();
+    nix::unistd::mkfifo(&directory.join("docker.service"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert!(read(temp.path()).problems[0].why.contains("no ExecStart"), "nobody writes into it, and nobody waits");
+    fs::remove_file(directory.join("docker.service")).unwrap();
     fs::create_dir(directory.join("docker.service")).unwrap();
     assert_eq!(read(temp.path()).problems.len(), 1);
 }
