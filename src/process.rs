@@ -2,7 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io::{self, Read};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 /// How much of a program's standard error an error message carries.
 const STDERR_KEPT: usize = 1024;
@@ -16,6 +19,8 @@ pub struct ProgramError {
     pub ended: String,
     /// The last 1024 bytes of what it said on standard error.
     pub stderr: String,
+    /// Whether it did not end in time.
+    pub gave_up: bool,
 }
 
 impl fmt::Display for ProgramError {
@@ -36,18 +41,84 @@ impl std::error::Error for ProgramError {}
 /// When it cannot be started or does not end with status 0.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Vec<u8>, ProgramError> {
     let line = quoted(program, args);
-    let output = Command::new(program)
-        .args(args)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| ProgramError { line: line.clone(), ended: e.to_string(), stderr: String::new() })?;
+    let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|e| {
+        ProgramError { line: line.clone(), ended: e.to_string(), stderr: String::new(), gave_up: false }
+    })?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let from = output.stderr.len().saturating_sub(STDERR_KEPT);
     let last = output.stderr.get(from..).unwrap_or_default();
-    Err(ProgramError { line, ended: output.status.to_string(), stderr: String::from_utf8_lossy(last).into_owned() })
+    Err(ProgramError {
+        line,
+        ended: output.status.to_string(),
+        stderr: String::from_utf8_lossy(last).into_owned(),
+        gave_up: false,
+    })
+}
+
+/// Runs a program as [`run`] does, but no longer than `limit`, and keeps the last `most` bytes of its standard output.
+/// Whatever it still does after the limit it does without us.
+///
+/// # Errors
+/// As [`run`]; when it does not end in time.
+pub fn run_within<S: AsRef<OsStr>>(
+    program: &str,
+    args: &[S],
+    limit: Duration,
+    most: usize,
+) -> Result<Vec<u8>, ProgramError> {
+    let failed =
+        |ended: String, gave_up| ProgramError { line: quoted(program, args), ended, stderr: String::new(), gave_up };
+    let fail = |ended: String| failed(ended, false);
+    let mut child = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| fail(e.to_string()))?;
+    let Some(stdout) = child.stdout.take() else { return Err(fail("no output".to_owned())) };
+    let (send, receive) = mpsc::channel();
+    // A read waits as long as the program does; the thread ends with us.
+    std::thread::spawn(move || send.send(last_of(stdout, most)));
+    let until = Instant::now() + limit;
+    let read = receive.recv_timeout(limit);
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) | Err(_) => {
+                // It may be where no signal reaches it: nobody waits for that.
+                let _ = child.kill();
+                return Err(failed(format!("no answer within {} s", limit.as_secs()), true));
+            }
+        }
+    };
+    match read {
+        Ok(Ok(bytes)) if status.success() => Ok(bytes),
+        Ok(Ok(_)) => Err(fail(status.to_string())),
+        Ok(Err(e)) => Err(fail(e.to_string())),
+        Err(_) => Err(failed(format!("its output open for more than {} s", limit.as_secs()), true)),
+    }
+}
+
+/// Returns the last `most` bytes, and holds never more than twice as many.
+fn last_of(mut from: impl Read, most: usize) -> io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let mut chunk = [0_u8; 8192];
+    loop {
+        let read = from.read(&mut chunk)?;
+        if read == 0 {
+            kept.drain(..kept.len().saturating_sub(most));
+            return Ok(kept);
+        }
+        kept.extend(chunk.iter().take(read));
+        if kept.len() > most.saturating_mul(2) {
+            kept.drain(..kept.len().saturating_sub(most));
+        }
+    }
 }
 
 fn quoted<S: AsRef<OsStr>>(program: &str, args: &[S]) -> String {
@@ -77,6 +148,17 @@ mod tests {
     fn a_failing_program_says_its_line_its_status_and_its_last_words() {
         let error = run("sh", &["-c", "echo no luck >&2; exit 5"]).unwrap_err().to_string();
         assert_eq!(error, "`sh -c 'echo no luck >&2; exit 5'` ended with exit status: 5: no luck");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_given_up_and_an_endless_one_keeps_its_end() {
+        let second = Duration::from_secs(1);
+        let error = run_within("sleep", &["3600"], second, 10).unwrap_err().to_string();
+        assert_eq!(error, "`sleep 3600` ended with no answer within 1 s");
+        let hour = Duration::from_secs(3600);
+        let last = run_within("sh", &["-c", "seq 100000"], hour, 12).unwrap();
+        assert_eq!(String::from_utf8(last).unwrap(), "9999\n100000\n".get(0..12).unwrap());
+        assert!(run_within("sh", &["-c", "exit 3"], hour, 12).unwrap_err().ended.contains('3'));
     }
 
     #[test]

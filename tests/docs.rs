@@ -9,6 +9,7 @@ use std::path::Path;
 mod support;
 
 use dmpool::error;
+use dmpool::pool::{Key, Severity};
 use support::{Block, Needs};
 
 /// Blocks that hold no commands.
@@ -138,6 +139,29 @@ fn the_exit_codes_are_the_programs() {
         assert_eq!(meaning.trim_end_matches('.'), comment, "{name}");
     }
     assert_eq!(written.len(), 6, "docs/exit-codes.md has a code that the program has not: {written:?}");
+}
+
+/// `health` has codes of its own, and keys that the guide explains.
+#[test]
+fn the_codes_and_keys_of_health_are_the_programs() {
+    let written = codes_under("health");
+    assert_eq!(written.len(), Severity::ALL.len());
+    for severity in Severity::ALL {
+        let word = if severity == Severity::Info { "OK" } else { severity.word() };
+        let meaning = written.get(&severity.exit_code()).unwrap();
+        assert!(meaning.starts_with(&format!("{word}: ")), "{meaning}");
+    }
+    let guide = read("docs/guide.md");
+    let section = guide.split("\n## health\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let named: Vec<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter(|line| !line.starts_with('-'))
+        .flat_map(|line| line.split(" | ").next().unwrap().split(", "))
+        .map(|word| word.trim_matches('`').trim_end_matches('`'))
+        .collect();
+    let keys: Vec<&str> = Key::ALL.iter().map(|key| key.word()).collect();
+    assert_eq!(named, keys, "the guide's table on the left, the program's keys on the right");
 }
 
 #[test]

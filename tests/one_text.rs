@@ -122,3 +122,23 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
         assert!(output.stdout.is_empty(), "{args:?} prints to standard output");
     }
 }
+
+/// Monitoring reads 2 as CRITICAL: a wrong command line of `health` is 3, which is UNKNOWN.
+#[test]
+fn a_wrong_command_line_of_health_is_exit_3() {
+    for (args, why) in [
+        (&["health", "--frobnicate"][..], "unexpected argument"),
+        (&["health", "-w", "0"], "no share from 1 to 100"),
+        (&["health", "-c", "101%"], "no share from 1 to 100"),
+        (&["health", "-w", "96"], "--warning is more than --critical"),
+        (&["health", "--metadata-warning", "9", "--metadata-critical", "8"], "--metadata-warning is more than"),
+        (&["health", "--format", "xml"], "invalid value"),
+        (&["health", "--timeout", "0"], "0 is not in 1..=3600"),
+        (&["--state-dir", "/tmp", "health", "a", "b"], "unexpected argument"),
+    ] {
+        let output = dmpool(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+        assert!(said.contains(why), "{args:?}: {said}");
+    }
+}

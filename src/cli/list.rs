@@ -1,21 +1,35 @@
 //! `dmpool list`
 
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::path::{Path, PathBuf};
+
 use clap::ValueEnum;
 
 use crate::cli::{show, status as status_cli};
-use crate::error::Outcome;
+use crate::error::{Failure, Kind, Outcome};
 use crate::ops::{State, gate, status};
-use crate::report::{json, table};
+use crate::report::{failure, json, merged, table};
 
-/// List every thin pool of this machine
+/// More than the pools of any machine need.
+const MAX_FILE: u64 = 256 << 20;
+
+/// List every thin pool of this machine, or those of many
 ///
 /// Those that the kernel has, those registered and not active, and those of Docker roots: who made each, who uses it,
-/// how full it is, and a verdict. What cannot be read is named, the rest is listed, and the exit code is 5.
+/// how full it is, when it will be full, and a verdict. What cannot be read is named, the rest is listed, and the exit
+/// code is 5.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// How they are printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    /// Instead of this machine's pools, those that `list --format json` has printed on others; `-` is standard input
+    ///
+    /// Sorted by when they will be full. Needs no kernel and no root.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    from: Vec<PathBuf>,
 }
 
 /// How pools are printed.
@@ -29,15 +43,54 @@ enum Format {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
+        if !self.from.is_empty() {
+            return merge(&self.from, self.format);
+        }
         let kit = gate::open(state)?;
         let seen = status::all(&kit)?;
+        let views: Vec<_> = seen.found.iter().map(status_cli::view).collect();
         show::value(&match self.format {
-            Format::Text => {
-                let reports: Vec<_> = seen.found.iter().map(|s| s.report.clone()).collect();
-                table::text(&reports)
-            }
-            Format::Json => json::list(&seen.found.iter().map(status_cli::view).collect::<Vec<_>>()),
+            Format::Text => table::text(&views),
+            Format::Json => json::list(&views, &status::origin()?),
         });
         show::lost(seen.broken)
     }
+}
+
+/// Prints the pools of all files that can be read, and names those that cannot.
+fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
+    let mut rows = Vec::new();
+    let mut broken = 0;
+    for file in files {
+        let read = read(file).map_err(|e| e.to_string()).and_then(|bytes| merged::parse(&bytes));
+        match read {
+            Ok(found) => rows.extend(found),
+            Err(why) => {
+                broken += 1;
+                let failure = Failure::failed(format!("cannot use `{}`: {why}", file.display()));
+                show::error(&failure::text(&failure));
+            }
+        }
+    }
+    merged::sort(&mut rows);
+    show::value(&match format {
+        Format::Text => merged::text(&rows),
+        Format::Json => merged::json(&rows),
+    });
+    if broken == 0 {
+        return Ok(());
+    }
+    let what = format!("the list is not whole: {broken} of {} files could not be used", files.len());
+    Err(Failure::new(Kind::Damaged, what).fact("state", "the pools of the others are listed"))
+}
+
+/// Returns a file's bytes; pipes are read too.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let input: Box<dyn Read> = if path == Path::new("-") { Box::new(stdin()) } else { Box::new(File::open(path)?) };
+    let mut bytes = Vec::new();
+    let read = input.take(MAX_FILE).read_to_end(&mut bytes)?;
+    if u64::try_from(read).is_ok_and(|read| read == MAX_FILE) {
+        return Err(std::io::Error::other("it is longer than any list of pools"));
+    }
+    Ok(bytes)
 }

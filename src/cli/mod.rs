@@ -9,8 +9,10 @@ mod create;
 mod deactivate;
 mod destroy;
 mod grow;
+mod health;
 mod list;
 mod man;
+mod metrics;
 mod parse;
 mod resume;
 mod show;
@@ -24,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{EXIT_DONE, EXIT_USAGE, Outcome};
 use crate::ops::State;
+use crate::pool::Severity;
 use crate::report;
 
 /// Own device-mapper thin pools: Docker's loop-file pool, and pools of your own
@@ -33,6 +36,10 @@ struct Cli {
     /// Keep registry and journals below this directory instead of /etc/dmpool and /var/lib/dmpool
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+
+    /// Look at this Docker root (/srv/docker), beside those that are found; it is what `docker` then means
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
@@ -44,6 +51,8 @@ enum Command {
     Status(status::Args),
     #[command(visible_alias = "ls")]
     List(list::Args),
+    Health(health::Args),
+    Metrics(metrics::Args),
     Create(create::Args),
     Grow(grow::Args),
     Activate(activate::Args),
@@ -58,17 +67,22 @@ enum Command {
 
 /// Runs a command line and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(e) => {
             let asked = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // A broken pipe is silence.
             let _ = e.print();
-            return if asked { EXIT_DONE } else { EXIT_USAGE };
+            return match asked {
+                true => EXIT_DONE,
+                false if is_health(&arguments) => Severity::Unknown.exit_code(),
+                false => EXIT_USAGE,
+            };
         }
     };
     match dispatch(cli) {
-        Ok(()) => EXIT_DONE,
+        Ok(code) => code,
         Err(failure) => {
             show::error(&report::failure::text(&failure));
             failure.kind.exit_code()
@@ -76,11 +90,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-fn dispatch(cli: Cli) -> Outcome<()> {
-    let state = cli.state_dir.as_deref().map_or_else(State::default, State::below);
+/// Whether a command line that clap does not take was meant for `health`: a wrong one must not read as CRITICAL.
+fn is_health(arguments: &[OsString]) -> bool {
+    let mut rest = arguments.iter().skip(1);
+    while let Some(argument) = rest.next() {
+        match argument.to_str() {
+            Some("--state-dir" | "--root") => drop(rest.next()),
+            Some(option) if option.starts_with('-') => {}
+            command => return command == Some("health"),
+        }
+    }
+    false
+}
+
+fn dispatch(cli: Cli) -> Outcome<u8> {
+    let state = cli.state_dir.as_deref().map_or_else(State::default, State::below).with_docker_root(cli.root);
     match cli.command {
+        // The one command that speaks monitoring's language, whatever happens.
+        Command::Health(args) => return Ok(args.run(state)),
         Command::Status(args) => args.run(state),
         Command::List(args) => args.run(state),
+        Command::Metrics(args) => args.run(state),
         Command::Create(args) => args.run(state),
         Command::Grow(args) => args.run(state),
         Command::Activate(args) => args.run(state),
@@ -90,7 +120,8 @@ fn dispatch(cli: Cli) -> Outcome<()> {
         Command::Undo(args) => args.run(state),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
-    }
+    }?;
+    Ok(EXIT_DONE)
 }
 
 /// Returns the whole command line as clap knows it: what completions, man pages and the guide's test are made from.

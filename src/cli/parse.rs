@@ -2,6 +2,7 @@
 
 use crate::ops::Change;
 use crate::pool::PoolName;
+use crate::report::docker_info::Version;
 use crate::units::{BlockSize, Bytes, DataBlocks, SizeArg};
 
 /// Reads a size such as 100G.
@@ -26,6 +27,11 @@ pub(super) fn block_size(text: &str) -> Result<BlockSize, String> {
 /// Reads a number of data blocks.
 pub(super) fn blocks(text: &str) -> Result<DataBlocks, String> {
     text.parse().map(DataBlocks::new).map_err(|_| format!("`{text}` is not a number of blocks"))
+}
+
+/// Reads a version of Docker such as 20.10.
+pub(super) fn docker_version(text: &str) -> Result<Version, String> {
+    Version::parse(text).ok_or_else(|| format!("`{text}` is no version of Docker such as 1.13 or 20.10"))
 }
 
 /// Reads the name of a pool to be made.

@@ -2,11 +2,11 @@
 
 use clap::ValueEnum;
 
-use crate::cli::show;
+use crate::cli::{parse, show};
 use crate::error::Outcome;
 use crate::ops::status::Status;
 use crate::ops::{State, gate, status};
-use crate::report::docker_info::{self, DockerView, Layout};
+use crate::report::docker_info::{self, DockerView, Layout, Version};
 use crate::report::status::StatusView;
 use crate::report::{json, status as text};
 
@@ -23,6 +23,10 @@ pub(super) struct Args {
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    /// Print the block as this version of Docker does (1.13, 20.10), whichever one the root belongs to
+    #[arg(long, value_name = "X.Y", value_parser = parse::docker_version)]
+    docker_version: Option<Version>,
 }
 
 /// How a status is printed.
@@ -40,10 +44,13 @@ impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
         let seen = status::status(&kit, self.pool.as_deref())?;
-        let view = view(&seen.found);
+        let mut view = view(&seen.found);
+        if let Some(version) = self.docker_version {
+            view.docker.layout = Layout::of(version);
+        }
         show::value(&match self.format {
             Format::Text => text::text(&view),
-            Format::Docker => docker_info::block(view.pool, view.docker, Layout::default()),
+            Format::Docker => docker_info::block(view.pool, view.docker),
             Format::Json => json::status(&view),
         });
         show::lost(seen.broken)
@@ -58,7 +65,10 @@ pub(super) fn view(status: &Status) -> StatusView<'_> {
             root: status.docker.as_ref(),
             devices: status.devices.as_ref(),
             driver_version: status.driver,
+            layout: Layout::of_root(status.docker.as_ref()),
         },
         volumes: None,
+        findings: &status.findings,
+        forecast: status.forecast,
     }
 }

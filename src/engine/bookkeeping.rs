@@ -115,7 +115,11 @@ impl Transaction {
     }
 }
 
-fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadFile> {
+/// Reads one of Docker's small JSON files.
+///
+/// # Errors
+/// When the bytes are none or not JSON of that shape.
+pub(super) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadFile> {
     if bytes.iter().all(|b| *b == 0) {
         return Err(BadFile::Empty);
     }

@@ -5,10 +5,14 @@
 
 use super::docker_root::{DockerRoot, Options};
 use super::libdm;
+use super::version::Version;
 
 /// The first device-mapper driver in the kernel that can defer a removal (`determineDriverCapabilities`,
 /// daemon/graphdriver/devmapper/deviceset.go).
 const DRIVER_DEFERRED_REMOVAL: (u32, u32) = (4, 27);
+
+/// The first Docker that defers where it can without being told to.
+const BY_DEFAULT: Version = Version::new(17, 7);
 
 impl DockerRoot {
     /// Returns whether the daemon synchronises with udev, when that is certain: one that cannot refuses to start, unless
@@ -33,8 +37,7 @@ impl DockerRoot {
         given.or_else(|| self.deferred_by_default(driver))
     }
 
-    /// From Docker 17.07 on both are the default where kernel and libdevmapper can do it (moby#33698). A root that has a
-    /// `buildkit` directory has met 18.06 or later; of any other the version is not known.
+    /// From Docker 17.07 on both are the default where kernel and libdevmapper can do it (moby#33698), before it neither is.
     fn deferred_by_default(&self, driver: Option<(u32, u32)>) -> Option<bool> {
         let in_kernel = driver.map(|version| version >= DRIVER_DEFERRED_REMOVAL);
         let in_library = self
@@ -42,9 +45,13 @@ impl DockerRoot {
             .as_deref()
             .and_then(libdm::version_numbers)
             .map(|version| version >= libdm::DEFERRED_REMOVAL);
+        let version = self.version.as_ref();
+        let is_default = version.is_some_and(|known| known.version >= BY_DEFAULT);
+        let is_not = version.is_some_and(|known| known.exact && known.version < BY_DEFAULT);
         match (in_kernel, in_library) {
             (Some(false), _) | (_, Some(false)) => Some(false),
-            (Some(true), Some(true)) if self.has_buildkit => Some(true),
+            _ if is_not => Some(false),
+            (Some(true), Some(true)) if is_default => Some(true),
             _ => None,
         }
     }
@@ -55,9 +62,12 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::engine::docker_root::Standing;
+    use crate::engine::driver::Driver;
     use crate::engine::options::StorageOptions;
+    use crate::engine::version::Known;
 
-    fn root(options: Options, library: Option<&str>, has_buildkit: bool) -> DockerRoot {
+    fn root(options: Options, library: Option<&str>, is_new: bool) -> DockerRoot {
         DockerRoot {
             path: PathBuf::from("/var/lib/docker"),
             daemon: None,
@@ -68,10 +78,22 @@ mod tests {
             base: None,
             device_set: None,
             transaction: None,
-            has_buildkit,
+            standing: Standing::Running,
+            next_options: Options::Unknown,
+            storage_driver: None,
+            twice: Vec::new(),
+            drivers: vec![Driver::Devicemapper],
+            version: is_new.then(|| known(18, 6, false)),
+            data_link: None,
+            metadata_link: None,
+            direct_lvm: None,
             library_version: library.map(str::to_owned),
             problems: Vec::new(),
         }
+    }
+
+    fn known(major: u16, minor: u16, exact: bool) -> Known {
+        Known { version: Version::new(major, minor), exact, mark: "a test".to_owned() }
     }
 
     fn running(given: &[&str]) -> Options {
@@ -101,5 +123,10 @@ mod tests {
         let old = Some("1.02.77 (2012-10-15)");
         assert_eq!(root(running(&[]), old, false).deferred_removal(Some((4, 37))), Some(false));
         assert_eq!(root(Options::Unknown, NEW, true).deferred_removal(Some((4, 26))), None);
+
+        let centos_7 = DockerRoot { version: Some(known(1, 13, true)), ..root(running(&[]), NEW, false) };
+        assert_eq!(centos_7.deferred_removal(Some((4, 37))), Some(false));
+        let at_least = DockerRoot { version: Some(known(1, 12, false)), ..centos_7 };
+        assert_eq!(at_least.deferred_removal(Some((4, 37))), None, "it may be a newer one");
     }
 }

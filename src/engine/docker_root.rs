@@ -11,15 +11,20 @@
 //!     metadata/deviceset-metadata, transaction-metadata
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::bookkeeping::{self, Device, DeviceSet, Transaction};
-use super::daemon_json::{self, DaemonJson};
-use super::dockerd::{self, Dockerd};
+use super::configuration::{Configuration, Twice};
+use super::dockerd::Dockerd;
+use super::driver::{self, Driver};
 use super::libdm;
-use super::options::StorageOptions;
-use super::small_file::{self, Directory};
+use super::options::{DIRECT_LVM_POOL, StorageOptions};
+use super::small_file::{Directory, Kind};
+use super::version::{self, Known};
 
 /// Where Docker keeps everything when nobody told it otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/docker";
@@ -28,17 +33,17 @@ pub const DEFAULT_ROOT: &str = "/var/lib/docker";
 const DRIVER: &str = "devicemapper";
 /// Docker's files are some hundred bytes long.
 const LARGEST_RECORD: u64 = 64 << 10;
-/// No daemon.json in use comes near this.
-const LARGEST_CONFIG: u64 = 1 << 20;
+/// What Docker writes in the driver's home when it made an LVM pool itself (`dm.directlvm_device`).
+const SETUP: &str = "setup-config.json";
 
 /// Which storage options a root's daemon has, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Options {
     /// A daemon runs on the root: its command line and its configuration file are all it was given.
     Running(StorageOptions),
-    /// No daemon runs, and `daemon.json` gives options; a daemon that has them takes none from its command line.
+    /// No daemon runs, and these are what the next one will be given: by its unit or init script, and `daemon.json`.
     Configured(StorageOptions),
-    /// No daemon runs, and what the next one will be started with is written elsewhere (a unit, a sysconfig file).
+    /// No daemon runs, and nothing that was read says what the next one will be given.
     Unknown,
 }
 
@@ -61,29 +66,92 @@ pub struct Problem {
     pub why: String,
 }
 
+/// How a root comes to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// A daemon runs on it.
+    Running,
+    /// The next daemon will run on it.
+    Configured,
+    /// Somebody named it; no daemon runs on it, and none will by itself.
+    Named,
+    /// A driver once ran on it: Docker's own place, or where the files of a live pool are. Docker runs elsewhere now.
+    Left,
+}
+
+/// A symbolic link in the place of a loop file. Docker opens what it leads to; nothing here does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopLink {
+    /// What is written in it.
+    pub target: PathBuf,
+    /// What it leads to now.
+    pub leads_to: LeadsTo,
+}
+
+/// What a path leads to when it is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeadsTo {
+    /// A regular file.
+    File,
+    /// A block device, by its number (`st_rdev`).
+    Device(u64),
+    /// Nothing that can carry a pool; why not.
+    Nothing(String),
+}
+
+/// What Docker made an LVM pool of (`directLVMConfig`, daemon/graphdriver/devmapper/device_setup.go).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DirectLvm {
+    /// The disk, as it was named.
+    pub device: String,
+}
+
+impl DirectLvm {
+    fn parse(bytes: &[u8]) -> Result<Self, bookkeeping::BadFile> {
+        bookkeeping::from_json(bytes)
+    }
+}
+
 /// One Docker root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerRoot {
     /// The root, free of symbolic links, as Docker itself takes it.
     pub path: PathBuf,
+    /// How it comes to be looked at.
+    pub standing: Standing,
     /// The daemon that runs on it, if one does.
     pub daemon: Option<Dockerd>,
     /// Its storage options.
     pub options: Options,
+    /// Those that the next daemon on it will have: others than now when somebody has changed the configuration since.
+    pub next_options: Options,
+    /// The storage driver that the daemon is told to use, by name. Without, Docker takes the one that has run here.
+    pub storage_driver: Option<String>,
+    /// Options that are set on the command line and in `daemon.json`: the next daemon refuses to start.
+    pub twice: Vec<Twice>,
+    /// The drivers that have made layers here.
+    pub drivers: Vec<Driver>,
+    /// Which Docker it belongs to; by marks in the root until [`Self::with_installed_version`].
+    pub version: Option<Known>,
     /// What the names of the pool and of all thin devices begin with: `docker-8:1-131073`.
     pub device_prefix: String,
-    /// The loop file of the data, when it is there.
+    /// The loop file of the data, or a symbolic link in its place, when one of these is there.
     pub data_file: Option<PathBuf>,
-    /// The loop file of the metadata, when it is there.
+    /// The same of the metadata.
     pub metadata_file: Option<PathBuf>,
+    /// Where the data's loop file leads to, when it is a symbolic link.
+    pub data_link: Option<LoopLink>,
+    /// The same of the metadata.
+    pub metadata_link: Option<LoopLink>,
+    /// What Docker made an LVM pool of, when it did.
+    pub direct_lvm: Option<DirectLvm>,
     /// The base device; `None` when there is none, or its file could not be read (then there is a problem).
     pub base: Option<Device>,
     /// What is kept about the whole set; as above.
     pub device_set: Option<DeviceSet>,
     /// The transaction opened last; as above.
     pub transaction: Option<Transaction>,
-    /// Whether Docker 18.06 or later has run on it: those make `<root>/buildkit`.
-    pub has_buildkit: bool,
     /// The libdevmapper of the running daemon, `1.02.185 (2022-05-18)`; only after [`Self::with_library_version`].
     pub library_version: Option<String>,
     /// Files that could not be read, or made no sense.
@@ -99,158 +167,121 @@ pub struct DeviceCounts {
     pub deleted: u64,
     /// Files that could not be read; with one of these `deleted` is a lower bound.
     pub problems: Vec<Problem>,
+    /// Files whose device id another file has too: Docker would mount one container's device for the other.
+    pub duplicates: Vec<Problem>,
 }
 
-/// The Docker roots of a machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Roots {
-    /// Those that use devicemapper.
-    pub found: Vec<DockerRoot>,
-    /// Those that are there and cannot be opened.
-    pub unreadable: Vec<Problem>,
+/// What is known of a root before it is read.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub(super) standing: Standing,
+    pub(super) daemon: Option<Dockerd>,
+    pub(super) configuration: Configuration,
+    pub(super) next: Option<Configuration>,
 }
 
-impl Roots {
-    fn take(&mut self, path: &Path, read: io::Result<Option<DockerRoot>>) {
-        match read {
-            Ok(Some(root)) if self.found.iter().all(|r| r.path != root.path) => self.found.push(root),
-            Ok(_) => {}
-            Err(error) => self.unreadable.push(Problem { path: path.to_owned(), why: error.to_string() }),
-        }
+impl About {
+    /// Of a root of which nothing is known but that it is there.
+    pub(super) fn only(standing: Standing) -> Self {
+        Self { standing, daemon: None, configuration: Configuration::default(), next: None }
     }
 }
 
-/// Returns the Docker roots of this machine that use devicemapper: those of the running daemons, or, when none runs, the
-/// one that `daemon.json` names, or the default. A daemon in a container is passed over: its root is not ours.
-pub fn find() -> Roots {
-    let mut roots = Roots::default();
-    let daemons = dockerd::running();
-    if daemons.is_empty() {
-        let config = DaemonConfig::read(Path::new(daemon_json::DEFAULT_PATH));
-        let root = PathBuf::from(config.json.root().unwrap_or(DEFAULT_ROOT));
-        roots.take(&root, read_if_there(&root, None, config));
-    }
-    for daemon in daemons {
-        let config = DaemonConfig::of(&daemon);
-        let root = daemon_root(&daemon, &config);
-        if !seen_by_both(&daemon, &root) {
-            continue;
-        }
-        roots.take(&root, read_if_there(&root, Some(daemon), config));
-    }
-    roots
-}
-
-/// Returns the Docker root at a path that somebody named, with its daemon if one runs on it; nothing when no
-/// devicemapper driver ever ran there.
+/// Reads a root; nothing when the path is not there, or no devicemapper driver ever ran on it.
 ///
 /// # Errors
-/// When the path cannot be opened, or what is below it cannot.
-pub fn at(path: &Path) -> io::Result<Option<DockerRoot>> {
-    let identity = Directory::open(path)?.identity()?;
-    for daemon in dockerd::running() {
-        let config = DaemonConfig::of(&daemon);
-        let root = daemon_root(&daemon, &config);
-        let same = Directory::open(&root).and_then(|d| d.identity()).is_ok_and(|other| other == identity);
-        if same && seen_by_both(&daemon, &root) {
-            return read_if_there(path, Some(daemon), config);
-        }
-    }
-    let config = DaemonConfig::read(Path::new(daemon_json::DEFAULT_PATH));
-    let is_configured = Directory::open(Path::new(config.json.root().unwrap_or(DEFAULT_ROOT)))
-        .and_then(|d| d.identity())
-        .is_ok_and(|other| other == identity);
-    read_if_there(path, None, if is_configured { config } else { DaemonConfig::default() })
-}
-
-/// What a configuration file says, and what was wrong with it.
-#[derive(Debug, Default)]
-struct DaemonConfig {
-    json: DaemonJson,
-    problem: Option<Problem>,
-}
-
-impl DaemonConfig {
-    fn read(path: &Path) -> Self {
-        let problem =
-            |why: String| Self { json: DaemonJson::default(), problem: Some(Problem { path: path.to_owned(), why }) };
-        match small_file::read_at(path, LARGEST_CONFIG) {
-            Ok(bytes) => match DaemonJson::parse(&bytes) {
-                Ok(json) => Self { json, problem: None },
-                Err(error) => problem(format!("it is not what Docker reads: {error}")),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(error) => problem(error.to_string()),
-        }
-    }
-
-    fn of(daemon: &Dockerd) -> Self {
-        Self::read(daemon.flags.config_file.as_deref().unwrap_or(Path::new(daemon_json::DEFAULT_PATH)))
-    }
-
-    /// Returns the storage options that this file and a daemon's command line give together.
-    fn options(&self, daemon: Option<&Dockerd>) -> Options {
-        let given = self.json.storage_options.as_deref();
-        match (daemon, given) {
-            (None, None) => Options::Unknown,
-            // An unreadable file may give options; a running daemon that has its own would have refused to start.
-            (Some(daemon), None) if self.problem.is_some() && daemon.flags.storage_options.is_empty() => {
-                Options::Unknown
-            }
-            (Some(daemon), given) => Options::Running(StorageOptions::parse(
-                given.unwrap_or_default().iter().chain(&daemon.flags.storage_options).map(String::as_str),
-            )),
-            (None, Some(given)) => Options::Configured(StorageOptions::parse(given.iter().map(String::as_str))),
-        }
-    }
-}
-
-fn daemon_root(daemon: &Dockerd, config: &DaemonConfig) -> PathBuf {
-    let configured = || config.json.root().map(PathBuf::from);
-    daemon.flags.root.clone().or_else(configured).unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT))
-}
-
-/// Whether a path is the same directory to the daemon and to us; not so for a daemon in a container. A daemon with a mount
-/// namespace of its own (`MountFlags=slave` on CentOS 7) is no different from one without.
-fn seen_by_both(daemon: &Dockerd, root: &Path) -> bool {
-    let Ok(relative) = root.strip_prefix("/") else {
-        return false;
-    };
-    let theirs = PathBuf::from(format!("/proc/{}/root", daemon.pid)).join(relative);
-    let identity = |path: &Path| Directory::open(path).and_then(|d| d.identity()).ok();
-    identity(root).is_some_and(|ours| identity(&theirs) == Some(ours))
-}
-
-fn read_if_there(path: &Path, daemon: Option<Dockerd>, config: DaemonConfig) -> io::Result<Option<DockerRoot>> {
-    let (directory, home) = match Directory::open(path).and_then(|d| Ok((d.enter(DRIVER)?, d))) {
-        Ok((home, directory)) => (directory, home),
+/// When the path cannot be opened, or the driver's home in it cannot.
+pub(super) fn read_if_there(path: &Path, about: About) -> io::Result<Option<DockerRoot>> {
+    let directory = match Directory::open(path) {
+        Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let path = path.canonicalize()?;
-    let options = config.options(daemon.as_ref());
-    let mut problems: Vec<Problem> = config.problem.into_iter().collect();
-
-    let files = home.enter(DRIVER).ok();
-    let loop_file = |name: &str| {
-        let there = files.as_ref().is_some_and(|f| f.has_file(name).unwrap_or(false));
-        there.then(|| path.join(DRIVER).join(DRIVER).join(name))
+    let About { standing, daemon, configuration, next } = about;
+    let mut problems = configuration.problems.clone();
+    let (home, identity) = match directory.kind(DRIVER)? {
+        None => return Ok(None),
+        Some(Kind::Link(target)) => {
+            // Docker follows it, and takes the numbers of what it leads to; what is in there is not read.
+            let why = format!("it is a symbolic link to {}, which is not followed", target.display());
+            problems.push(Problem { path: path.join(DRIVER), why });
+            (None, Directory::open(&path.join(DRIVER))?.identity()?)
+        }
+        Some(_) => {
+            let home = directory.enter(DRIVER)?;
+            let identity = home.identity()?;
+            (Some(home), identity)
+        }
     };
-    let records = home.enter("metadata").ok();
+    let files = home.as_ref().and_then(|home| home.enter(DRIVER).ok());
+    let (data_file, data_link) = loop_file(files.as_ref(), &path, "data", &mut problems);
+    let (metadata_file, metadata_link) = loop_file(files.as_ref(), &path, "metadata", &mut problems);
+    let records = home.as_ref().and_then(|home| home.enter("metadata").ok());
+    let options = configuration.options();
     Ok(Some(DockerRoot {
+        standing,
         daemon,
+        next_options: next.as_ref().map_or_else(|| options.clone(), Configuration::options),
         options,
-        device_prefix: device_prefix(home.identity()?),
-        data_file: loop_file("data"),
-        metadata_file: loop_file("metadata"),
+        storage_driver: configuration.driver().map(str::to_owned),
+        twice: next.unwrap_or(configuration).twice,
+        drivers: driver::of_root(&directory),
+        version: version::of_marks(&directory),
+        device_prefix: device_prefix(identity),
+        data_file,
+        metadata_file,
+        data_link,
+        metadata_link,
+        direct_lvm: record(home.as_ref(), SETUP, DirectLvm::parse, &mut problems),
         base: record(records.as_ref(), bookkeeping::BASE, Device::parse, &mut problems),
         device_set: record(records.as_ref(), bookkeeping::DEVICE_SET, DeviceSet::parse, &mut problems),
         transaction: record(records.as_ref(), bookkeeping::TRANSACTION, Transaction::parse, &mut problems),
-        has_buildkit: directory.enter("buildkit").is_ok(),
         library_version: None,
         problems,
         path,
     }))
+}
+
+/// Returns the path of a loop file that is there, and where it leads when it is a link.
+fn loop_file(
+    files: Option<&Directory>,
+    root: &Path,
+    name: &str,
+    problems: &mut Vec<Problem>,
+) -> (Option<PathBuf>, Option<LoopLink>) {
+    let path = root.join(DRIVER).join(DRIVER).join(name);
+    match files.map(|files| files.kind(name)) {
+        None | Some(Ok(None)) => (None, None),
+        Some(Ok(Some(Kind::File))) => (Some(path), None),
+        Some(Ok(Some(Kind::Link(target)))) => {
+            let leads_to = leads_to(&path);
+            if let LeadsTo::Nothing(why) = &leads_to {
+                let why = format!("it is a symbolic link to {}: {why}", target.display());
+                problems.push(Problem { path: path.clone(), why });
+            }
+            (Some(path), Some(LoopLink { target, leads_to }))
+        }
+        Some(Ok(Some(Kind::Directory | Kind::Other))) => {
+            problems.push(Problem { path, why: "it is not a regular file".to_owned() });
+            (None, None)
+        }
+        Some(Err(error)) => {
+            problems.push(Problem { path, why: error.to_string() });
+            (None, None)
+        }
+    }
+}
+
+/// Looks at what a path leads to, as Docker will when it starts; opens nothing.
+fn leads_to(path: &Path) -> LeadsTo {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    match path.metadata() {
+        Ok(found) if found.is_file() => LeadsTo::File,
+        Ok(found) if found.file_type().is_block_device() => LeadsTo::Device(found.rdev()),
+        Ok(_) => LeadsTo::Nothing("it leads to no file and no disk".to_owned()),
+        Err(error) => LeadsTo::Nothing(error.to_string()),
+    }
 }
 
 /// Reads one record; one that is not there is nothing, one that cannot be read is nothing and a problem.
@@ -288,12 +319,26 @@ impl DockerRoot {
     }
 
     /// Returns the name of this root's pool: the one its options name, else its own. Nothing when the options are unknown
-    /// and no loop files speak for its own.
+    /// and no file speaks for one.
     pub fn pool(&self) -> Option<String> {
         match self.options.known() {
             Some(options) => Some(options.named_pool().map_or_else(|| self.own_pool(), str::to_owned)),
+            None if self.direct_lvm.is_some() => Some(DIRECT_LVM_POOL.to_owned()),
             None => (self.data_file.is_some() || self.metadata_file.is_some()).then(|| self.own_pool()),
         }
+    }
+
+    /// Reads which package of Docker is installed, for a root that this machine's Docker uses. One that is older than
+    /// what has run on the root is not the Docker that runs there.
+    #[must_use]
+    pub fn with_installed_version(self) -> Self {
+        if !matches!(self.standing, Standing::Running | Standing::Configured) {
+            return self;
+        }
+        let installed = version::installed(Path::new("/"));
+        let older = |known: &Known| self.version.as_ref().is_some_and(|marked| known.version < marked.version);
+        let version = installed.filter(|known| !older(known)).or(self.version);
+        Self { version, ..self }
     }
 
     /// Reads which libdevmapper the daemon has mapped, a file of half a megabyte: for what shows it, not for what only
@@ -318,10 +363,22 @@ impl DockerRoot {
                 return counts;
             }
         };
-        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| bookkeeping::is_device_file(name)) {
+        let mut owners = BTreeMap::new();
+        for name in &names {
+            let Some(name) = name.to_str() else {
+                let why = "its name is none of a device".to_owned();
+                counts.problems.push(Problem { path: records.path().join(name), why });
+                continue;
+            };
+            if !bookkeeping::is_device_file(name) {
+                continue;
+            }
             counts.all += 1;
-            if record(Some(&records), name, Device::parse, &mut counts.problems).is_some_and(|device| device.deleted) {
-                counts.deleted += 1;
+            let Some(device) = record(Some(&records), name, Device::parse, &mut counts.problems) else { continue };
+            counts.deleted += u64::from(device.deleted);
+            if let Some(other) = owners.insert(device.id, name) {
+                let why = format!("its device id {} is that of {other} too", device.id);
+                counts.duplicates.push(Problem { path: records.path().join(name), why });
             }
         }
         counts
@@ -359,7 +416,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> DockerRoot {
-        read_if_there(path, None, DaemonConfig::default()).unwrap().unwrap()
+        read_if_there(path, About::only(Standing::Named)).unwrap().unwrap()
     }
 
     #[test]
@@ -373,7 +430,7 @@ mod tests {
         assert!(found.data_file.as_ref().unwrap().ends_with("devicemapper/devicemapper/data"));
         assert_eq!(found.options, Options::Unknown);
         assert_eq!(found.pool().unwrap(), found.own_pool());
-        assert_eq!(found.count_devices(), DeviceCounts { all: 3, deleted: 1, problems: vec![] });
+        assert_eq!(found.count_devices(), DeviceCounts { all: 3, deleted: 1, ..DeviceCounts::default() });
     }
 
     #[test]
@@ -398,29 +455,89 @@ mod tests {
     }
 
     #[test]
-    fn a_root_without_the_driver_is_none_and_a_missing_one_too() {
-        let temp = tempfile::tempdir().unwrap();
-        assert_eq!(read_if_there(temp.path(), None, DaemonConfig::default()).unwrap(), None);
-        assert_eq!(read_if_there(&temp.path().join("no"), None, DaemonConfig::default()).unwrap(), None);
-        assert!(at(&temp.path().join("no")).is_err());
+    fn two_files_with_one_device_id_are_told() {
+        let temp = root();
+        let records = temp.path().join("devicemapper/metadata");
+        fs::copy(records.join("aa"), records.join("bb")).unwrap();
+        fs::write(records.join("cc"), r#"{"device_id":16777216,"size":1,"transaction_id":1}"#).unwrap();
+        let counts = read(temp.path()).count_devices();
+        assert_eq!((counts.all, counts.deleted), (5, 2));
+        assert_eq!(counts.duplicates[0].why, "its device id 2 is that of aa too");
+        assert_eq!(counts.problems[0].why, "its device id 16777216 is larger than 16777215");
     }
 
     #[test]
-    fn options_are_known_only_when_all_of_them_are() {
-        let given = |json: &str| DaemonConfig { json: DaemonJson::parse(json.as_bytes()).unwrap(), problem: None };
-        let dockerd = |line: &[u8]| Dockerd { pid: 1, flags: dockerd::Flags::parse(line).unwrap() };
-        let nothing = given("{}");
-        assert_eq!(nothing.options(None), Options::Unknown);
-        assert_eq!(nothing.options(Some(&dockerd(b"dockerd\0"))), Options::Running(StorageOptions::default()));
-        let five = given(r#"{"storage-opts":["dm.min_free_space=5%"]}"#);
-        assert_eq!(five.options(None).known().unwrap().min_free_space_percent, Some(5));
-        let thin = dockerd(b"dockerd\0--storage-opt\0dm.thinpooldev=/dev/mapper/tp\0");
-        assert_eq!(nothing.options(Some(&thin)).known().unwrap().named_pool(), Some("tp"));
+    fn roots_that_are_half_written_or_hostile_are_read_as_far_as_they_go() {
+        for (make, is_there) in [
+            (&["devicemapper"][..], true),
+            (&["devicemapper/metadata"], true),
+            (&["devicemapper/devicemapper/data/sub"], true),
+            (&["devicemapper/metadata/base"], true),
+            (&["image"], false),
+        ] {
+            let temp = tempfile::tempdir().unwrap();
+            make.iter().for_each(|dir| fs::create_dir_all(temp.path().join(dir)).unwrap());
+            let found = read_if_there(temp.path(), About::only(Standing::Named)).unwrap();
+            assert_eq!(found.is_some(), is_there, "{make:?}");
+            if let Some(found) = found {
+                assert_eq!((&found.base, found.pool()), (&None, None), "{make:?}");
+                let _ = found.count_devices();
+            }
+        }
+        // A file in the driver's place is no root, and no panic.
         let temp = tempfile::tempdir().unwrap();
-        fs::write(temp.path().join("daemon.json"), "[").unwrap();
-        let broken = DaemonConfig::read(&temp.path().join("daemon.json"));
-        assert!(broken.problem.is_some());
-        assert_eq!(broken.options(Some(&dockerd(b"dockerd\0"))), Options::Unknown);
+        fs::write(temp.path().join("devicemapper"), "").unwrap();
+        assert!(read_if_there(temp.path(), About::only(Standing::Named)).is_err());
+    }
+
+    #[test]
+    fn a_root_without_the_driver_is_none_and_a_missing_one_too() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(read_if_there(temp.path(), About::only(Standing::Named)).unwrap(), None);
+        assert_eq!(read_if_there(&temp.path().join("no"), About::only(Standing::Named)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_in_a_loop_files_place_is_told_and_not_opened() {
+        let temp = root();
+        let files = temp.path().join("devicemapper/devicemapper");
+        fs::rename(files.join("data"), temp.path().join("elsewhere")).unwrap();
+        symlink("../../elsewhere", files.join("data")).unwrap();
+        fs::remove_file(files.join("metadata")).unwrap();
+        symlink("/dev/no-such-disk", files.join("metadata")).unwrap();
+        let found = read(temp.path());
+        let link = found.data_link.as_ref().unwrap();
+        assert_eq!((link.target.as_path(), &link.leads_to), (Path::new("../../elsewhere"), &LeadsTo::File));
+        assert!(matches!(found.metadata_link.as_ref().unwrap().leads_to, LeadsTo::Nothing(_)));
+        assert!(found.data_file.is_some() && found.metadata_file.is_some());
+        assert_eq!(found.problems.len(), 1);
+        assert!(found.problems[0].why.contains("/dev/no-such-disk"), "{:?}", found.problems);
+        fs::remove_file(files.join("metadata")).unwrap();
+        fs::create_dir(files.join("metadata")).unwrap();
+        let found = read(temp.path());
+        assert_eq!((found.metadata_file, found.problems[0].why.as_str()), (None, "it is not a regular file"));
+    }
+
+    #[test]
+    fn a_home_that_is_a_link_gives_its_numbers_and_is_not_read() {
+        let (temp, other) = (tempfile::tempdir().unwrap(), root());
+        symlink(other.path().join("devicemapper"), temp.path().join("devicemapper")).unwrap();
+        let found = read(temp.path());
+        assert_eq!(found.device_prefix, read(other.path()).device_prefix, "as Docker takes it");
+        assert_eq!((&found.base, &found.data_file), (&None, &None));
+        assert!(found.problems[0].why.contains("symbolic link"), "{:?}", found.problems);
+    }
+
+    #[test]
+    fn an_lvm_pool_of_dockers_own_making_is_told_by_its_file() {
+        let temp = root();
+        let setup = temp.path().join("devicemapper").join(SETUP);
+        fs::write(&setup, r#"{"Device":"/dev/sdb","ThinpPercent":95,"AutoExtendThreshold":80}"#).unwrap();
+        let found = read(temp.path());
+        assert_eq!(found.direct_lvm.as_ref().unwrap().device, "/dev/sdb");
+        assert_eq!(found.pool().as_deref(), Some("docker-thinpool"));
+        fs::write(&setup, "").unwrap();
+        assert!(read(temp.path()).problems[0].why.contains("empty"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The Docker daemon that runs now, as far as `/proc` tells: its process, and what its command line says of storage.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +18,45 @@ pub struct Flags {
     pub root: Option<PathBuf>,
     /// `--config-file`.
     pub config_file: Option<PathBuf>,
+    /// `--storage-driver`, or `-s`.
+    pub storage_driver: Option<String>,
     /// `--storage-opt`, each as given.
     pub storage_options: Vec<String>,
+    /// Every flag, by the key that says the same in `daemon.json`, with its values as given.
+    pub keys: BTreeMap<String, Vec<String>>,
 }
+
+/// Flags with one letter, and their long names (cmd/dockerd/config*.go).
+const SHORT: [(&str, &str); 9] = [
+    ("b", "bridge"),
+    ("D", "debug"),
+    ("g", "graph"),
+    ("G", "group"),
+    ("H", "host"),
+    ("l", "log-level"),
+    ("p", "pidfile"),
+    ("s", "storage-driver"),
+    ("e", "exec-driver"),
+];
+
+/// Flags that may be given many times are called otherwise in `daemon.json` (`NewNamedListOptsRef` and its like,
+/// cmd/dockerd/config*.go).
+const NAMED: [(&str, &str); 14] = [
+    ("add-runtime", "runtimes"),
+    ("authorization-plugin", "authorization-plugins"),
+    ("cluster-store-opt", "cluster-store-opts"),
+    ("default-address-pool", "default-address-pools"),
+    ("default-ulimit", "default-ulimits"),
+    ("dns-opt", "dns-opts"),
+    ("exec-opt", "exec-opts"),
+    ("host", "hosts"),
+    ("insecure-registry", "insecure-registries"),
+    ("label", "labels"),
+    ("log-opt", "log-opts"),
+    ("node-generic-resource", "node-generic-resources"),
+    ("registry-mirror", "registry-mirrors"),
+    ("storage-opt", "storage-opts"),
+];
 
 /// A Docker daemon that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +88,8 @@ fn has_socket() -> bool {
     fs::read("/proc/net/unix").map_or(true, |table| table.windows(6).any(|word| word == b"docker"))
 }
 
-fn all() -> Vec<Dockerd> {
+/// Returns every Docker daemon that runs, also those beside the one of the usual PID file.
+pub fn all() -> Vec<Dockerd> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -72,43 +110,64 @@ fn daemon(pid: u32) -> Option<Dockerd> {
 }
 
 impl Flags {
-    /// Reads the bytes of `/proc/PID/cmdline`. Returns nothing when the program is no Docker daemon: `dockerd`,
-    /// `dockerd-current` (CentOS 7), `docker daemon` (1.8 to 1.11) and `docker -d` (before) are.
+    /// Reads the bytes of `/proc/PID/cmdline`; as [`Self::of_words`].
     pub fn parse(command_line: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(command_line);
-        let mut words = text.split('\0');
-        let program = words.next()?.rsplit('/').next()?;
-        let mut words = words.peekable();
-        let is_daemon = match program {
-            "dockerd" | "dockerd-current" | "dockerd-latest" => true,
-            "docker" | "docker-current" => matches!(words.peek(), Some(&("daemon" | "-d"))),
-            _ => false,
-        };
-        if !is_daemon {
-            return None;
+        Self::of_words(&text.strip_suffix('\0').unwrap_or(&text).split('\0').collect::<Vec<_>>())
+    }
+
+    /// Reads a command line. Returns nothing when the program is no Docker daemon: `dockerd`, `dockerd-current`
+    /// (CentOS 7), `docker daemon` (1.8 to 1.11) and `docker -d` (before) are.
+    pub fn of_words(words: &[&str]) -> Option<Self> {
+        let (program, mut words) = words.split_first()?;
+        match (program.rsplit('/').next()?, words) {
+            ("dockerd" | "dockerd-current" | "dockerd-latest", _) => {}
+            ("docker" | "docker-current" | "docker-latest", ["daemon" | "-d" | "--daemon", rest @ ..]) => words = rest,
+            _ => return None,
         }
         let mut flags = Self::default();
+        let mut words = words.iter().peekable();
         while let Some(word) = words.next() {
-            let (flag, attached) = match word.split_once('=') {
-                Some((flag, value)) => (flag, Some(value)),
-                None => (word, None),
-            };
-            // One dash and a long name was good enough for Docker 1.x.
-            let name = flag.trim_start_matches('-');
-            let wanted = matches!(name, "data-root" | "graph" | "g" | "config-file" | "storage-opt");
-            if flag == name || !wanted {
-                continue;
-            }
-            let Some(value) = attached.or_else(|| words.next()).map(unquoted) else {
-                break;
-            };
-            match name {
-                "config-file" => flags.config_file = Some(PathBuf::from(value)),
-                "storage-opt" => flags.storage_options.push(value.to_owned()),
-                _ => flags.root = Some(PathBuf::from(value)),
-            }
+            let Some((name, attached)) = flag(word) else { continue };
+            // What follows and is no flag itself is its value; one that is on or off has none.
+            let follows = |next: &&&str| !next.starts_with('-') && !next.is_empty();
+            let value = attached.map_or_else(|| words.next_if(|next| follows(next)).copied(), Some).map(unquoted);
+            flags.take(&name, value);
         }
         Some(flags)
+    }
+
+    fn take(&mut self, name: &str, value: Option<&str>) {
+        let key = NAMED.iter().find(|(flag, _)| *flag == name).map_or(name, |(_, key)| *key);
+        self.keys.entry(key.to_owned()).or_default().extend(value.map(str::to_owned));
+        let Some(value) = value else { return };
+        match name {
+            "data-root" | "graph" => self.root = Some(PathBuf::from(value)),
+            "config-file" => self.config_file = Some(PathBuf::from(value)),
+            "storage-driver" => self.storage_driver = Some(value.to_owned()),
+            "storage-opt" => self.storage_options.push(value.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// Returns the long name of a flag, and its value when it is attached; nothing for a word that is no flag.
+fn flag(word: &str) -> Option<(String, Option<&str>)> {
+    let (flag, attached) = word.split_once('=').map_or((word, None), |(flag, value)| (flag, Some(value)));
+    // One dash and a long name was good enough for Docker 1.x.
+    let name = flag.trim_start_matches('-');
+    if flag == name || name.is_empty() {
+        return None;
+    }
+    let short = |letter: &str| SHORT.iter().find(|(short, _)| *short == letter).map(|(_, long)| (*long).to_owned());
+    let letter = name.chars().next().map(String::from).unwrap_or_default();
+    match short(name) {
+        Some(long) => Some((long, attached)),
+        // `-Hunix:///x`; `-host` is a long name of Docker 1.x.
+        None if word == flag && !word.starts_with("--") && name.contains([':', '/']) => {
+            Some((short(&letter)?, name.get(letter.len()..)))
+        }
+        None => Some((name.to_owned(), attached)),
     }
 }
 
@@ -150,7 +209,28 @@ mod tests {
     fn defaults_are_left_open_and_a_flag_without_its_value_is_no_harm() {
         assert_eq!(parse("dockerd --config-file /etc/d.json").unwrap().config_file.unwrap(), Path::new("/etc/d.json"));
         assert_eq!(parse("dockerd").unwrap(), Flags::default());
-        assert!(parse("dockerd --data-root").unwrap().root.is_none_or(|root| root.as_os_str().is_empty()));
+        assert_eq!(parse("dockerd --data-root").unwrap().root, None);
+    }
+
+    #[test]
+    fn every_flag_is_known_by_its_key_in_the_file() {
+        let flags = parse(
+            "dockerd -D -H fd:// --host=tcp://0:1 -Hunix:///x --label a=b -s devicemapper --iptables=false -g /d",
+        )
+        .unwrap();
+        let keys: Vec<_> = flags.keys.iter().map(|(key, values)| format!("{key}: {}", values.join(" "))).collect();
+        assert_eq!(
+            keys,
+            [
+                "debug: ",
+                "graph: /d",
+                "hosts: fd:// tcp://0:1 unix:///x",
+                "iptables: false",
+                "labels: a=b",
+                "storage-driver: devicemapper"
+            ]
+        );
+        assert_eq!(flags.storage_driver.as_deref(), Some("devicemapper"));
     }
 
     #[test]

@@ -5,11 +5,17 @@
 //! size that no honest file reaches.
 
 pub mod bookkeeping;
+pub mod configuration;
+pub mod containerd;
 pub mod daemon_json;
 pub mod deferred;
 pub mod docker_root;
 pub mod dockerd;
+pub mod driver;
 pub mod libdm;
 pub mod minimum_free;
 pub mod options;
+pub mod roots;
 pub mod small_file;
+pub mod start;
+pub mod version;

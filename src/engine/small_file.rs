@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 /// An open directory; everything is opened relative to it.
@@ -16,6 +16,19 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 pub struct Directory {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+/// What a name in a directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, and what is written in it.
+    Link(PathBuf),
+    /// Anything else: a device, a FIFO, a socket.
+    Other,
 }
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -54,16 +67,23 @@ impl Directory {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// Returns whether a regular file of that name is in it.
+    /// Returns what a name in it is, without following it; nothing when it is not there.
     ///
     /// # Errors
-    /// As openat(2); a name that is not there is no error.
-    pub fn has_file(&self, name: &str) -> io::Result<bool> {
-        match openat(&self.fd, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(fd) => Ok(is_regular(&fstat(fd.as_fd())?)),
-            Err(nix::Error::ENOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+    /// As openat(2) and readlinkat(2).
+    pub fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+        let fd = match openat(&self.fd, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(nix::Error::ENOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = fstat(fd.as_fd())?;
+        Ok(Some(match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => Kind::File,
+            SFlag::S_IFDIR => Kind::Directory,
+            SFlag::S_IFLNK => Kind::Link(PathBuf::from(readlinkat(&self.fd, name)?)),
+            _ => Kind::Other,
+        }))
     }
 
     /// Returns the bytes of a regular file in it.
@@ -133,8 +153,8 @@ mod tests {
         let directory = Directory::open(temp.path()).unwrap();
         assert_eq!(directory.read("base", 5).unwrap(), b"12345");
         assert_eq!(directory.read("base", 4).unwrap_err().to_string(), "it is longer than 4 bytes");
-        assert!(directory.has_file("base").unwrap());
-        assert!(!directory.has_file("other").unwrap());
+        assert_eq!(directory.kind("base").unwrap(), Some(Kind::File));
+        assert_eq!(directory.kind("other").unwrap(), None);
     }
 
     #[test]
@@ -145,9 +165,10 @@ mod tests {
         fs::create_dir(temp.path().join("directory")).unwrap();
         nix::unistd::mkfifo(&temp.path().join("fifo"), Mode::S_IRUSR).unwrap();
         let directory = Directory::open(temp.path()).unwrap();
-        for name in ["link", "directory", "fifo"] {
+        let kinds = [Kind::Link("/etc/hostname".into()), Kind::Directory, Kind::Other];
+        for (name, kind) in ["link", "directory", "fifo"].into_iter().zip(kinds) {
             assert!(directory.read(name, 100).is_err(), "{name}");
-            assert!(!directory.has_file(name).unwrap(), "{name}");
+            assert_eq!(directory.kind(name).unwrap(), Some(kind), "{name}");
         }
         assert!(directory.enter("linked-directory").is_err());
         assert_eq!(directory.names().unwrap(), ["directory", "fifo", "link", "linked-directory"]);

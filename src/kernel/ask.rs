@@ -2,27 +2,35 @@
 //!
 //! A thread would not do: one that hangs in the kernel keeps the whole process from ending.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{lock, raw};
 
-/// How long the kernel has to answer. A commit of the metadata that a status waits for takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How many milliseconds the kernel has to answer. A commit of the metadata that a status waits for takes one or two.
+static LIMIT: AtomicU64 = AtomicU64::new(5000);
+
+/// Gives the kernel less, or more, time for each question from now on: for one who has a limit of his own for many.
+pub fn limit_each(limit: Duration) {
+    LIMIT.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
 
 /// Returns what `question` returns, asked in a child process; its values must survive a trip through JSON.
 ///
 /// Call it from the only thread of the process: the child is a copy of this one.
 ///
 /// # Errors
-/// In words: it was not answered within five seconds, or could not be asked.
+/// In words: it was not answered within five seconds (or [`limit_each`]), or could not be asked.
 pub fn within_limit<T: Serialize + DeserializeOwned>(mut question: impl FnMut() -> T) -> Result<T, String> {
     in_turn(&mut [&mut question]).pop().unwrap_or_else(|| Err(NO_ANSWER.to_owned()))
 }
@@ -30,14 +38,15 @@ pub fn within_limit<T: Serialize + DeserializeOwned>(mut question: impl FnMut() 
 /// Returns what each question returns, all asked in one child process, one after the other: when one of them is not
 /// answered, those after it are not either, and each says so. As [`within_limit`] otherwise.
 pub fn in_turn<T: Serialize + DeserializeOwned>(questions: &mut [&mut dyn FnMut() -> T]) -> Vec<Result<T, String>> {
-    ask(questions, LIMIT)
+    in_turn_within(Duration::from_millis(LIMIT.load(Ordering::Relaxed)), questions)
 }
 
 const NO_ANSWER: &str = "it was asked and there was no answer";
 
-fn ask<T: Serialize + DeserializeOwned>(
-    questions: &mut [&mut dyn FnMut() -> T],
+/// As [`in_turn`], with this limit for all of them together. A question may itself be one that asks in this way.
+pub fn in_turn_within<T: Serialize + DeserializeOwned>(
     limit: Duration,
+    questions: &mut [&mut dyn FnMut() -> T],
 ) -> Vec<Result<T, String>> {
     let count = questions.len();
     match answers(questions, limit) {
@@ -62,6 +71,7 @@ fn answers<T: Serialize>(
     let (mut ours, theirs) = UnixStream::pair()?;
     let child = raw::fork_running(|| {
         lock::leave_to_parent();
+        leave_standard_streams();
         for question in questions.iter_mut() {
             // JSON has no raw line end, and one answer is one write.
             let Ok(mut line) = serde_json::to_vec(&question()) else { return 1 };
@@ -74,7 +84,7 @@ fn answers<T: Serialize>(
     })?;
     drop(theirs);
     let until = Instant::now() + limit;
-    let mut lines = Vec::new();
+    let mut lines: Vec<u8> = Vec::new();
     let mut chunk = [0_u8; 4096];
     loop {
         let left = until.saturating_duration_since(Instant::now()).as_millis();
@@ -91,12 +101,23 @@ fn answers<T: Serialize>(
             Ok(read) => lines.extend(chunk.iter().take(read)),
             Err(_) => break,
         }
+        // A child of the child that hangs keeps the other end open for ever.
+        if lines.iter().filter(|b| **b == b'\n').count() == questions.len() {
+            break;
+        }
     }
     // It may be where no signal reaches it; then init takes it over when we end.
     let _ = kill(child, Signal::SIGKILL);
     let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
     let why = format!("the kernel did not answer within {} s; something under the pool hangs", limit.as_secs());
     Ok((lines, why))
+}
+
+/// A child that hangs lives on, and whoever reads our output to its end would wait for it.
+fn leave_standard_streams() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null));
+    }
 }
 
 #[cfg(test)]
@@ -143,9 +164,22 @@ mod tests {
             1
         };
         let (mut first, mut last) = (|| 0, || 2);
-        let asked = ask(&mut [&mut first, &mut hangs, &mut last], Duration::from_millis(200));
+        let asked = in_turn_within(Duration::from_millis(200), &mut [&mut first, &mut hangs, &mut last]);
         assert_eq!(asked.first(), Some(&Ok(0)));
         assert!(asked.iter().skip(1).all(|a| a.as_ref().is_err_and(|why| why.contains("did not answer"))), "{asked:?}");
         assert_eq!(asked.len(), 3);
+    }
+
+    #[test]
+    fn who_asked_and_was_not_answered_can_still_answer() {
+        let mut outer = || {
+            let mut hangs = || std::thread::sleep(Duration::from_secs(3600));
+            in_turn_within(Duration::from_millis(100), &mut [&mut hangs]).iter().all(Result::is_err)
+        };
+        let mut said = || 7;
+        // Without limit: the answers end it, not the end of the children.
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(in_turn_within(day, &mut [&mut outer]), [Ok(true)]);
+        assert_eq!(in_turn_within(day, &mut [&mut said]), [Ok(7)]);
     }
 }

@@ -43,6 +43,15 @@ pub fn kernel_release() -> Result<String> {
     Ok(uname.release().to_string_lossy().into_owned())
 }
 
+/// Returns the name that the machine has given itself.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn host_name() -> Result<String> {
+    let uname = nix::sys::utsname::uname().called("uname", "the kernel").context("asking for the machine's name")?;
+    Ok(uname.nodename().to_string_lossy().into_owned())
+}
+
 /// Whether a kernel module can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModuleState {

@@ -160,6 +160,10 @@ fn config(fd: u32, flags: u32, path: &Path) -> [u8; raw::LOOP_CONFIG] {
 /// # Errors
 /// When it cannot be opened for another reason.
 pub fn info(devno: DevNo) -> Result<Option<LoopInfo>> {
+    // A dm device hands the question down: a linear one over a loop device would answer with that one's file.
+    if devno.major != MAJOR {
+        return Ok(None);
+    }
     let attached = || -> Result<LoopInfo> {
         let device = block::open_by_devno(devno, false)?;
         read_info(device.as_fd(), devno)

@@ -100,8 +100,14 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
     }
     let registered = match registry::read(&kit.state, &spec.name)? {
         Some(entry) => {
-            let found =
-                find::Found { name: spec.name.to_string(), entry: Some(entry.clone()), bad_entry: None, docker: None };
+            let found = find::Found {
+                name: spec.name.to_string(),
+                entry: Some(entry.clone()),
+                bad_entry: None,
+                docker: None,
+                tie: None,
+                containerd: Ok(None),
+            };
             Some((entry, facts::look(&kit.dm, &kit.state, &found)?))
         }
         None => None,

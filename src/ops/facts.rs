@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::docker_root::DockerRoot;
+use crate::engine::containerd::{Device, Snapshotter};
+use crate::engine::docker_root::{LeadsTo, LoopLink};
+use crate::engine::options::StorageOptions;
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::{Dm, DmId};
 use crate::kernel::fs::FsFacts;
 use crate::kernel::{ask, block, loopdev};
 use crate::ops::find::Found;
 use crate::ops::sight::{self, Live};
-use crate::ops::{State, journal};
+use crate::ops::{State, journal, tie};
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, Entry, HostFs, LoopFile, Maker, PoolReport, PoolStatus, Recorded, UUID_PREFIX,
-    User,
+    Activity, Backing, Carrier, DevNo, Entry, HostFs, Link, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus,
+    Recorded, Snapshot, Tie, UUID_PREFIX, User,
 };
 use crate::units::{Bytes, Sectors};
 
@@ -36,14 +38,27 @@ pub fn look(dm: &Dm, state: &State, found: &Found) -> Outcome<PoolReport> {
         Some(live) => of_live(dm, found, live, &mut unread),
         None => of_files(found, &mut unread),
     };
+    if let (User::Unknown, Ok(Some(snapshotter))) = (&report.user, &found.containerd) {
+        report.user = containerd(snapshotter, &mut unread);
+        report.tie = Some(Tie::Options);
+    }
+    if let Err(problem) = &found.containerd {
+        unread.push(format!("{}: {}", problem.path.display(), problem.why));
+    }
     report.interrupted = interrupted;
     report.unread = unread;
     Ok(report)
 }
 
 fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> PoolReport {
-    let mut data = backing(dm, live.table.data, unread);
-    let mut metadata = backing(dm, live.table.metadata, unread);
+    let root = found.docker.as_ref();
+    let link = |file: Option<&PathBuf>, link: Option<&LoopLink>| {
+        Some(Link { at: file?.clone(), target: link?.target.clone() })
+    };
+    let data_link = root.and_then(|root| link(root.data_file.as_ref(), root.data_link.as_ref()));
+    let metadata_link = root.and_then(|root| link(root.metadata_file.as_ref(), root.metadata_link.as_ref()));
+    let mut data = backing(dm, live.table.data, data_link, unread);
+    let mut metadata = backing(dm, live.table.metadata, metadata_link, unread);
     let mut status = None;
     {
         let mut ask_status = || Seen::Status(sight::status(dm, &found.name).map_err(|e| format!("{e:#}")));
@@ -66,7 +81,8 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
         device: Some(live.info.devno),
         activity: if live.info.suspended { Activity::Suspended } else { Activity::Active },
         maker: maker(found, live.info.uuid.as_deref()),
-        user: user(found.docker.as_ref()),
+        user: user(found),
+        tie: found.tie,
         open_count: Some(live.info.open_count),
         status,
         recorded: None,
@@ -80,9 +96,11 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
 
 /// A pool that the kernel does not have: what its superblock and its files say.
 fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
-    let (data, metadata) = files(found);
-    let recorded = metadata.as_deref().and_then(|file| match sight::superblock_in(file) {
-        Ok(Ok(sb)) => Some(Recorded {
+    let mut both = places(found).map(Place::backing);
+    let [_, metadata] = &both;
+    let recorded = match path_of(metadata).map(|path| sight::superblock_in(&path).map(|sb| (path, sb))) {
+        None => None,
+        Some(Ok((_, Ok(sb)))) => Some(Recorded {
             transaction_id: sb.transaction_id,
             needs_check: sb.needs_check,
             block_size: sb.block_size,
@@ -91,25 +109,15 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
             metadata_total: sb.metadata_total,
             metadata_used: sb.metadata_used,
         }),
-        Ok(Err(bad)) => {
-            unread.push(format!("the superblock in {}: {bad}", file.display()));
+        Some(Ok((path, Err(bad)))) => {
+            unread.push(format!("the superblock in {}: {bad}", path.display()));
             None
         }
-        Err(e) => {
+        Some(Err(e)) => {
             unread.push(format!("{e:#}"));
             None
         }
-    });
-    let backing = |file: Option<PathBuf>| Backing {
-        device: None,
-        size: None,
-        linear: None,
-        carrier: match file {
-            Some(path) => Carrier::Loop { device: None, file: unlooked(path, false) },
-            None => Carrier::Unknown,
-        },
     };
-    let mut both = [backing(data), backing(metadata)];
     for backing in &mut both {
         let path = path_to_look_at(backing);
         let answer = ask::within_limit(|| Seen::file(path.as_deref()));
@@ -122,7 +130,8 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
         device: None,
         activity: Activity::Inactive,
         maker: maker(found, None),
-        user: user(found.docker.as_ref()),
+        user: user(found),
+        tie: found.tie,
         open_count: None,
         table: None,
         status: None,
@@ -134,12 +143,77 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
     }
 }
 
-fn files(found: &Found) -> (Option<PathBuf>, Option<PathBuf>) {
-    match (&found.entry, &found.docker) {
-        (Some(Entry { data, metadata, .. }), _) => (Some(data.file.clone()), Some(metadata.file.clone())),
-        (None, Some(root)) if root.own_pool() == found.name => (root.data_file.clone(), root.metadata_file.clone()),
-        (None, _) => (None, None),
+/// Where one part of an inactive pool is kept.
+enum Place {
+    File(PathBuf, Option<Link>),
+    /// A disk in a loop file's place.
+    LoopDisk(PathBuf, Option<Link>),
+    Disk(PathBuf),
+    Unknown,
+}
+
+impl Place {
+    fn backing(self) -> Backing {
+        let (size, carrier) = match self {
+            Self::File(path, link) => {
+                let file = LoopFile { link, ..unlooked(path, false) };
+                (None, Carrier::Loop { device: None, file })
+            }
+            Self::LoopDisk(path, link) => (None, Carrier::LoopOverDevice { device: None, disk: disk_at(path, link) }),
+            Self::Disk(path) => {
+                let size = block::devno_of(&path).and_then(block::size).ok();
+                (size, Carrier::Device { path })
+            }
+            Self::Unknown => (None, Carrier::Unknown),
+        };
+        Backing { device: None, size, linear: None, carrier }
     }
+}
+
+/// Returns where the data and the metadata of an inactive pool are kept.
+fn places(found: &Found) -> [Place; 2] {
+    if let Some(Entry { data, metadata, .. }) = &found.entry {
+        return [data, metadata].map(|store| Place::File(store.file.clone(), None));
+    }
+    let Some(root) = found.docker.as_ref().filter(|root| root.own_pool() == found.name) else {
+        return [Place::Unknown, Place::Unknown];
+    };
+    let options = root.options.known();
+    let device = |of: fn(&StorageOptions) -> &Option<String>| options.and_then(|o| of(o).as_ref()).map(PathBuf::from);
+    let place = |device: Option<PathBuf>, file: &Option<PathBuf>, link: &Option<LoopLink>| match (device, file, link) {
+        (Some(device), ..) => Place::Disk(device),
+        (None, Some(at), None) => Place::File(at.clone(), None),
+        (None, Some(at), Some(link)) => {
+            let path = at.canonicalize().unwrap_or_else(|_| link.target.clone());
+            let known = Some(Link { at: at.clone(), target: link.target.clone() });
+            match link.leads_to {
+                LeadsTo::File => Place::File(path, known),
+                LeadsTo::Device(_) => Place::LoopDisk(path, known),
+                LeadsTo::Nothing(_) => Place::Unknown,
+            }
+        }
+        (None, None, _) => Place::Unknown,
+    };
+    [
+        place(device(|o| &o.data_device), &root.data_file, &root.data_link),
+        place(device(|o| &o.metadata_device), &root.metadata_file, &root.metadata_link),
+    ]
+}
+
+/// Returns the file or disk that a part of an inactive pool is kept on.
+fn path_of(backing: &Backing) -> Option<PathBuf> {
+    match &backing.carrier {
+        Carrier::Loop { file, .. } => Some(file.path.clone()),
+        Carrier::LoopOverDevice { disk, .. } => Some(disk.path.clone()),
+        Carrier::Device { path } => Some(path.clone()),
+        Carrier::Unknown => None,
+    }
+}
+
+fn disk_at(path: PathBuf, link: Option<Link>) -> LoopDisk {
+    let number = block::devno_of(&path).ok();
+    let size = number.and_then(|number| block::size(number).ok()).map(Sectors::bytes);
+    LoopDisk { path, number, size, link }
 }
 
 fn maker(found: &Found, uuid: Option<&str>) -> Maker {
@@ -147,17 +221,45 @@ fn maker(found: &Found, uuid: Option<&str>) -> Maker {
         Some(uuid) if uuid.starts_with("LVM-") => Maker::Lvm,
         Some(uuid) if uuid.starts_with(UUID_PREFIX) => Maker::Dmpool,
         _ if found.entry.is_some() => Maker::Dmpool,
-        _ if found.docker.as_ref().is_some_and(|root| root.own_pool() == found.name) => Maker::Docker,
+        _ if is_dockers_name(&found.name) => Maker::Docker,
         _ => Maker::Unknown,
     }
 }
 
-fn user(root: Option<&DockerRoot>) -> User {
-    root.map_or(User::Unknown, |root| User::Docker { root: root.path.clone() })
+/// Returns whether a name is one that Docker makes for a pool of its own: `docker-8:1-131073-pool`.
+fn is_dockers_name(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let inner = name.strip_prefix("docker-").and_then(|rest| rest.strip_suffix("-pool"));
+    let parts =
+        inner.and_then(|inner| inner.split_once(':')).and_then(|(major, rest)| Some((major, rest.split_once('-')?)));
+    parts.is_some_and(|(major, (minor, inode))| number(major) && number(minor) && number(inode))
+}
+
+fn containerd(snapshotter: &Snapshotter, unread: &mut Vec<String>) -> User {
+    let devices = snapshotter.devices().map_err(|p| unread.push(format!("{}: {}", p.path.display(), p.why))).ok();
+    let snapshot = |device: Device| Snapshot {
+        state: device.state_name().to_owned(),
+        name: device.name,
+        id: device.id,
+        size: Bytes::new(device.size),
+        error: Some(device.error).filter(|error| !error.is_empty()),
+    };
+    User::Containerd {
+        config: snapshotter.config.clone(),
+        root_path: snapshotter.root_path.clone(),
+        devices: devices.map(|devices| devices.into_iter().map(snapshot).collect()),
+    }
+}
+
+fn user(found: &Found) -> User {
+    match (&found.docker, found.tie) {
+        (Some(root), Some(tie)) if tie != Tie::Before => User::Docker { root: root.path.clone() },
+        _ => User::Unknown,
+    }
 }
 
 /// Follows a device of a pool's table down to what carries it.
-fn backing(dm: &Dm, device: DevNo, unread: &mut Vec<String>) -> Backing {
+fn backing(dm: &Dm, device: DevNo, link: Option<Link>, unread: &mut Vec<String>) -> Backing {
     let size = block::size(device).ok();
     let (linear, below) = match linear_over(dm, device) {
         Some((name, below)) => (Some(name), below),
@@ -165,7 +267,17 @@ fn backing(dm: &Dm, device: DevNo, unread: &mut Vec<String>) -> Backing {
     };
     let carrier = match loopdev::info(below) {
         Ok(Some(info)) => match info.backing_path.clone() {
-            Some(path) => Carrier::Loop { device: Some(info.path()), file: unlooked(path, info.deleted) },
+            Some(path) => match info.backing_rdev {
+                Some(number) => {
+                    let size = block::size(number).ok().map(Sectors::bytes);
+                    let disk = LoopDisk { path, number: Some(number), size, link };
+                    Carrier::LoopOverDevice { device: Some(info.path()), disk }
+                }
+                None => {
+                    let file = LoopFile { link, ..unlooked(path, info.deleted) };
+                    Carrier::Loop { device: Some(info.path()), file }
+                }
+            },
             None => {
                 unread.push(format!("which file is behind {}", info.path().display()));
                 Carrier::Unknown
@@ -182,7 +294,7 @@ fn backing(dm: &Dm, device: DevNo, unread: &mut Vec<String>) -> Backing {
 
 /// Returns the dm name of a device that is one linear segment from sector 0 of another, and that other.
 fn linear_over(dm: &Dm, device: DevNo) -> Option<(String, DevNo)> {
-    let name = dm_name(device)?;
+    let name = tie::dm_name(device)?;
     let lines = dm.table(&DmId::name(&name)).ok()?;
     let [line] = lines.as_slice() else { return None };
     let (below, offset) = line.params.split_once(' ')?;
@@ -191,12 +303,8 @@ fn linear_over(dm: &Dm, device: DevNo) -> Option<(String, DevNo)> {
         .map(|below| (name, below))
 }
 
-fn dm_name(device: DevNo) -> Option<String> {
-    fs::read_to_string(block::sysfs(device).join("dm/name")).ok().map(|name| name.trim_end().to_owned())
-}
-
 fn device_path(_: &Dm, device: DevNo) -> PathBuf {
-    match dm_name(device) {
+    match tie::dm_name(device) {
         Some(name) => Path::new("/dev/mapper").join(name),
         None => block::name(device).map_or_else(|| PathBuf::from(device.to_string()), |n| Path::new("/dev").join(n)),
     }
@@ -219,7 +327,7 @@ impl Seen {
 
 /// A loop file of which only the name is known yet.
 const fn unlooked(path: PathBuf, deleted: bool) -> LoopFile {
-    LoopFile { path, deleted, size: None, allocated: None, host: None }
+    LoopFile { path, deleted, size: None, allocated: None, host: None, link: None }
 }
 
 fn path_to_look_at(backing: &Backing) -> Option<PathBuf> {

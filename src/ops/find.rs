@@ -1,13 +1,18 @@
-//! Which pool is meant.
+//! Which pool is meant, and whose it is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::engine::docker_root::{self, DockerRoot, Problem};
+use crate::engine::containerd::{self, Snapshotter};
+use crate::engine::docker_root::{DockerRoot, Problem};
+use crate::engine::roots::{self as docker_roots, Roots};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
+use crate::ops::docker::{self, chosen};
 use crate::ops::registry::{self, BadEntry};
+use crate::ops::tie::{self, Ground};
 use crate::ops::{State, journal, sight};
-use crate::pool::{Entry, PoolName, THIN_POOL};
+use crate::pool::{Entry, PoolName, THIN_POOL, Tie};
 
 /// A pool that a command is about: what is known of it before it is looked at.
 #[derive(Clone, Debug)]
@@ -18,8 +23,12 @@ pub struct Found {
     pub entry: Option<Entry>,
     /// Its registry entry, when there is one that cannot be used.
     pub bad_entry: Option<BadEntry>,
-    /// The Docker root that uses it, when one does.
+    /// The Docker root that it belongs to, when it does to one.
     pub docker: Option<DockerRoot>,
+    /// How it belongs to that root.
+    pub tie: Option<Tie>,
+    /// containerd's snapshotter, when its configuration names the pool; what was wrong with that configuration.
+    pub containerd: Result<Option<Snapshotter>, Problem>,
 }
 
 /// Every pool on the machine.
@@ -32,21 +41,24 @@ pub struct All {
 }
 
 /// Returns the pool that an argument means: a dm name (or its path under /dev/mapper), `docker`, a Docker root's path;
-/// or, without one, the only pool there is.
+/// or, without one, the Docker root that was named by option, or else the only pool there is.
 ///
 /// # Errors
 /// Refused when there is no such pool, or when none was named and something that cannot be read may hide another one; a
 /// usage error when none was named and there are several.
 pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
     match argument {
-        None => {
-            let mut all = find_all(dm, state)?;
-            if all.broken.is_empty() { only_one(all.found) } else { Err(all.broken.remove(0)) }
-        }
-        Some("docker") => of_docker(None),
+        None => match &state.docker_root {
+            Some(root) => of_docker(dm, state, docker::at(root)?),
+            None => {
+                let mut all = find_all(dm, state)?;
+                if all.broken.is_empty() { only_one(all.found) } else { Err(all.broken.remove(0)) }
+            }
+        },
+        Some("docker") => of_docker(dm, state, chosen(state)?),
         Some(text) => match text.strip_prefix("/dev/mapper/") {
             Some(name) => named(dm, state, name),
-            None if text.starts_with('/') => of_docker(Some(Path::new(text))),
+            None if text.starts_with('/') => of_docker(dm, state, docker::at(Path::new(text))?),
             None => named(dm, state, text),
         },
     }
@@ -56,43 +68,36 @@ pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
 /// those that an interrupted operation has left half made or half destroyed.
 ///
 /// # Errors
-/// When the kernel does not answer.
+/// When the kernel does not answer, or the Docker root that was named cannot be read.
 pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
     let mut broken = Vec::new();
     let registered = registry::names(state).unwrap_or_else(|failure| {
         broken.push(failure);
         Vec::new()
     });
-    let roots = docker_root::find();
-    broken.extend(roots.unreadable.iter().map(unreadable));
-    let mut names = live_pools(dm)?;
+    let live = live_pools(dm)?;
+    let roots = roots_of(docker::roots(state)?, &live);
+    broken.extend(roots.unreadable.iter().map(docker::unreadable));
+    let roots = roots.found;
+    let mut names: Vec<String> = live.keys().cloned().collect();
     names.extend(registered.iter().map(ToString::to_string));
     names.extend(journal::pools(state));
-    names.extend(roots.found.iter().filter(|r| r.data_file.is_some()).map(DockerRoot::own_pool));
+    // A root whose pool is live has no other, whatever its files would make it.
+    let is_tied = |root: &DockerRoot| {
+        live.iter().any(|(name, ground)| tie::tie(root, name, Some(ground)).is_some_and(|tie| tie != Tie::Before))
+    };
+    names.extend(roots.iter().filter(|r| r.data_file.is_some() && !is_tied(r)).map(DockerRoot::own_pool));
+    let before = |root: &&DockerRoot| root.data_file.is_some() && root.pool().is_some_and(|p| p != root.own_pool());
+    names.extend(roots.iter().filter(before).map(DockerRoot::own_pool));
     names.sort();
     names.dedup();
+    let snapshotter = containerd::find(Path::new("/"));
     let found = |name: String| {
+        let (docker, tie) = whose(&roots, &name, live.get(&name));
         let (entry, bad_entry) = entry_of(state, &name);
-        Found { entry, bad_entry, docker: roots.found.iter().find(|r| uses(r, &name)).cloned(), name }
+        Found { entry, bad_entry, docker, tie, containerd: of_pool(snapshotter.clone(), &name), name }
     };
     Ok(All { found: names.into_iter().map(found).collect(), broken })
-}
-
-/// Returns the only pool of those found.
-///
-/// # Errors
-/// Refused when there is none; a usage error when there are several.
-pub fn only_one(mut all: Vec<Found>) -> Outcome<Found> {
-    match all.len() {
-        1 => all.pop().ok_or_else(none),
-        0 => Err(none()),
-        _ => {
-            let names: Vec<_> = all.iter().map(|f| f.name.as_str()).collect();
-            Err(Failure::new(Kind::Usage, format!("there are {} pools here: say which one", all.len()))
-                .fact("found", names.join(", "))
-                .next("dmpool list"))
-        }
-    }
 }
 
 /// Returns what the registry has of that name. Names that dmpool would not give have no entry.
@@ -104,12 +109,49 @@ fn entry_of(state: &State, name: &str) -> (Option<Entry>, Option<BadEntry>) {
     }
 }
 
-/// Returns the failure of a Docker root that cannot be opened.
-fn unreadable(root: &Problem) -> Failure {
-    let path = root.path.display();
-    Failure::refused(format!("cannot read the Docker root `{path}`"))
-        .fact("cause", &root.why)
-        .next(format!("ls -ld {path} {path}/devicemapper    shows what is in the way"))
+/// Returns the root that a pool belongs to, the strongest tie first.
+fn whose(roots: &[DockerRoot], name: &str, ground: Option<&Ground>) -> (Option<DockerRoot>, Option<Tie>) {
+    let ties = roots.iter().filter_map(|root| Some((tie::tie(root, name, ground)?, root)));
+    let best = ties.min_by_key(|(tie, root)| (*tie, root.standing));
+    (best.map(|(_, root)| root.clone()), best.map(|(tie, _)| tie))
+}
+
+fn of_pool(found: Result<Option<Snapshotter>, Problem>, pool: &str) -> Result<Option<Snapshotter>, Problem> {
+    found.map(|snapshotter| snapshotter.filter(|snapshotter| snapshotter.pool == pool))
+}
+
+/// Adds the roots that live pools tell of and nothing else does: around the files under them, and of daemons beside the
+/// usual one.
+fn roots_of(mut roots: Roots, live: &BTreeMap<String, Ground>) -> Roots {
+    let orphan = |roots: &[DockerRoot], name: &str, ground: &Ground| {
+        ground.looks_like_dockers(name) && whose(roots, name, Some(ground)).0.is_none()
+    };
+    if live.iter().any(|(name, ground)| orphan(&roots.found, name, ground)) {
+        roots.add(docker_roots::find_all().found);
+    }
+    for (name, ground) in live {
+        if orphan(&roots.found, name, ground) {
+            roots.add(ground.files().filter_map(docker_roots::around));
+        }
+    }
+    roots
+}
+
+/// Returns the only pool of those found.
+///
+/// # Errors
+/// Refused when there is none; a usage error when there are several.
+pub fn only_one(mut all: Vec<Found>) -> Outcome<Found> {
+    match all.len() {
+        1 => all.pop().ok_or_else(none),
+        0 => Err(docker::without_a_pool().unwrap_or_else(none)),
+        _ => {
+            let names: Vec<_> = all.iter().map(|f| f.name.as_str()).collect();
+            Err(Failure::new(Kind::Usage, format!("there are {} pools here: say which one", all.len()))
+                .fact("found", names.join(", "))
+                .next("dmpool list"))
+        }
+    }
 }
 
 fn none() -> Failure {
@@ -118,76 +160,66 @@ fn none() -> Failure {
         .next("dmpool create NAME    makes one")
 }
 
-fn of_docker(root: Option<&Path>) -> Outcome<Found> {
-    let root = match root {
-        Some(path) => docker_root::at(path)
-            .map_err(|e| {
-                Failure::refused(format!("cannot read the Docker root `{}`", path.display()))
-                    .next("dmpool list    shows every pool here")
-                    .because(e)
-            })?
-            .ok_or_else(|| {
-                Failure::refused(format!("`{}` is no Docker root with a devicemapper pool", path.display()))
-                    .fact("needed", format!("{}/devicemapper", path.display()))
-                    .next("dmpool list    shows every pool here")
-            })?,
-        None => {
-            let mut roots = docker_root::find();
-            match (roots.found.len(), roots.unreadable.first()) {
-                (1, None) => roots.found.remove(0),
-                (0, Some(root)) => return Err(unreadable(root)),
-                (0, None) => {
-                    return Err(Failure::refused("there is no Docker root with a devicemapper pool here")
-                        .fact(
-                            "found",
-                            "none of a running dockerd, none in /etc/docker/daemon.json, none in /var/lib/docker",
-                        )
-                        .next("dmpool status /path/of/the/docker/root"));
-                }
-                _ => {
-                    let paths = roots.found.iter().map(|r| &r.path).chain(roots.unreadable.iter().map(|r| &r.path));
-                    let paths: Vec<_> = paths.map(|path| path.display().to_string()).collect();
-                    return Err(Failure::new(Kind::Usage, "there are several Docker roots: name one by its path")
-                        .fact("found", paths.join(", "))
-                        .next(format!("dmpool status {}", paths.first().map_or("", String::as_str))));
-                }
-            }
-        }
-    };
-    let name = root.pool().ok_or_else(|| {
+/// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
+/// another name when the root was moved while it ran; else the one Docker would make.
+fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
+    let named = root.options.known().and_then(|options| options.named_pool().map(str::to_owned));
+    let usual = named.or_else(|| root.pool());
+    let is_live = |name: &str| sight::live(dm, name).is_ok_and(|live| live.is_some());
+    if let Some(name) = usual.clone().filter(|name| is_live(name)) {
+        return tied(dm, state, name, root);
+    }
+    let live = live_pools(dm)?;
+    let ties = live.iter().filter_map(|(name, ground)| Some((tie::tie(&root, name, Some(ground))?, name)));
+    if let Some((_, name)) = ties.filter(|(tie, _)| *tie != Tie::Before).min() {
+        return tied(dm, state, name.clone(), root);
+    }
+    let name = usual.ok_or_else(|| {
         Failure::refused(format!("cannot tell which pool the Docker root `{}` uses", root.path.display()))
             .fact("cause", "no daemon runs on it, and nothing that was read says its options")
             .fact("found", format!("Docker's own name for it would be `{}`", root.own_pool()))
             .next("name the pool itself; dmpool list shows every pool here")
     })?;
-    Ok(Found { name, entry: None, bad_entry: None, docker: Some(root) })
+    tied(dm, state, name, root)
+}
+
+fn tied(dm: &Dm, state: &State, name: String, root: DockerRoot) -> Outcome<Found> {
+    let ground = sight::live(dm, &name).ok().flatten().map(|live| Ground::of(&live));
+    let tie = tie::tie(&root, &name, ground.as_ref());
+    // Docker may have been given a pool that dmpool made.
+    let (entry, bad_entry) = entry_of(state, &name);
+    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, containerd: Ok(None) })
 }
 
 fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
     let (entry, bad_entry) = entry_of(state, name);
-    let live = sight::live(dm, name);
-    if entry.is_none() && bad_entry.is_none() {
-        match live {
-            Ok(Some(_)) => {}
-            Ok(None) if journal::pools(state).iter().any(|pool| pool == name) => {}
-            Ok(None) => return Err(no_such(dm, state, name)),
-            Err(e) => {
-                return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool"))
-                    .next("dmpool list    shows every pool here")
-                    .because(e));
-            }
+    let live = match sight::live(dm, name) {
+        Ok(live) => live,
+        Err(_) if entry.is_some() || bad_entry.is_some() => None,
+        Err(e) => {
+            return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool"))
+                .next("dmpool list    shows every pool here")
+                .because(e));
         }
-    }
+    };
     // A root that cannot be read must not keep anyone from looking at another pool.
-    let docker = docker_root::find().found.into_iter().find(|r| uses(r, name));
-    Ok(Found { name: name.to_owned(), entry, bad_entry, docker })
+    let roots = docker::roots(state).unwrap_or_default();
+    let has_files = |root: &DockerRoot| root.data_file.is_some() && root.own_pool() == name;
+    let is_known = entry.is_some() || bad_entry.is_some() || live.is_some() || roots.found.iter().any(has_files);
+    if !is_known && !journal::pools(state).iter().any(|pool| pool == name) {
+        return Err(no_such(dm, state, name));
+    }
+    let live: BTreeMap<_, _> = live.iter().map(|live| (name.to_owned(), Ground::of(live))).collect();
+    let (docker, tie) = whose(&roots_of(roots, &live).found, name, live.get(name));
+    let containerd = of_pool(containerd::find(Path::new("/")), name);
+    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, containerd })
 }
 
 fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
     let failure = Failure::refused(format!("there is no pool `{name}`"));
     match find_all(dm, state) {
-        Ok(all) if !all.found.is_empty() => {
-            let names: Vec<_> = all.found.iter().map(|f| f.name.as_str()).collect();
+        Ok(All { found, .. }) if !found.is_empty() => {
+            let names: Vec<_> = found.iter().map(|f| f.name.as_str()).collect();
             failure.fact("found", names.join(", ")).next("dmpool list")
         }
         Ok(_) => failure.fact("found", "no thin pool at all").next(format!("dmpool create {name}    makes it")),
@@ -195,16 +227,17 @@ fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
     }
 }
 
-fn uses(root: &DockerRoot, name: &str) -> bool {
-    root.pool().as_deref() == Some(name) || root.own_pool() == name
-}
-
-/// Returns the dm names of all devices whose table is one thin-pool target.
-fn live_pools(dm: &Dm) -> Outcome<Vec<String>> {
+/// Returns all devices whose table is one thin-pool target, by dm name, each with what is under it and on it.
+fn live_pools(dm: &Dm) -> Outcome<BTreeMap<String, Ground>> {
     let devices = dm.list().map_err(|e| Failure::failed("cannot list the device-mapper devices").because(e))?;
     let is_pool = |name: &str| {
         // A device that went away meanwhile is no pool.
         dm.table(&DmId::name(name)).is_ok_and(|lines| matches!(lines.as_slice(), [line] if line.kind == THIN_POOL))
     };
-    Ok(devices.into_iter().map(|d| d.name).filter(|name| is_pool(name)).collect())
+    let pools = devices.into_iter().map(|d| d.name).filter(|name| is_pool(name));
+    let ground = |name: String| {
+        let live = sight::live(dm, &name).ok().flatten()?;
+        Some((name, Ground::of(&live)))
+    };
+    Ok(pools.filter_map(ground).collect())
 }

@@ -7,13 +7,17 @@ pub mod activate;
 pub mod create;
 pub mod deactivate;
 pub mod destroy;
+pub mod docker;
 pub mod facts;
 mod fault;
 pub mod find;
 pub mod gate;
 mod ground;
 pub mod grow;
+pub mod health;
+pub mod history;
 pub mod journal;
+pub mod metrics;
 mod own_disk;
 pub mod plan;
 pub mod promised;
@@ -24,6 +28,7 @@ mod sight;
 mod state;
 pub mod status;
 pub mod steps;
+pub mod tie;
 
 pub use state::State;
 

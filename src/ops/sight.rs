@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::kernel::dm::{Dm, DmId, DmInfo};
 use crate::kernel::loopdev::{self, LoopInfo};
@@ -82,6 +82,10 @@ pub fn superblock_within_limit(device: DevNo) -> Result<Superblock, String> {
 /// When the file cannot be read; the inner result says what is wrong with the bytes.
 pub fn superblock_in(path: &Path) -> Result<Result<Superblock, BadSuperblock>> {
     use std::io::Read;
+    use std::os::unix::fs::FileTypeExt;
+    let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    // Anything else might keep its reader for ever.
+    ensure!(found.is_file() || found.file_type().is_block_device(), "{} is neither file nor disk", path.display());
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|f| f.take(4096).read_to_end(&mut bytes))

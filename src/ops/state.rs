@@ -11,8 +11,12 @@ pub struct State {
     pub journals: PathBuf,
     /// One file per lock: the same for every state directory, since two dmpools may mean the same pool.
     pub locks: PathBuf,
+    /// What was seen of pools earlier.
+    pub history: PathBuf,
     /// Where `create` makes a pool's directory when none is named.
     pub pools: PathBuf,
+    /// The Docker root that was named with `--root`: it is looked at beside those that are found, and is what `docker` means.
+    pub docker_root: Option<PathBuf>,
 }
 
 /// Where locks are, on a tmpfs.
@@ -24,7 +28,9 @@ impl Default for State {
             registry: "/etc/dmpool/pools".into(),
             journals: "/var/lib/dmpool/journal".into(),
             locks: LOCKS.into(),
+            history: "/var/lib/dmpool/history.json".into(),
             pools: "/var/lib/dmpool/pools".into(),
+            docker_root: None,
         }
     }
 }
@@ -36,7 +42,15 @@ impl State {
             registry: directory.join("registry"),
             journals: directory.join("journal"),
             locks: LOCKS.into(),
+            history: directory.join("history.json"),
             pools: directory.join("pools"),
+            docker_root: None,
         }
+    }
+
+    /// Returns the same with a Docker root that was named.
+    #[must_use]
+    pub fn with_docker_root(self, docker_root: Option<PathBuf>) -> Self {
+        Self { docker_root, ..self }
     }
 }

@@ -2,11 +2,14 @@
 
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
 use crate::error::{Failure, Outcome};
+use crate::kernel::identity;
 use crate::ops::facts;
 use crate::ops::find::{self, Found};
+use crate::ops::health::{self, Facts, Thresholds};
+use crate::ops::history::{self, History};
 use crate::ops::registry::BadEntry;
 use crate::ops::steps::Kit;
-use crate::pool::PoolReport;
+use crate::pool::{Finding, Forecast, Identity, Moment, PoolReport, identities};
 
 /// One pool as `status` shows it.
 #[derive(Clone, Debug)]
@@ -19,6 +22,30 @@ pub struct Status {
     pub devices: Option<DeviceCounts>,
     /// The version of the kernel's device-mapper driver.
     pub driver: Option<(u32, u32)>,
+    /// What is wrong with it, or worth knowing, the worst first: of what was read anyway.
+    pub findings: Vec<Finding>,
+    /// By what it is known over time.
+    pub identity: Identity,
+    /// How fast it fills, as far as the history tells.
+    pub forecast: Forecast,
+}
+
+/// Which machine was looked at, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name that the machine has given itself.
+    pub hostname: String,
+    /// The moment.
+    pub time: Moment,
+}
+
+/// Returns which machine this is, and what time.
+///
+/// # Errors
+/// When the kernel does not say its name.
+pub fn origin() -> Outcome<Origin> {
+    let hostname = identity::host_name().map_err(|e| Failure::failed("cannot learn this machine's name").because(e))?;
+    Ok(Origin { hostname, time: history::now() })
 }
 
 /// What was looked for, and what of it could not be read.
@@ -36,17 +63,19 @@ pub struct Seen<T> {
 /// As [`find::find`]; when the device cannot be read as a pool.
 pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Seen<Status>> {
     let (found, mut broken) = match argument {
-        Some(_) => (find::find(&kit.dm, &kit.state, argument)?, Vec::new()),
-        None => {
+        None if kit.state.docker_root.is_none() => {
             let mut all = find::find_all(&kit.dm, &kit.state)?;
             if all.found.is_empty() && !all.broken.is_empty() {
                 return Err(all.broken.remove(0));
             }
             (find::only_one(all.found)?, all.broken)
         }
+        _ => (find::find(&kit.dm, &kit.state, argument)?, Vec::new()),
     };
     broken.extend(found.bad_entry.as_ref().map(BadEntry::failure));
-    Ok(Seen { found: of(kit, found)?, broken })
+    let mut status = of(kit, found, &Thresholds::default())?;
+    with_history(kit, std::slice::from_mut(&mut status));
+    Ok(Seen { found: status, broken })
 }
 
 /// Returns the status of every pool on the machine, by name.
@@ -54,11 +83,18 @@ pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Seen<Status>> {
 /// # Errors
 /// As [`find::find_all`].
 pub fn all(kit: &Kit) -> Outcome<Seen<Vec<Status>>> {
+    let mut seen = each(kit)?;
+    with_history(kit, &mut seen.found);
+    Ok(seen)
+}
+
+/// Returns the status of every pool; nothing is foretold yet.
+pub(super) fn each(kit: &Kit) -> Outcome<Seen<Vec<Status>>> {
     let all = find::find_all(&kit.dm, &kit.state)?;
     let mut seen = Seen { found: Vec::new(), broken: all.broken };
     for found in all.found {
         seen.broken.extend(found.bad_entry.as_ref().map(BadEntry::failure));
-        match of(kit, found) {
+        match of(kit, found, &Thresholds::default()) {
             Ok(status) => seen.found.push(status),
             Err(failure) => seen.broken.push(failure),
         }
@@ -66,10 +102,35 @@ pub fn all(kit: &Kit) -> Outcome<Seen<Vec<Status>>> {
     Ok(seen)
 }
 
-fn of(kit: &Kit, found: Found) -> Outcome<Status> {
+/// Tells of each pool how fast it fills.
+pub(super) fn foretell(pools: &mut [Status], history: &History, now: Moment) {
+    let identities = identities(&pools.iter().map(|status| &status.report).collect::<Vec<_>>());
+    for (status, identity) in pools.iter_mut().zip(identities) {
+        status.forecast = history.forecast(&identity, &status.report, now);
+        status.identity = identity;
+    }
+}
+
+/// The same from the history on disk; one that cannot be used is named, and changes no verdict.
+fn with_history(kit: &Kit, pools: &mut [Status]) {
+    let (history, trouble) = history::read(&kit.state);
+    foretell(pools, &history, history::now());
+    for status in pools {
+        let named = trouble.as_ref().map(|why| format!("the history {}: {why}", kit.state.history.display()));
+        status.report.unread.extend(named);
+    }
+}
+
+/// Returns the status of a pool that was found, judged by these thresholds.
+///
+/// # Errors
+/// When the device cannot be read as a pool.
+pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
     let report = facts::look(&kit.dm, &kit.state, &found)?;
-    let docker = found.docker.map(DockerRoot::with_library_version);
+    let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
-    Ok(Status { report, docker, devices, driver })
+    let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);
+    let (identity, forecast) = (report.identity(), Forecast::default());
+    Ok(Status { report, docker, devices, driver, findings, identity, forecast })
 }

@@ -2,6 +2,9 @@
 
 mod devno;
 mod entry;
+pub mod finding;
+pub mod growth;
+mod identity;
 mod name;
 mod report;
 pub mod sizing;
@@ -11,9 +14,13 @@ mod table;
 
 pub use devno::{DevNo, NotADevNo};
 pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
+pub use finding::{Finding, Key, Severity, Way};
+pub use growth::{BytesPerDay, Forecast, Full, Moment, Point};
+pub use identity::{Identity, identities};
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
 pub use report::{
-    Activity, Backing, Carrier, HostFs, Limit, LoopFile, Maker, PoolReport, Recorded, Space, User, Verdict,
+    Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Snapshot, Space,
+    Tie, User,
 };
 pub use spec::Spec;
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};

@@ -30,8 +30,52 @@ pub enum User {
         /// Where it is.
         root: PathBuf,
     },
+    /// containerd's devmapper snapshotter.
+    Containerd {
+        /// The configuration that names the pool.
+        config: PathBuf,
+        /// Where the snapshotter keeps its databases.
+        root_path: PathBuf,
+        /// The devices that it knows, by name; nothing when its database could not be read.
+        devices: Option<Vec<Snapshot>>,
+    },
     /// Nobody that dmpool knows of.
     Unknown,
+}
+
+/// A thin device as containerd's snapshotter knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its dm name.
+    pub name: String,
+    /// Its id in the pool.
+    pub id: u32,
+    /// Its virtual size.
+    pub size: Bytes,
+    /// containerd's name for its state: `Activated`, `Faulty`.
+    pub state: String,
+    /// What went wrong with it last.
+    pub error: Option<String>,
+}
+
+/// How it is known which user a pool has. Names come late: they change when a root moves, and its pool may still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tie {
+    /// The user's configuration names the pool.
+    Options,
+    /// The user's files are behind the pool's loop devices.
+    Files,
+    /// The devices that the user's configuration names are in the pool's table.
+    Devices,
+    /// Its name is the one that the user makes for itself.
+    Name,
+    /// A deleted file behind its loop device was the user's.
+    DeletedFile,
+    /// The volumes on it have the user's names.
+    Volumes,
+    /// It was made by Docker for that root, and Docker now uses another pool there.
+    Before,
 }
 
 /// Whether the kernel has the pool.
@@ -61,6 +105,8 @@ pub struct PoolReport {
     pub maker: Maker,
     /// Who uses it.
     pub user: User,
+    /// How that is known; nothing for a pool of nobody.
+    pub tie: Option<Tie>,
     /// How many opens its device has: the volumes active on it, when they are the only ones.
     pub open_count: Option<u32>,
     /// Its table; unknown when it is inactive and no superblock could be read.
@@ -122,6 +168,13 @@ pub enum Carrier {
         /// The file.
         file: LoopFile,
     },
+    /// A disk or an LV behind a loop device, not a file: what Docker gets from a symbolic link in its loop file's place.
+    LoopOverDevice {
+        /// `/dev/loopN`, when it is attached.
+        device: Option<PathBuf>,
+        /// The disk.
+        disk: LoopDisk,
+    },
     /// A disk, a partition, an LV or whatever else.
     Device {
         /// Its path.
@@ -129,6 +182,28 @@ pub enum Carrier {
     },
     /// It could not be found out.
     Unknown,
+}
+
+/// A symbolic link in the place of one of Docker's loop files. Docker follows it anew at each start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Where it is.
+    pub at: PathBuf,
+    /// What is written in it: `/dev/sdb` may be another disk after the next boot, `/dev/disk/by-id/…` may not.
+    pub target: PathBuf,
+}
+
+/// A disk that stands in a loop file's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopDisk {
+    /// Its path, as the kernel names it; as the link does when the loop device is not attached.
+    pub path: PathBuf,
+    /// Its number, when it is there.
+    pub number: Option<DevNo>,
+    /// How large it is, when it is there. The loop device does not follow it by itself.
+    pub size: Option<Bytes>,
+    /// The link by which Docker finds it, when a Docker root has one.
+    pub link: Option<Link>,
 }
 
 /// A loop file and the file system it lies on.
@@ -144,6 +219,8 @@ pub struct LoopFile {
     pub allocated: Option<Bytes>,
     /// The file system it lies on.
     pub host: Option<HostFs>,
+    /// The link by which Docker finds it, when a Docker root has one in its place.
+    pub link: Option<Link>,
 }
 
 /// A file system that holds loop files.
@@ -171,20 +248,6 @@ pub enum Limit {
     HostFileSystem,
     /// The free metadata blocks.
     Metadata,
-}
-
-/// How a pool is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// All is well.
-    Ok,
-    /// It will need somebody.
-    Warning(String),
-    /// It needs somebody now.
-    Critical(String),
-    /// It cannot be told.
-    Unknown(String),
 }
 
 /// Used and total of one of a pool's two spaces, in bytes.
@@ -216,6 +279,15 @@ impl Backing {
     pub const fn loop_file(&self) -> Option<&LoopFile> {
         match &self.carrier {
             Carrier::Loop { file, .. } => Some(file),
+            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+        }
+    }
+
+    /// Returns the link by which Docker finds what carries it, when Docker has one in its loop file's place.
+    pub const fn link(&self) -> Option<&Link> {
+        match &self.carrier {
+            Carrier::Loop { file, .. } => file.link.as_ref(),
+            Carrier::LoopOverDevice { disk, .. } => disk.link.as_ref(),
             Carrier::Device { .. } | Carrier::Unknown => None,
         }
     }
@@ -265,14 +337,24 @@ impl PoolReport {
         Some(Space { used: Bytes::new(used), total: total.bytes() })
     }
 
-    /// Returns which limit a writer meets first, and the bytes until then.
+    /// Returns which limit a writer meets first, and the bytes until then; those of the metadata are an estimate.
     pub fn binding_limit(&self) -> Option<(Limit, Bytes)> {
-        let pool = (Limit::Pool, self.data_space()?.free());
+        let mut first = (Limit::Pool, self.data_space()?.free());
         let host = self.data.loop_file().and_then(|f| f.host.as_ref()).map(|h| (Limit::HostFileSystem, h.free));
-        Some(match host {
-            Some(host) if host.1 < pool.1 => host,
-            _ => pool,
-        })
+        let metadata = self.mappable().map(|bytes| (Limit::Metadata, bytes));
+        for limit in [host, metadata].into_iter().flatten() {
+            if limit.1 < first.1 {
+                first = limit;
+            }
+        }
+        Some(first)
+    }
+
+    /// Returns how many bytes of data the free metadata can map when its leaves are half full, as a B-tree's are at
+    /// worst: 126 mappings in 4 KiB.
+    fn mappable(&self) -> Option<Bytes> {
+        let free = self.metadata_space()?.free().get() / META_BLOCK_BYTES;
+        Some(Bytes::new(free.saturating_mul(126).saturating_mul(self.block_bytes()?.get())))
     }
 
     /// Returns by how many bytes the loop files promise more than their file system has, when they do.
@@ -298,52 +380,5 @@ impl PoolReport {
             .and_then(PoolStatus::working)
             .is_some_and(|s| s.mode == Some(Mode::OutOfDataSpace) && s.no_space == Some(NoSpace::Error));
         queueing && full
-    }
-
-    /// Returns how the pool is, in one word and, when not well, one sentence.
-    pub fn verdict(&self) -> Verdict {
-        if let Some(id) = &self.interrupted {
-            return Verdict::Critical(format!("an operation of dmpool was interrupted: {id}"));
-        }
-        match self.activity {
-            Activity::Suspended => return Verdict::Critical("it is suspended: all I/O waits".to_owned()),
-            Activity::Inactive => return Verdict::Unknown("it is not active".to_owned()),
-            Activity::Active => {}
-        }
-        let working = match &self.status {
-            None => return Verdict::Unknown("the kernel gave no status".to_owned()),
-            Some(PoolStatus::Fail) => return Verdict::Critical("it has failed: all I/O ends with errors".to_owned()),
-            Some(PoolStatus::Error) => {
-                return Verdict::Critical("the kernel cannot read its metadata".to_owned());
-            }
-            Some(PoolStatus::Unreadable(line)) => return Verdict::Unknown(format!("its status is `{line}`")),
-            Some(PoolStatus::Working(working)) => working,
-        };
-        if working.needs_check == Some(true) {
-            return Verdict::Critical("its metadata needs a check; it cannot be written until then".to_owned());
-        }
-        if self.gave_up_queueing() {
-            return Verdict::Critical(
-                "it is full and has been failing writes; acknowledged writes were lost".to_owned(),
-            );
-        }
-        match working.mode {
-            Some(Mode::OutOfDataSpace) => return Verdict::Critical("it is full".to_owned()),
-            Some(Mode::ReadOnly) => return Verdict::Critical("it is read-only".to_owned()),
-            Some(Mode::ReadWrite) | None => {}
-        }
-        for (what, space) in [("data", self.data_space()), ("metadata", self.metadata_space())] {
-            match space.map(Space::percent) {
-                Some(percent @ 95..) => return Verdict::Critical(format!("{percent}% of its {what} is used")),
-                Some(percent @ 80..) => return Verdict::Warning(format!("{percent}% of its {what} is used")),
-                _ => {}
-            }
-        }
-        match (self.binding_limit(), self.data_space()) {
-            (Some((Limit::HostFileSystem, left)), Some(data)) if left.get() < data.total.get() / 20 => {
-                Verdict::Warning("the file system under its loop file is nearly full".to_owned())
-            }
-            _ => Verdict::Ok,
-        }
     }
 }

@@ -1,13 +1,13 @@
 //! What `grow` can be asked for, as it prints when it is asked for nothing.
 
-use super::status;
 use crate::ops::grow::Room;
+use crate::ops::health;
 use crate::pool::PoolReport;
 use crate::units::Bytes;
 
 /// Returns the choices, each line ended: what the pool has, what its file system can carry, and commands to paste.
 pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> String {
-    let argument = status::argument(report);
+    let argument = health::argument(report);
     let mut text = format!("{}: nothing was changed; what can be chosen:\n", report.name);
     for (what, option, room) in [("data", "", data), ("metadata", "--metadata ", metadata)] {
         let Some(room) = room else {
@@ -15,18 +15,21 @@ pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> 
             continue;
         };
         let host = room.host_free.map_or_else(
-            || "not on a loop file".to_owned(),
+            || match room.disk {
+                Some(disk) => format!("on a disk of {} behind a loop device", disk.human()),
+                None => "not on a loop file".to_owned(),
+            },
             |free| format!("{} free under it, {} of that promised already", free.human(), room.promised.human()),
         );
         text.push_str(&format!("  {what}: {} now; {host}\n", room.size.human()));
         let doubled = Bytes::new(room.size.get().saturating_mul(2));
         let doubled = room.most.map_or(doubled, |most| doubled.min(most));
-        if doubled > room.size {
+        if doubled > room.size && room.disk.is_none_or(|disk| disk >= doubled) {
             text.push_str(&format!("    dmpool grow {argument} {option}{}    doubled\n", typed(doubled)));
         }
         if room.max() > room.size {
             text.push_str(&format!(
-                "    dmpool grow {argument} {option}max    {}: the most its file system can carry\n",
+                "    dmpool grow {argument} {option}max    {}: the most that what lies beneath can carry\n",
                 room.max().human()
             ));
         }

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use super::human::{Spacing, docker_size};
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
+use crate::engine::options::StorageOptions;
+pub use crate::engine::version::Version;
 use crate::pool::{Backing, Carrier, PoolReport, PoolStatus, Space};
 use crate::units::{Bytes, Sectors};
 
@@ -15,11 +17,18 @@ use crate::units::{Bytes, Sectors};
 pub const UNKNOWN: &str = "unknown";
 
 /// Which Docker's way of printing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Checked at the tags 1.7.1, 1.8.2, 1.9.1, 1.11.2, 1.12.6, 1.13.1, 17.03.2, 17.05.0, 17.06.2, 17.09.1, 17.12.1, 18.06.3,
+/// 18.09.9 and 19.03.15 of its sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layout {
-    /// 1.12 to 17.03: the loop files last, a space before units.
+    /// 1.7 and 1.8: the file system is the one under Docker's root; neither the base device nor deferred deletion is told.
+    Docker1_7,
+    /// 1.9 to 1.11: the file system on the base device, and its size.
+    Docker1_9,
+    /// 1.12 to 17.03: the minimum free space is told too. The loop files come last, a space stands before units.
     Docker1_12,
-    /// 17.05 to 17.09: the same without the space.
+    /// 17.05 to 17.11: the same without the space.
     Docker17_05,
     /// 17.12 to 18.09: the order of today.
     Docker17_12,
@@ -28,19 +37,55 @@ pub enum Layout {
     Docker19_03,
 }
 
+/// The first version of every layout; 17.04, which nobody looked at, is taken for 17.05.
+const LAYOUTS: [(Version, Layout); 6] = [
+    (Version::new(19, 0), Layout::Docker19_03),
+    (Version::new(17, 12), Layout::Docker17_12),
+    (Version::new(17, 4), Layout::Docker17_05),
+    (Version::new(1, 12), Layout::Docker1_12),
+    (Version::new(1, 9), Layout::Docker1_9),
+    (Version::new(0, 0), Layout::Docker1_7),
+];
+
 impl Layout {
-    const fn spacing(self) -> Spacing {
-        match self {
-            Self::Docker1_12 => Spacing::Space,
-            Self::Docker17_05 | Self::Docker17_12 | Self::Docker19_03 => Spacing::None,
+    /// Returns the layout of a version.
+    pub fn of(version: Version) -> Self {
+        LAYOUTS.iter().find(|(first, _)| version >= *first).map_or(Self::Docker1_7, |(_, layout)| *layout)
+    }
+
+    /// Returns the layout of the Docker that a root belongs to; today's when nothing tells which that is.
+    pub fn of_root(root: Option<&DockerRoot>) -> Self {
+        match root.and_then(|root| root.version.as_ref()) {
+            // With the order of today it can be any later one, which differs by its indentation alone.
+            Some(known) if !known.exact && known.version >= Version::new(17, 12) => Self::default(),
+            Some(known) => Self::of(known.version),
+            None => Self::default(),
         }
     }
 
-    const fn indent(self) -> &'static str {
+    /// Returns the first version that prints so.
+    pub const fn since(self) -> &'static str {
         match self {
-            Self::Docker1_12 | Self::Docker17_05 | Self::Docker17_12 => "",
-            Self::Docker19_03 => " ",
+            Self::Docker1_7 => "1.7",
+            Self::Docker1_9 => "1.9",
+            Self::Docker1_12 => "1.12",
+            Self::Docker17_05 => "17.05",
+            Self::Docker17_12 => "17.12",
+            Self::Docker19_03 => "19.03",
         }
+    }
+
+    /// Whether it has the order of today, in which what is not there is left out.
+    fn is_new(self) -> bool {
+        self >= Self::Docker17_12
+    }
+
+    fn spacing(self) -> Spacing {
+        if self >= Self::Docker17_05 { Spacing::None } else { Spacing::Space }
+    }
+
+    fn indent(self) -> &'static str {
+        if self == Self::Docker19_03 { " " } else { "" }
     }
 }
 
@@ -53,16 +98,18 @@ pub struct DockerView<'a> {
     pub devices: Option<&'a DeviceCounts>,
     /// The version of the kernel's device-mapper driver, major and minor.
     pub driver_version: Option<(u32, u32)>,
+    /// Which Docker's way of printing.
+    pub layout: Layout,
 }
 
 /// One line: key and value.
 pub type Pair = (&'static str, String);
 
 /// Returns the block with its heading, as the terminal shows it, each line ended.
-pub fn block(pool: &PoolReport, docker: DockerView<'_>, layout: Layout) -> String {
-    let indent = layout.indent();
+pub fn block(pool: &PoolReport, docker: DockerView<'_>) -> String {
+    let indent = docker.layout.indent();
     let mut text = format!("{indent}Storage Driver: devicemapper\n");
-    for (key, value) in pairs(pool, docker, layout) {
+    for (key, value) in pairs(pool, docker) {
         text.push_str(&format!("{indent} {key}: {value}\n"));
     }
     text
@@ -71,15 +118,16 @@ pub fn block(pool: &PoolReport, docker: DockerView<'_>, layout: Layout) -> Strin
 /// Returns the lines of the block in the layout's order (`DriverStatus` of the API).
 ///
 /// A pool that no Docker root uses has only the lines that the pool itself answers.
-pub fn pairs(pool: &PoolReport, docker: DockerView<'_>, layout: Layout) -> Vec<Pair> {
-    let values = Values { pool, docker, spacing: layout.spacing() };
+pub fn pairs(pool: &PoolReport, docker: DockerView<'_>) -> Vec<Pair> {
+    let values = Values { pool, docker, layout: docker.layout };
     let identity = values.identity();
     let (files, loop_files) = (values.files(), values.loop_files());
     let (space, udev, deferred) = (values.space(), values.udev_sync(), values.deferred());
     let library = values.library();
-    let parts = match layout {
-        Layout::Docker1_12 | Layout::Docker17_05 => [identity, files, space, udev, deferred, loop_files, library],
-        Layout::Docker17_12 | Layout::Docker19_03 => [identity, udev, files, loop_files, space, deferred, library],
+    let parts = if docker.layout.is_new() {
+        [identity, udev, files, loop_files, space, deferred, library]
+    } else {
+        [identity, files, space, udev, deferred, loop_files, library]
     };
     parts.into_iter().flatten().collect()
 }
@@ -88,17 +136,20 @@ pub fn pairs(pool: &PoolReport, docker: DockerView<'_>, layout: Layout) -> Vec<P
 struct Values<'a> {
     pool: &'a PoolReport,
     docker: DockerView<'a>,
-    spacing: Spacing,
+    layout: Layout,
 }
 
 impl Values<'_> {
     fn identity(&self) -> Vec<Pair> {
         let mut pairs = vec![("Pool Name", self.pool.name.clone()), ("Pool Blocksize", self.size(self.block_size()))];
-        if let Some(root) = self.docker.root {
-            pairs.push(("Base Device Size", self.size(base_size(root))));
-            let filesystem = root.device_set.as_ref().map(|set| set.base_filesystem.clone());
-            pairs.push(("Backing Filesystem", known(filesystem)));
+        let Some(root) = self.docker.root else { return pairs };
+        if self.layout == Layout::Docker1_7 {
+            pairs.push(("Backing Filesystem", known(host_file_system(self.pool))));
+            return pairs;
         }
+        pairs.push(("Base Device Size", self.size(base_size(root))));
+        let filesystem = root.device_set.as_ref().map(|set| set.base_filesystem.clone());
+        pairs.push(("Backing Filesystem", known(filesystem)));
         pairs
     }
 
@@ -116,12 +167,22 @@ impl Values<'_> {
         self.of_docker("Udev Sync Supported", |root| known(root.udev_sync()))
     }
 
-    /// The devices; not there when the pool was handed to Docker ready-made.
+    /// The devices; left out, or blank in older layouts, when the pool was handed to Docker ready-made.
     fn files(&self) -> Vec<Pair> {
-        if self.is_handed_over() {
-            return Vec::new();
-        }
-        vec![("Data file", device(&self.pool.data)), ("Metadata file", device(&self.pool.metadata))]
+        let [data, metadata] = match (self.is_handed_over(), self.layout.is_new()) {
+            (true, true) => return Vec::new(),
+            (true, false) => [String::new(), String::new()],
+            (false, _) => {
+                let options = self.docker.root.and_then(|root| root.options.known());
+                // Docker prints a device as it was told it.
+                let told = |device: fn(&StorageOptions) -> Option<&String>| options.and_then(device).cloned();
+                [
+                    told(|o| o.data_device.as_ref()).unwrap_or_else(|| device(&self.pool.data)),
+                    told(|o| o.metadata_device.as_ref()).unwrap_or_else(|| device(&self.pool.metadata)),
+                ]
+            }
+        };
+        vec![("Data file", data), ("Metadata file", metadata)]
     }
 
     fn loop_files(&self) -> Vec<Pair> {
@@ -135,9 +196,17 @@ impl Values<'_> {
         lines.into_iter().flatten().collect()
     }
 
+    /// Whether somebody else made the pool for Docker. A pool without Docker's name for its own that stands on no loop
+    /// device is one, also when the options are not known.
     fn is_handed_over(&self) -> bool {
-        let options = self.docker.root.and_then(|root| root.options.known());
-        options.is_some_and(|options| options.named_pool().is_some())
+        let Some(root) = self.docker.root else { return false };
+        match root.options.known() {
+            Some(options) => options.named_pool().is_some_and(|named| named == self.pool.name),
+            None => {
+                let is_loop = |b: &Backing| matches!(b.carrier, Carrier::Loop { .. } | Carrier::LoopOverDevice { .. });
+                root.own_pool() != self.pool.name && !is_loop(&self.pool.data) && !is_loop(&self.pool.metadata)
+            }
+        }
     }
 
     fn space(&self) -> Vec<Pair> {
@@ -150,9 +219,11 @@ impl Values<'_> {
             ("Metadata Space Total", self.size(metadata.map(|space| space.total))),
             ("Metadata Space Available", self.size(self.available(metadata, &self.pool.metadata))),
         ];
-        pairs.extend(self.of_docker("Thin Pool Minimum Free Space", |root| {
-            self.size(root.options.minimum_free_percent().and_then(|percent| minimum_free(self.pool, percent)))
-        }));
+        if self.layout >= Layout::Docker1_12 {
+            pairs.extend(self.of_docker("Thin Pool Minimum Free Space", |root| {
+                self.size(root.options.minimum_free_percent().and_then(|percent| minimum_free(self.pool, percent)))
+            }));
+        }
         pairs
     }
 
@@ -160,7 +231,8 @@ impl Values<'_> {
     fn available(&self, space: Option<Space>, backing: &Backing) -> Option<Bytes> {
         let free = space?.free();
         match backing.loop_file() {
-            Some(file) if !self.is_handed_over() => Some(free.min(file.host.as_ref()?.free)),
+            // Docker looks for a file that is deleted, finds none, and leaves it at that.
+            Some(file) if !self.is_handed_over() && !file.deleted => Some(free.min(file.host.as_ref()?.free)),
             _ => Some(free),
         }
     }
@@ -168,6 +240,9 @@ impl Values<'_> {
     fn deferred(&self) -> Vec<Pair> {
         let driver = self.docker.driver_version;
         let mut pairs = self.of_docker("Deferred Removal Enabled", |root| known(root.deferred_removal(driver)));
+        if self.layout == Layout::Docker1_7 {
+            return pairs;
+        }
         pairs.extend(self.of_docker("Deferred Deletion Enabled", |root| known(root.deferred_deletion(driver))));
         pairs.extend(self.of_docker("Deferred Deleted Device Count", |_| {
             let counted = self.docker.devices.filter(|devices| devices.problems.is_empty());
@@ -185,12 +260,18 @@ impl Values<'_> {
     }
 
     fn size(&self, size: Option<Bytes>) -> String {
-        known(size.map(|size| docker_size(size, self.spacing)))
+        known(size.map(|size| docker_size(size, self.layout.spacing())))
     }
 }
 
 fn known(value: Option<impl ToString>) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string())
+}
+
+/// The name that Docker has for a file system (`FsNames`, daemon/graphdriver/driver_linux.go).
+fn host_file_system(pool: &PoolReport) -> Option<String> {
+    let kind = &pool.data.loop_file()?.host.as_ref()?.kind;
+    Some(if kind.starts_with("ext") { "extfs".to_owned() } else { kind.clone() })
 }
 
 /// Docker prints 0 for a root that has no base device yet.
@@ -205,8 +286,10 @@ fn base_size(root: &DockerRoot) -> Option<Bytes> {
 /// Returns the device as the pool's user names it: the loop device, or the disk's path.
 fn device(backing: &Backing) -> String {
     match &backing.carrier {
-        Carrier::Loop { device: Some(device), .. } => device.display().to_string(),
-        Carrier::Loop { device: None, .. } => "not attached".to_owned(),
+        Carrier::Loop { device: Some(device), .. } | Carrier::LoopOverDevice { device: Some(device), .. } => {
+            device.display().to_string()
+        }
+        Carrier::Loop { device: None, .. } | Carrier::LoopOverDevice { device: None, .. } => "not attached".to_owned(),
         Carrier::Device { path } => path.display().to_string(),
         Carrier::Unknown => UNKNOWN.to_owned(),
     }
@@ -214,8 +297,12 @@ fn device(backing: &Backing) -> String {
 
 /// Returns the loop file, by Docker's name for it when Docker has one.
 fn loop_file(backing: &Backing, dockers: Option<&Path>) -> Option<String> {
-    let file = backing.loop_file()?;
-    Some(dockers.unwrap_or(&file.path).display().to_string())
+    let path = match &backing.carrier {
+        Carrier::Loop { file, .. } => &file.path,
+        Carrier::LoopOverDevice { disk, .. } => &disk.path,
+        Carrier::Device { .. } | Carrier::Unknown => return None,
+    };
+    Some(dockers.unwrap_or(path).display().to_string())
 }
 
 /// Returns what that share is of the pool's data, in whole blocks as Docker counts.
@@ -227,111 +314,5 @@ fn minimum_free(pool: &PoolReport, percent: u8) -> Option<Bytes> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::engine::docker_root::{Options, Problem};
-    use crate::engine::options::StorageOptions;
-    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool, stopped_docker_pool};
-
-    const DRIVER: Option<(u32, u32)> = Some((4, 43));
-
-    #[test]
-    fn the_block_of_docker_20_10_byte_for_byte() {
-        let status = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
-        let (pool, root, devices) = (docker_pool(status, 13_740_000_000), docker_root(), devices());
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: DRIVER };
-        let real = include_str!("../../tests/fixtures/docker-info/20.10.2.txt");
-        assert_eq!(block(&pool, docker, Layout::default()), real);
-    }
-
-    #[test]
-    fn the_block_of_docker_1_12_on_centos_7() {
-        let mut pool = docker_pool("2 142/524288 180/1638400 - rw discard_passdown queue_if_no_space", 14_260_000_000);
-        pool.name = "docker-8:3-34594283-pool".to_owned();
-        let mut root = docker_root();
-        root.device_set.as_mut().unwrap().base_filesystem = "xfs".to_owned();
-        root.library_version = Some("1.02.107-RHEL7 (2015-10-14)".to_owned());
-        root.options = Options::Running(StorageOptions::parse([
-            "dm.use_deferred_removal=false",
-            "dm.use_deferred_deletion=false",
-        ]));
-        let devices = devices();
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 33)) };
-        let real = include_str!("../../tests/fixtures/docker-info/1.12.6.txt");
-        assert_eq!(block(&pool, docker, Layout::Docker1_12), real);
-    }
-
-    #[test]
-    fn a_pool_handed_to_docker_has_no_file_lines() {
-        let (pool, mut root, devices) = (lvm_pool(), docker_root(), devices());
-        root.options = Options::Running(StorageOptions::parse(["dm.thinpooldev=/dev/mapper/docker-thinpool"]));
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: DRIVER };
-        let real = include_str!("../../tests/fixtures/docker-info/18.09.0-thinpool.txt");
-        let ours = block(&pool, docker, Layout::Docker17_12);
-        assert_eq!(ours.strip_prefix(real).unwrap(), " Library Version: 1.02.170 (2020-03-24)\n");
-    }
-
-    #[test]
-    fn what_cannot_be_known_is_unknown_and_never_zero() {
-        let mut root = docker_root();
-        root.daemon = None;
-        root.options = Options::Unknown;
-        root.library_version = None;
-        root.base = None;
-        root.device_set = None;
-        root.problems = vec![Problem { path: "base".into(), why: "it is empty".to_owned() }];
-        let docker = DockerView { root: Some(&root), devices: None, driver_version: DRIVER };
-        let lines = pairs(&docker_pool("Fail", 0), docker, Layout::default());
-        for (key, value) in lines {
-            let is_read = matches!(key, "Pool Name" | "Pool Blocksize" | "Data file" | "Metadata file")
-                || key.ends_with("loop file");
-            assert_eq!(value == UNKNOWN, !is_read, "{key}: {value}");
-        }
-    }
-
-    #[test]
-    fn with_docker_stopped_the_superblock_and_the_files_answer() {
-        let (pool, root) = (stopped_docker_pool(), docker_root());
-        let docker = DockerView { root: Some(&root), ..DockerView::default() };
-        let lines = pairs(&pool, docker, Layout::default());
-        for line in [
-            ("Pool Blocksize", "65.54kB"),
-            ("Data file", "not attached"),
-            ("Data loop file", "/var/lib/docker/devicemapper/devicemapper/data"),
-            ("Data Space Used", "9.043GB"),
-            ("Data Space Available", "13.74GB"),
-            // The kernel counts a reserve of 4096 blocks as used, the superblock does not.
-            ("Metadata Space Used", "25.44MB"),
-            ("Thin Pool Minimum Free Space", "10.74GB"),
-        ] {
-            assert!(lines.iter().any(|(key, value)| (*key, value.as_str()) == line), "{line:?} is not in {lines:?}");
-        }
-    }
-
-    #[test]
-    fn a_root_without_a_base_device_has_one_of_no_size_as_docker_prints_it() {
-        let mut root = docker_root();
-        root.base = None;
-        let docker = DockerView { root: Some(&root), devices: None, driver_version: None };
-        let lines = pairs(&docker_pool("0 1/2 3/4", 0), docker, Layout::default());
-        assert!(lines.contains(&("Base Device Size", "0B".to_owned())), "{lines:?}");
-    }
-
-    #[test]
-    fn a_pool_of_somebody_else_has_the_lines_it_can_answer() {
-        let keys: Vec<_> =
-            pairs(&mute_pool(), DockerView::default(), Layout::default()).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys.first(), Some(&"Pool Name"));
-        assert!(!keys.iter().any(|key| key.starts_with("Deferred") || key.starts_with("Base")), "{keys:?}");
-    }
-
-    #[test]
-    fn the_minimum_is_whole_blocks() {
-        let status = "0 1/2 0/1638405 - rw discard_passdown queue_if_no_space - 1024";
-        let pool = docker_pool(status, 0);
-        assert_eq!(minimum_free(&pool, 10), Some(Bytes::new(163_840 * 65_536)));
-        assert_eq!(minimum_free(&pool, 0), Some(Bytes::new(0)));
-        assert_eq!(minimum_free(&docker_pool("Error", 0), 10), None);
-    }
-}
+#[path = "docker_info_tests.rs"]
+mod tests;

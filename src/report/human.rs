@@ -63,6 +63,17 @@ pub fn percent(part: u64, whole: u64) -> Option<String> {
     Some(format!("{}.{}%", tenths / 10, tenths % 10))
 }
 
+/// Returns a time as people plan with it: in hours below two days, else in days; whole ones, never more than there is.
+pub fn duration(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => return "less than a minute".to_owned(),
+        60..7_200 => (seconds / 60, "minute"),
+        7_200..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -81,6 +92,21 @@ mod tests {
             compared += 1;
         }
         assert!(compared > 1000, "the fixture has {compared} lines");
+    }
+
+    #[test]
+    fn times_are_told_in_the_unit_that_plans_are_made_in() {
+        for (seconds, text) in [
+            (59, "less than a minute"),
+            (119, "1 minute"),
+            (7_199, "119 minutes"),
+            (7_200, "2 hours"),
+            (172_799, "47 hours"),
+            (172_800, "2 days"),
+            (34 * 86_400 + 5, "34 days"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
     }
 
     #[test]

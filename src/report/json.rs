@@ -8,9 +8,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::status::{self, StatusView};
-use crate::engine::docker_root::{DeviceCounts, DockerRoot};
+use crate::engine::docker_root::{DeviceCounts, DockerRoot, Standing};
+use crate::ops::status::Origin;
 use crate::pool::{
-    Backing, Carrier, DevNo, Discard, HostFs, LoopFile, Mode, NoSpace, PoolReport, PoolStatus, Space, User, Verdict,
+    Backing, BytesPerDay, Carrier, DevNo, Discard, Finding, Full, HostFs, Limit, LoopFile, Mode, NoSpace, PoolReport,
+    PoolStatus, Snapshot, Space, User, finding,
 };
 use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
 
@@ -22,13 +24,18 @@ pub fn status(view: &StatusView<'_>) -> String {
     document(&Status { format: FORMAT, pool: Pool::of(view) })
 }
 
-/// Returns all pools as `list --format json` prints them.
-pub fn list(views: &[StatusView<'_>]) -> String {
-    document(&List { format: FORMAT, pools: views.iter().map(Pool::of).collect() })
+/// Returns all pools of a machine as `list --format json` prints them.
+pub fn list(views: &[StatusView<'_>], origin: &Origin) -> String {
+    document(&List {
+        format: FORMAT,
+        hostname: &origin.hostname,
+        time: origin.time.to_string(),
+        pools: views.iter().map(Pool::of).collect(),
+    })
 }
 
 /// The types below hold strings, numbers and vectors only, which always have a JSON form.
-fn document(value: &impl Serialize) -> String {
+pub(super) fn document(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
     text.push('\n');
     text
@@ -41,8 +48,11 @@ struct Status {
 }
 
 #[derive(Serialize)]
-struct List {
+struct List<'a> {
     format: u32,
+    hostname: &'a str,
+    /// RFC 3339, UTC.
+    time: String,
     pools: Vec<Pool>,
 }
 
@@ -53,9 +63,15 @@ struct Pool {
     device: Option<DevNo>,
     maker: &'static str,
     user: &'static str,
+    /// How the user is known: `options`, `files`, `devices`, `name`, `deleted_file`, `volumes`; `before` of a pool that
+    /// Docker used before another.
+    user_known_by: Option<crate::pool::Tie>,
     docker_root: Option<String>,
+    containerd_root: Option<String>,
+    containerd_devices: Option<Vec<Snapshot>>,
     activity: crate::pool::Activity,
     verdict: Sentence,
+    findings: Vec<FindingOf>,
     /// The kernel's word: `rw`, `ro`, `out_of_data_space`, `Fail`, `Error`.
     mode: Option<&'static str>,
     needs_check: Option<bool>,
@@ -75,6 +91,8 @@ struct Pool {
     thin_volumes: Option<u64>,
     overcommitted_by: Option<Bytes>,
     binds_first: Option<Binds>,
+    growth: Growth,
+    full: FullOf,
     interrupted: Option<String>,
     docker: Option<Docker>,
     not_read: Vec<String>,
@@ -87,6 +105,22 @@ struct Sentence {
     reason: Option<String>,
 }
 
+/// A finding, as every command prints it.
+#[derive(Serialize)]
+pub(super) struct FindingOf {
+    key: &'static str,
+    severity: &'static str,
+    object: String,
+    sentence: String,
+    ways: Vec<WayOf>,
+}
+
+#[derive(Serialize)]
+struct WayOf {
+    command: String,
+    cost: String,
+}
+
 #[derive(Serialize)]
 struct Device {
     used: Option<Bytes>,
@@ -96,6 +130,23 @@ struct Device {
     device_size: Option<Bytes>,
     path: Option<String>,
     file: Option<File>,
+    /// The disk behind a loop device that has no file.
+    disk: Option<Disk>,
+    /// The symbolic link by which Docker finds file or disk.
+    link: Option<SymbolicLink>,
+}
+
+#[derive(Serialize)]
+struct Disk {
+    path: String,
+    device: Option<DevNo>,
+    size: Option<Bytes>,
+}
+
+#[derive(Serialize)]
+struct SymbolicLink {
+    path: String,
+    target: String,
 }
 
 #[derive(Serialize)]
@@ -119,12 +170,36 @@ struct Host {
 #[derive(Serialize)]
 struct Binds {
     /// `pool`, `host_file_system`, `metadata`.
-    limit: crate::pool::Limit,
+    limit: Limit,
     after: Bytes,
 }
 
 #[derive(Serialize)]
+struct Growth {
+    data_bytes_per_day: Option<BytesPerDay>,
+    metadata_bytes_per_day: Option<BytesPerDay>,
+}
+
+#[derive(Serialize)]
+struct FullOf {
+    /// `in`, `not_filling`, `unknown`.
+    state: &'static str,
+    /// As in `binds_first`.
+    limit: Option<Limit>,
+    seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
 struct Docker {
+    root: String,
+    /// `running`, `configured`, `named`, `left`.
+    standing: &'static str,
+    version: Option<DockerVersion>,
+    /// The first version that prints the storage block in the layout used here.
+    layout: &'static str,
+    storage_driver: Option<String>,
+    drivers: Vec<&'static str>,
+    set_twice: Vec<SetTwice>,
     daemon_pid: Option<u32>,
     options_known: bool,
     base_device_size: Option<Bytes>,
@@ -140,13 +215,31 @@ struct Docker {
     library_version: Option<String>,
 }
 
+#[derive(Serialize)]
+struct DockerVersion {
+    version: String,
+    /// Whether it is exactly that one, or at least that one.
+    exact: bool,
+    known_by: String,
+}
+
+/// An option that the command line of the next daemon and `daemon.json` both set.
+#[derive(Serialize)]
+struct SetTwice {
+    key: String,
+    command_line: String,
+    command_line_in: String,
+    file: String,
+}
+
 impl Pool {
     fn of(view: &StatusView<'_>) -> Self {
         let pool = view.pool;
         let working = pool.status.as_ref().and_then(PoolStatus::working);
-        let (user, docker_root) = match &pool.user {
-            User::Docker { root } => ("docker", Some(text(root))),
-            User::Unknown => ("unknown", None),
+        let (user, docker_root, containerd_root) = match &pool.user {
+            User::Docker { root } => ("docker", Some(text(root)), None),
+            User::Containerd { root_path, .. } => ("containerd", None, Some(text(root_path))),
+            User::Unknown => ("unknown", None, None),
         };
         Self {
             name: pool.name.clone(),
@@ -154,9 +247,16 @@ impl Pool {
             device: pool.device,
             maker: maker(pool),
             user,
+            user_known_by: pool.tie,
             docker_root,
+            containerd_root,
+            containerd_devices: match &pool.user {
+                User::Containerd { devices, .. } => devices.clone(),
+                User::Docker { .. } | User::Unknown => None,
+            },
             activity: pool.activity,
-            verdict: Sentence::of(pool.verdict()),
+            verdict: Sentence::of(view.findings),
+            findings: view.findings.iter().map(FindingOf::of).collect(),
             mode: pool.status.as_ref().and_then(mode),
             needs_check: match working {
                 Some(working) => working.needs_check,
@@ -180,6 +280,8 @@ impl Pool {
             thin_volumes: view.volumes,
             overcommitted_by: pool.overcommitted_by(),
             binds_first: pool.binding_limit().map(|(limit, after)| Binds { limit, after }),
+            growth: Growth { data_bytes_per_day: view.forecast.data, metadata_bytes_per_day: view.forecast.metadata },
+            full: FullOf::of(view.forecast.full),
             interrupted: pool.interrupted.clone(),
             docker: view.docker.root.map(|root| Docker::of(root, view)),
             not_read: status::not_read(view).collect(),
@@ -210,21 +312,42 @@ fn text(path: &Path) -> String {
 }
 
 impl Sentence {
-    fn of(verdict: Verdict) -> Self {
-        let (state, reason) = match verdict {
-            Verdict::Ok => ("ok", None),
-            Verdict::Warning(why) => ("warning", Some(why)),
-            Verdict::Critical(why) => ("critical", Some(why)),
-            Verdict::Unknown(why) => ("unknown", Some(why)),
+    fn of(findings: &[Finding]) -> Self {
+        match finding::verdict(findings) {
+            None => Self { state: "ok", reason: None },
+            Some(worst) => Self { state: worst.severity.key(), reason: Some(worst.sentence.clone()) },
+        }
+    }
+}
+
+impl FindingOf {
+    pub(super) fn of(finding: &Finding) -> Self {
+        let ways = finding.ways.iter().map(|way| WayOf { command: way.command.clone(), cost: way.cost.clone() });
+        Self {
+            key: finding.key.word(),
+            severity: finding.severity.key(),
+            object: finding.object.clone(),
+            sentence: finding.sentence.clone(),
+            ways: ways.collect(),
+        }
+    }
+}
+
+impl FullOf {
+    const fn of(full: Full) -> Self {
+        let (state, limit) = match full {
+            Full::Unknown => ("unknown", None),
+            Full::NotFilling => ("not_filling", None),
+            Full::In { limit, .. } => ("in", Some(limit)),
         };
-        Self { state, reason }
+        Self { state, limit, seconds: full.seconds() }
     }
 }
 
 impl Device {
     fn of(backing: &Backing, space: Option<Space>) -> Self {
         let path = match &backing.carrier {
-            Carrier::Loop { device, .. } => device.as_deref().map(text),
+            Carrier::Loop { device, .. } | Carrier::LoopOverDevice { device, .. } => device.as_deref().map(text),
             Carrier::Device { path } => Some(text(path)),
             Carrier::Unknown => None,
         };
@@ -236,6 +359,13 @@ impl Device {
             device_size: backing.size.map(Sectors::bytes),
             path,
             file: backing.loop_file().map(File::of),
+            disk: match &backing.carrier {
+                Carrier::LoopOverDevice { disk, .. } => {
+                    Some(Disk { path: text(&disk.path), device: disk.number, size: disk.size })
+                }
+                Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+            },
+            link: backing.link().map(|link| SymbolicLink { path: text(&link.at), target: text(&link.target) }),
         }
     }
 }
@@ -269,6 +399,31 @@ impl Docker {
         let driver = view.docker.driver_version;
         let whole = |counts: &&DeviceCounts| counts.problems.is_empty();
         Self {
+            root: text(&root.path),
+            standing: match root.standing {
+                Standing::Running => "running",
+                Standing::Configured => "configured",
+                Standing::Named => "named",
+                Standing::Left => "left",
+            },
+            version: root.version.as_ref().map(|known| DockerVersion {
+                version: known.version.to_string(),
+                exact: known.exact,
+                known_by: known.mark.clone(),
+            }),
+            layout: view.docker.layout.since(),
+            storage_driver: root.storage_driver.clone(),
+            drivers: root.drivers.iter().map(|driver| driver.name()).collect(),
+            set_twice: root
+                .twice
+                .iter()
+                .map(|twice| SetTwice {
+                    key: twice.key.clone(),
+                    command_line: twice.flag.clone(),
+                    command_line_in: text(&twice.from),
+                    file: text(&twice.file),
+                })
+                .collect(),
             daemon_pid: root.daemon.as_ref().map(|daemon| daemon.pid),
             options_known: root.options.known().is_some(),
             base_device_size: root.base.as_ref().map(|base| base.size),
@@ -292,20 +447,28 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::pool::Moment;
     use crate::report::docker_info::DockerView;
-    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
-
-    fn alone(pool: &PoolReport) -> StatusView<'_> {
-        StatusView { pool, docker: DockerView::default(), volumes: None }
-    }
+    use crate::report::samples::{alone, devices, docker_pool, docker_root, growing, lvm_pool, mute_pool};
 
     #[test]
     fn dockers_pool_in_raw_bytes() {
         let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
-        let value: Value =
-            serde_json::from_str(&status(&StatusView { pool: &pool, docker, volumes: Some(61) })).unwrap();
+        let docker = DockerView {
+            root: Some(&root),
+            devices: Some(&devices),
+            driver_version: Some((4, 43)),
+            ..DockerView::default()
+        };
+        let value: Value = serde_json::from_str(&status(&StatusView {
+            pool: &pool,
+            docker,
+            volumes: Some(61),
+            findings: &[],
+            forecast: growing(),
+        }))
+        .unwrap();
         assert_eq!(value["format"], 1);
         let pool = &value["pool"];
         assert_eq!(pool["data"]["used"], 137_985_u64 * 65_536);
@@ -314,6 +477,8 @@ mod tests {
         assert_eq!(pool["device"], "253:0");
         assert_eq!(pool["table"], "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing");
         assert_eq!(pool["binds_first"], json!({"limit": "host_file_system", "after": 13_740_000_000_u64}));
+        assert_eq!(pool["growth"]["data_bytes_per_day"], 512 << 20);
+        assert_eq!(pool["full"], json!({"state": "in", "limit": "host_file_system", "seconds": 25 * 86_400 + 7200}));
         assert_eq!(pool["docker"]["deferred_removal"], true);
         assert_eq!(pool["docker"]["min_free_space_percent"], 10);
         assert_eq!(pool["verdict"], json!({"state": "ok", "reason": null}));
@@ -324,32 +489,37 @@ mod tests {
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
         let (pool, root) = (docker_pool("0 1/2 3/4", 0), docker_root());
         let docker = DockerView { root: Some(&root), ..DockerView::default() };
-        let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool) })).unwrap();
+        let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool, &[]) })).unwrap();
         assert_eq!(
             keys(&value["pool"]),
-            "activity binds_first block_size data device discard docker docker_root features gave_up_queueing \
-             held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
-             needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user uuid \
-             verdict"
+            "activity binds_first block_size containerd_devices containerd_root data device discard docker docker_root features findings full \
+             gave_up_queueing growth held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
+             needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user \
+             user_known_by uuid verdict"
         );
-        assert_eq!(keys(&value["pool"]["data"]), "device device_size file free path total used");
+        assert_eq!(keys(&value["pool"]["data"]), "device device_size disk file free link path total used");
         assert_eq!(keys(&value["pool"]["data"]["file"]), "allocated deleted host_filesystem path size");
         assert_eq!(
             keys(&value["pool"]["docker"]),
             "backing_filesystem base_device_size daemon_pid deferred_deleted_devices deferred_deletion deferred_removal \
-             devices library_version min_free_space_percent next_device_id open_transaction_id options_known udev_sync"
+             devices drivers layout library_version min_free_space_percent next_device_id open_transaction_id options_known \
+             root set_twice standing storage_driver udev_sync version"
         );
     }
 
     #[test]
     fn what_is_not_known_is_null_and_never_zero() {
         let (mute, lvm) = (mute_pool(), lvm_pool());
-        let value: Value = serde_json::from_str(&list(&[alone(&mute), alone(&lvm)])).unwrap();
+        let origin = Origin { hostname: "web1".to_owned(), time: Moment(1_800_000_000) };
+        let value: Value = serde_json::from_str(&list(&[alone(&mute, &[]), alone(&lvm, &[])], &origin)).unwrap();
+        assert_eq!((&value["hostname"], &value["time"]), (&json!("web1"), &json!("2027-01-15T08:00:00Z")));
         let mute = &value["pools"][0];
         for key in ["device", "mode", "needs_check", "transaction_id", "block_size", "table", "open_count", "docker"] {
             assert_eq!(mute[key], Value::Null, "{key}");
         }
         assert_eq!(mute["data"]["used"], Value::Null);
+        assert_eq!(mute["growth"]["data_bytes_per_day"], Value::Null);
+        assert_eq!(mute["full"], json!({"state": "unknown", "limit": null, "seconds": null}));
         assert_eq!(mute["not_read"].as_array().unwrap().len(), 1);
         let lvm = &value["pools"][1];
         assert_eq!((&lvm["needs_check"], &lvm["mode"], &lvm["maker"]), (&Value::Null, &json!("rw"), &json!("lvm")));

@@ -3,12 +3,15 @@
 pub mod choices;
 pub mod docker_info;
 pub mod failure;
+pub mod health;
 pub mod human;
 pub mod json;
+pub mod merged;
 pub mod plan;
+pub mod prometheus;
 pub mod resume;
 pub mod status;
 pub mod table;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

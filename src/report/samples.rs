@@ -3,12 +3,18 @@
 use std::path::PathBuf;
 
 use crate::engine::bookkeeping::{Device, DeviceSet};
-use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options};
+use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options, Standing};
 use crate::engine::dockerd::{Dockerd, Flags};
+use crate::engine::driver::Driver;
 use crate::engine::options::StorageOptions;
+use crate::engine::version::{Known, Version};
+use crate::ops::health;
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, HostFs, LoopFile, Maker, PoolReport, PoolStatus, PoolTable, Recorded, User,
+    Activity, Backing, BytesPerDay, Carrier, DevNo, Finding, Forecast, Full, HostFs, Limit, LoopFile, Maker,
+    PoolReport, PoolStatus, PoolTable, Recorded, Tie, User,
 };
+use crate::report::docker_info::DockerView;
+use crate::report::status::StatusView;
 use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlocks, Sectors};
 
 /// Docker's default pool: 100 GiB and 2 GiB sparse files on one file system.
@@ -20,6 +26,7 @@ pub(crate) fn docker_pool(status: &str, host_free: u64) -> PoolReport {
         activity: Activity::Active,
         maker: Maker::Docker,
         user: User::Docker { root: PathBuf::from("/var/lib/docker") },
+        tie: Some(Tie::Files),
         open_count: Some(7),
         table: Some(PoolTable {
             length: Sectors::new(209_715_200),
@@ -57,6 +64,7 @@ fn loop_backing(minor: u32, name: &str, size: u64, allocated: u64, host_free: u6
                     free: Bytes::new(host_free),
                     total: Bytes::new(64_000_000_000),
                 }),
+                link: None,
             },
         },
     }
@@ -107,7 +115,15 @@ pub(crate) fn docker_root() -> DockerRoot {
             base_filesystem: "ext4".to_owned(),
         }),
         transaction: None,
-        has_buildkit: true,
+        standing: Standing::Running,
+        next_options: Options::Running(StorageOptions::default()),
+        storage_driver: None,
+        twice: Vec::new(),
+        drivers: vec![Driver::Devicemapper],
+        version: Some(Known { version: Version::new(18, 6), exact: false, mark: "buildkit/ in the root".to_owned() }),
+        data_link: None,
+        metadata_link: None,
+        direct_lvm: None,
         library_version: Some("1.02.170 (2020-03-24)".to_owned()),
         problems: Vec::new(),
     }
@@ -115,7 +131,7 @@ pub(crate) fn docker_root() -> DockerRoot {
 
 /// What that root's bookkeeping counts.
 pub(crate) fn devices() -> DeviceCounts {
-    DeviceCounts { all: 61, deleted: 0, problems: Vec::new() }
+    DeviceCounts { all: 61, ..DeviceCounts::default() }
 }
 
 /// An LVM pool with a volume of its own, on a CentOS 7 kernel whose status line stops early.
@@ -132,6 +148,7 @@ pub(crate) fn lvm_pool() -> PoolReport {
         device: Some(DevNo { major: 253, minor: 4 }),
         maker: Maker::Lvm,
         user: User::Unknown,
+        tie: None,
         status: Some(PoolStatus::parse("14 1241/130048 20990/97270 - rw discard_passdown queue_if_no_space")),
         table: Some(PoolTable {
             length: Sectors::new(99_604_480),
@@ -157,6 +174,7 @@ pub(crate) fn mute_pool() -> PoolReport {
         activity: Activity::Inactive,
         maker: Maker::Unknown,
         user: User::Unknown,
+        tie: None,
         open_count: None,
         table: None,
         status: None,
@@ -165,4 +183,23 @@ pub(crate) fn mute_pool() -> PoolReport {
         metadata: nothing(),
         ..docker_pool("Fail", 0)
     }
+}
+
+/// What `status` finds in a pool that no Docker root belongs to.
+pub(crate) fn findings(pool: &PoolReport) -> Vec<Finding> {
+    health::judge(&health::Facts { pool, docker: None }, &health::Thresholds::default())
+}
+
+/// A pool that is full on the 25th day.
+pub(crate) fn growing() -> Forecast {
+    Forecast {
+        data: Some(BytesPerDay::new(512 << 20)),
+        metadata: Some(BytesPerDay::new(1 << 20)),
+        full: Full::In { limit: Limit::HostFileSystem, seconds: 25 * 86_400 + 7200 },
+    }
+}
+
+/// A pool alone, with these findings.
+pub(crate) fn alone<'a>(pool: &'a PoolReport, findings: &'a [Finding]) -> StatusView<'a> {
+    StatusView { pool, docker: DockerView::default(), volumes: None, findings, forecast: Forecast::default() }
 }

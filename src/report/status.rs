@@ -1,11 +1,16 @@
 //! What `status` prints: the keys of `docker info`, then what `docker info` hides, then what to do.
 
-use super::docker_info::{self, DockerView, Layout, Pair, UNKNOWN};
+use std::collections::BTreeMap;
+
+use super::docker_info::{self, DockerView, Pair, UNKNOWN};
 use super::failure::printable;
-use super::human::percent;
+use super::health;
+use super::human::{duration, percent};
+use crate::engine::docker_root::{DockerRoot, Standing};
+use crate::engine::driver::Driver;
 use crate::pool::{
-    Activity, Backing, Carrier, Discard, HostFs, Limit, LoopFile, Maker, Mode, NoSpace, PoolReport, PoolStatus, User,
-    Verdict, Working,
+    Activity, Backing, Carrier, Discard, Finding, Forecast, Full, HostFs, Limit, Maker, Mode, NoSpace, PoolReport,
+    PoolStatus, Snapshot, Tie, User, Working,
 };
 use crate::units::{Bytes, META_BLOCK_BYTES};
 
@@ -18,30 +23,32 @@ pub struct StatusView<'a> {
     pub docker: DockerView<'a>,
     /// How many thin volumes it has, when somebody has counted them.
     pub volumes: Option<u64>,
+    /// What is wrong with it, or worth knowing, the worst first.
+    pub findings: &'a [Finding],
+    /// How fast it fills.
+    pub forecast: Forecast,
 }
 
 /// Returns the whole text, each line ended.
 pub fn text(view: &StatusView<'_>) -> String {
     let pool = view.pool;
     let mut text = format!("{}\n", heading(pool));
-    let shown = docker_info::pairs(pool, view.docker, Layout::default());
+    let shown = docker_info::pairs(pool, view.docker);
     for (key, value) in shown.into_iter().chain(hidden(view)) {
         text.push_str(&format!(" {key}: {}\n", printable(&value)));
     }
     for sentence in not_read(view) {
         text.push_str(&format!(" Not Read: {}\n", printable(&sentence)));
     }
-    text.push_str(&format!("{}\n", verdict(&pool.verdict())));
-    if let Some(way_out) = way_out(pool) {
-        text.push_str(&format!("next: {way_out}\n"));
-    }
+    text.push_str(&health::findings(view.findings));
     text
 }
 
 /// Returns what could not be read, of the kernel or of Docker's files, each a sentence.
 pub fn not_read<'a>(view: &StatusView<'a>) -> impl Iterator<Item = String> + use<'a> {
     let root = view.docker.root.into_iter().flat_map(|root| &root.problems);
-    let devices = view.docker.devices.into_iter().flat_map(|devices| &devices.problems);
+    let devices =
+        view.docker.devices.into_iter().flat_map(|devices| devices.problems.iter().chain(&devices.duplicates));
     let files = root.chain(devices).map(|problem| format!("{}: {}", problem.path.display(), problem.why));
     view.pool.unread.iter().cloned().chain(files)
 }
@@ -66,17 +73,10 @@ pub fn maker(maker: Maker) -> &'static str {
 pub fn user(user: &User) -> String {
     match user {
         User::Docker { root } => format!("Docker in {}", printable(&root.to_string_lossy())),
+        User::Containerd { root_path, .. } => {
+            format!("containerd in {}", printable(&root_path.to_string_lossy()))
+        }
         User::Unknown => "nobody that dmpool knows".to_owned(),
-    }
-}
-
-/// Returns a verdict in one line: `OK`, or `CRITICAL: it is full`.
-pub fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Ok => "OK".to_owned(),
-        Verdict::Warning(why) => format!("WARNING: {why}"),
-        Verdict::Critical(why) => format!("CRITICAL: {why}"),
-        Verdict::Unknown(why) => format!("UNKNOWN: {why}"),
     }
 }
 
@@ -103,16 +103,72 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     if let Some(devices) = view.docker.devices {
         pairs.push(("Thin Volumes Known To Docker", devices.all.to_string()));
     }
+    pairs.extend(view.docker.root.into_iter().flat_map(|root| root_lines(root, pool.tie)));
+    if let User::Containerd { devices, .. } = &pool.user {
+        pairs.push(("Devices Known To containerd", known(devices.as_deref().map(states))));
+    }
     pairs.push(("Open Count", known(pool.open_count)));
     pairs.push(carried(&pool.data, "Data File Allocated", "Data Device Size"));
     pairs.push(carried(&pool.metadata, "Metadata File Allocated", "Metadata Device Size"));
     pairs.extend(host_file_systems(pool));
+    for (key, backing) in [("Data Link", &pool.data), ("Metadata Link", &pool.metadata)] {
+        pairs.extend(backing.link().map(|link| (key, format!("{} -> {}", link.at.display(), link.target.display()))));
+    }
     if pool.data.loop_file().is_some() {
         pairs.push(("Overcommitted By", overcommit(pool)));
     }
+    pairs.push(("Growth", growth(view.forecast)));
     pairs.push(("Binds First", known(pool.binding_limit().map(|(limit, left)| binds(limit, left)))));
     if let Some(id) = &pool.interrupted {
         pairs.push(("Interrupted Operation", id.clone()));
+    }
+    pairs
+}
+
+/// How many devices there are, and in which states.
+fn states(devices: &[Snapshot]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for device in devices {
+        *counts.entry(&device.state).or_default() += 1;
+    }
+    let counts: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { format!("{}: {}", devices.len(), counts.join(", ")) }
+}
+
+/// The root that the pool belongs to, how that is known, and which Docker's it is.
+fn root_lines(root: &DockerRoot, tie: Option<Tie>) -> Vec<Pair> {
+    let standing = match root.standing {
+        Standing::Running => "a daemon runs on it",
+        Standing::Configured => "no daemon runs, the next one will use it",
+        Standing::Named => "no daemon runs on it",
+        Standing::Left => "left behind: no daemon uses it that was found",
+    };
+    let by = match tie {
+        None => "",
+        Some(Tie::Options) => "; its options name the pool",
+        Some(Tie::Files) => "; its files are behind the pool's loop devices",
+        Some(Tie::Devices) => "; the devices in its options are the pool's",
+        Some(Tie::Name) => "; the pool has the name that Docker makes for it",
+        Some(Tie::DeletedFile) => "; its deleted file is behind the pool's loop device",
+        Some(Tie::Volumes) => "; the volumes on the pool have its names",
+        Some(Tie::Before) => "; Docker uses another pool there now",
+    };
+    let mut pairs = vec![("Docker Root", format!("{} ({standing}{by})", root.path.display()))];
+    pairs.push((
+        "Docker Version",
+        known(root.version.as_ref().map(|known| {
+            let at_least = if known.exact { "" } else { " or later" };
+            format!("{}{at_least} ({})", known.version, known.mark)
+        })),
+    ));
+    let others = root.drivers.iter().filter(|driver| **driver != Driver::Devicemapper);
+    let others: Vec<_> = others.map(|driver| driver.name()).collect();
+    if !others.is_empty() {
+        pairs.push(("Other Storage Drivers", others.join(", ")));
+    }
+    for twice in &root.twice {
+        let (from, file) = (twice.from.display(), twice.file.display());
+        pairs.push(("Set Twice", format!("{}: in {from} and in {file}; the next dockerd refuses to start", twice.key)));
     }
     pairs
 }
@@ -192,7 +248,9 @@ fn carried(backing: &Backing, file_key: &'static str, device_key: &'static str) 
             let allocated = known(file.allocated.map(Bytes::exact));
             (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(Bytes::human))))
         }
-        Carrier::Device { .. } | Carrier::Unknown => (device_key, known(backing.size.map(|size| size.bytes().exact()))),
+        Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => {
+            (device_key, known(backing.size.map(|size| size.bytes().exact())))
+        }
     }
 }
 
@@ -220,8 +278,20 @@ fn overcommit(pool: &PoolReport) -> String {
     }
 }
 
+/// How fast it fills and when it is full: `1.2 GiB a day, full in 34 days (the pool's data)`.
+fn growth(forecast: Forecast) -> String {
+    let rate = known(forecast.data);
+    match forecast.full {
+        Full::Unknown => rate,
+        Full::NotFilling => format!("{rate}, not filling"),
+        Full::In { limit, seconds: 0 } => format!("{rate}, full now ({})", limit_name(limit)),
+        Full::In { limit, seconds } => format!("{rate}, full in {} ({})", duration(seconds), limit_name(limit)),
+    }
+}
+
 fn binds(limit: Limit, left: Bytes) -> String {
-    format!("{}, after {} more", limit_name(limit), left.exact())
+    let about = if limit == Limit::Metadata { "about " } else { "" };
+    format!("{}, after {about}{} more", limit_name(limit), left.exact())
 }
 
 /// Returns what a limit is called.
@@ -233,77 +303,32 @@ pub fn limit_name(limit: Limit) -> &'static str {
     }
 }
 
-/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves.
-pub fn argument(pool: &PoolReport) -> String {
-    match pool.maker {
-        Maker::Docker => "docker".to_owned(),
-        Maker::Dmpool | Maker::Lvm | Maker::Unknown => crate::process::quote(&pool.name),
-    }
-}
-
-/// Returns what to do about a pool that is not well; nothing for one that is, or whose trouble dmpool has no command for.
-fn way_out(pool: &PoolReport) -> Option<String> {
-    let argument = argument(pool);
-    if pool.interrupted.is_some() {
-        return Some("dmpool continue    or go back with  dmpool undo".to_owned());
-    }
-    if pool.activity == Activity::Suspended {
-        return Some(format!("dmsetup resume {}", crate::process::quote(&pool.name)));
-    }
-    if pool.activity == Activity::Inactive {
-        return (pool.maker == Maker::Dmpool).then(|| format!("dmpool activate {argument}"));
-    }
-    let working = pool.status.as_ref().and_then(PoolStatus::working)?;
-    if working.needs_check == Some(true) {
-        return Some(
-            "take the pool down, then  thin_check  and  thin_check --clear-needs-check-flag  on its metadata"
-                .to_owned(),
-        );
-    }
-    if pool.maker == Maker::Lvm {
-        return None;
-    }
-    let nearly_full = |space: Option<crate::pool::Space>| space.is_some_and(|space| space.percent() >= 80);
-    if nearly_full(pool.metadata_space()) {
-        return Some(format!("dmpool grow {argument} --metadata {}", suggested(pool.metadata_space()?.total)));
-    }
-    if working.mode == Some(Mode::OutOfDataSpace) || nearly_full(pool.data_space()) {
-        let room = pool.data.loop_file().and_then(|file| file.host.as_ref()).map(|host| host.free);
-        let promised = pool.data.loop_file().and_then(LoopFile::promised);
-        return Some(match (room, promised) {
-            (Some(room), Some(promised)) if room <= promised => {
-                "free space on the file system under its loop file first: growing would gain nothing".to_owned()
-            }
-            _ => format!("dmpool grow {argument} {}", suggested(pool.data_space()?.total)),
-        });
-    }
-    let host = pool.data.loop_file().and_then(|file| file.host.as_ref())?;
-    let binds = pool.binding_limit().is_some_and(|(limit, _)| limit == Limit::HostFileSystem);
-    (binds && pool.verdict() != Verdict::Ok)
-        .then(|| format!("free space on {}", printable(&host.mount_point.to_string_lossy())))
-}
-
-/// Half as much again, in whole GiB.
-fn suggested(total: Bytes) -> String {
-    let gib = Bytes::GIB.get();
-    format!("+{}G", (total.get() / 2).div_ceil(gib).max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::{devices, docker_pool, docker_root, lvm_pool, mute_pool};
+    use crate::report::samples::{self, devices, docker_pool, docker_root, findings, growing, lvm_pool, mute_pool};
 
     fn alone(pool: &PoolReport) -> String {
-        text(&StatusView { pool, docker: DockerView::default(), volumes: None })
+        text(&samples::alone(pool, &findings(pool)))
     }
 
     #[test]
     fn dockers_pool_whole() {
         let line = "180 6211/524288 137985/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let (pool, root, devices) = (docker_pool(line, 13_740_000_000), docker_root(), devices());
-        let docker = DockerView { root: Some(&root), devices: Some(&devices), driver_version: Some((4, 43)) };
-        let shown = text(&StatusView { pool: &pool, docker, volumes: Some(61) });
+        let docker = DockerView {
+            root: Some(&root),
+            devices: Some(&devices),
+            driver_version: Some((4, 43)),
+            ..DockerView::default()
+        };
+        let shown = text(&StatusView {
+            pool: &pool,
+            docker,
+            volumes: Some(61),
+            findings: &findings(&pool),
+            forecast: growing(),
+        });
         assert_eq!(shown, include_str!("../../tests/fixtures/status/docker.txt"));
     }
 
@@ -317,9 +342,20 @@ mod tests {
         assert_eq!(alone(&mute_pool()), include_str!("../../tests/fixtures/status/mute.txt"));
     }
 
+    #[test]
+    fn a_status_ends_with_what_is_wrong_and_the_ways_out() {
+        let line = "180 6211/524288 1589248/1638400 604 rw discard_passdown queue_if_no_space - 1024";
+        let (pool, root) = (docker_pool(line, 500 << 30), docker_root());
+        let facts = crate::ops::health::Facts { pool: &pool, docker: Some(&root) };
+        let found = crate::ops::health::judge(&facts, &crate::ops::health::Thresholds::default());
+        let shown = text(&samples::alone(&pool, &found));
+        let end: Vec<&str> = shown.lines().skip_while(|line| !line.contains("Binds First")).skip(1).collect();
+        assert_eq!(end.join("\n") + "\n", include_str!("../../tests/fixtures/status/docker-in-trouble.txt"));
+    }
+
     /// The last lines: the verdict, and what to do.
     fn end(pool: &PoolReport) -> String {
-        alone(pool).lines().filter(|line| !line.starts_with(' ')).skip(1).collect::<Vec<_>>().join("\n")
+        alone(pool).lines().skip_while(|line| !line.contains("Binds First")).skip(1).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -331,16 +367,24 @@ mod tests {
         let check = "0 487/512 9/1638400 - ro discard_passdown queue_if_no_space needs_check 1024";
         let well = "0 6211/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
         for (line, host_free, said) in [
-            (full, PLENTY, "CRITICAL: it is full\nnext: dmpool grow docker +50G"),
-            (&*lost, PLENTY, "acknowledged writes were lost\nnext: dmpool grow docker +50G"),
-            (full, 1 << 30, "CRITICAL: it is full\nnext: free space on the file system under its loop file first"),
-            (metadata, PLENTY, "CRITICAL: it is read-only\nnext: dmpool grow docker --metadata +1G"),
+            (full, PLENTY, "CRITICAL: it is full\n  next: dmpool grow docker +50G"),
+            (&*lost, PLENTY, "acknowledged writes were lost\n  next: dmpool grow docker +50G"),
+            (full, 1 << 30, "CRITICAL: it is full\n  next: free space on / first: growing would gain nothing"),
+            (
+                metadata,
+                PLENTY,
+                "CRITICAL: it is read-only: its metadata is full\n  next: dmpool grow docker --metadata +1G",
+            ),
             (
                 check,
                 PLENTY,
-                "needs a check; it cannot be written until then\nnext: take the pool down, then  thin_check",
+                "needs a check; it cannot be written until then\n  next: systemctl stop docker.socket docker && thin_check /var",
             ),
-            (well, 1 << 30, "WARNING: the file system under its loop file is nearly full\nnext: free space on /"),
+            (
+                well,
+                1 << 30,
+                "WARNING: the file system under its loop file, /, has 1.0 GiB left, and the pool may still take 100.0 GiB\n  next: free space on /",
+            ),
             (well, PLENTY, "OK"),
             ("Fail", PLENTY, "CRITICAL: it has failed"),
         ] {
@@ -350,7 +394,7 @@ mod tests {
         let suspended = PoolReport { activity: Activity::Suspended, ..docker_pool(well, PLENTY) };
         assert!(end(&suspended).contains("next: dmsetup resume docker-179:2-1049372-pool"));
         let interrupted = PoolReport { interrupted: Some("grow-1".to_owned()), ..docker_pool(well, PLENTY) };
-        assert!(end(&interrupted).contains("next: dmpool continue    or go back with  dmpool undo"));
+        assert!(end(&interrupted).contains("next: dmpool continue grow-1"));
     }
 
     #[test]

@@ -2,31 +2,36 @@
 
 use super::docker_info::UNKNOWN;
 use super::failure::printable;
-use super::human::percent;
-use super::status;
-use crate::pool::{Activity, Mode, PoolReport, PoolStatus, Space};
+use super::health;
+use super::human::{duration, percent};
+use super::status::{self, StatusView};
+use crate::pool::{Activity, Full, Mode, PoolReport, PoolStatus, Space};
 
-const HEADINGS: [&str; 8] = ["NAME", "MAKER", "USER", "SIZE", "DATA", "METADATA", "MODE", "VERDICT"];
+const HEADINGS: [&str; 9] = ["NAME", "MAKER", "USER", "SIZE", "DATA", "METADATA", "FULL IN", "MODE", "VERDICT"];
 /// The columns of numbers, which stand to the right.
-const RIGHT: [&str; 3] = ["SIZE", "DATA", "METADATA"];
+const RIGHT: [&str; 4] = ["SIZE", "DATA", "METADATA", "FULL IN"];
 
 /// Returns the table, each line ended, in the order in which the pools came; a sentence when there are none.
-pub fn text(pools: &[PoolReport]) -> String {
+pub fn text(pools: &[StatusView<'_>]) -> String {
     if pools.is_empty() {
         return "no thin pools on this machine\n".to_owned();
     }
-    let rows: Vec<[String; 8]> = pools.iter().map(row).collect();
-    let heading = HEADINGS.map(str::to_owned);
-    let all: Vec<&[String; 8]> = std::iter::once(&heading).chain(&rows).collect();
+    columns(&HEADINGS, &pools.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Returns rows below their headings, each column as wide as its widest cell.
+pub(super) fn columns<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) -> String {
+    let heading = headings.map(str::to_owned);
+    let all: Vec<&[String; N]> = std::iter::once(&heading).chain(rows).collect();
     let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
 
     let mut text = String::new();
     for row in all {
         let mut line = String::new();
-        for ((cell, width), name) in row.iter().zip(&widths).zip(HEADINGS) {
+        for ((cell, width), name) in row.iter().zip(&widths).zip(headings) {
             let space = " ".repeat(width.saturating_sub(cell.chars().count()));
-            let (before, after) = if RIGHT.contains(&name) { (space.as_str(), "") } else { ("", space.as_str()) };
+            let (before, after) = if RIGHT.contains(name) { (space.as_str(), "") } else { ("", space.as_str()) };
             line.push_str(&format!("{before}{cell}{after}  "));
         }
         text.push_str(line.trim_end());
@@ -35,9 +40,25 @@ pub fn text(pools: &[PoolReport]) -> String {
     text
 }
 
-fn row(pool: &PoolReport) -> [String; 8] {
+/// Returns when a pool is full, for a cell: `34 days`, `now`, `-` for one that does not fill.
+fn full_in(full: Full) -> String {
+    match full {
+        Full::Unknown => UNKNOWN.to_owned(),
+        Full::NotFilling => "-".to_owned(),
+        Full::In { seconds, .. } => duration_cell(seconds),
+    }
+}
+
+/// Returns in how long it will be, for a cell: `34 days`, `now`.
+pub(super) fn duration_cell(seconds: u64) -> String {
+    if seconds == 0 { "now".to_owned() } else { duration(seconds) }
+}
+
+fn row(view: &StatusView<'_>) -> [String; 9] {
+    let pool = view.pool;
     let user = match &pool.user {
         crate::pool::User::Docker { root } => printable(&root.to_string_lossy()),
+        crate::pool::User::Containerd { .. } => "containerd".to_owned(),
         crate::pool::User::Unknown => "-".to_owned(),
     };
     [
@@ -47,8 +68,9 @@ fn row(pool: &PoolReport) -> [String; 8] {
         pool.data_space().map_or_else(|| UNKNOWN.to_owned(), |space| space.total.human()),
         share(pool.data_space()),
         share(pool.metadata_space()),
+        full_in(view.forecast.full),
         mode(pool).to_owned(),
-        printable(&status::verdict(&pool.verdict())),
+        health::verdict(view.findings),
     ]
 }
 
@@ -70,19 +92,21 @@ fn mode(pool: &PoolReport) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::{docker_pool, lvm_pool, mute_pool};
+    use crate::report::samples::{alone, docker_pool, findings, lvm_pool, mute_pool};
 
     #[test]
     fn columns_line_up_and_every_pool_has_its_line() {
         let full = "180 6211/524288 1638400/1638400 - out_of_data_space discard_passdown error_if_no_space - 1024";
         let pools = [docker_pool(full, 13_740_000_000), lvm_pool(), mute_pool()];
+        let findings = pools.each_ref().map(findings);
+        let views: Vec<_> = pools.iter().zip(&findings).map(|(pool, findings)| alone(pool, findings)).collect();
         assert_eq!(
-            text(&pools),
+            text(&views),
             "\
-NAME                       MAKER    USER                  SIZE     DATA  METADATA  MODE               VERDICT
-docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB   100.0%      1.1%  out_of_data_space  CRITICAL: it is full and has been failing writes; acknowledged writes were lost
-docker-thinpool            LVM      -                 47.5 GiB    21.5%      0.9%  rw                 OK
-mute                       unknown  -                  unknown  unknown   unknown  inactive           UNKNOWN: it is not active
+NAME                       MAKER    USER                  SIZE     DATA  METADATA  FULL IN  MODE               VERDICT
+docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB   100.0%      1.1%  unknown  out_of_data_space  CRITICAL: it is full and has been failing writes; acknowledged writes were lost
+docker-thinpool            LVM      -                 47.5 GiB    21.5%      0.9%  unknown  rw                 OK
+mute                       unknown  -                  unknown  unknown   unknown  unknown  inactive           UNKNOWN: it is not active
 "
         );
     }

@@ -8,14 +8,21 @@
     reason = "tests"
 )]
 
+mod containerd;
 mod docs;
 mod full;
 mod grow;
+mod health;
 mod interrupted;
+mod metrics;
 mod named;
 mod parity;
+mod shapes;
 mod udev;
 
+#[path = "../support/monitoring.rs"]
+#[allow(dead_code, reason = "each suite uses its part")]
+mod examples;
 #[path = "../support/host.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]
 mod host;

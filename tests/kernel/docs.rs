@@ -20,7 +20,12 @@ impl Drop for Leftovers {
     fn drop(&mut self) {
         let _ = Cmd::new("dmsetup").args(["remove", "--retry", "v0"]).run();
         let _ = Cmd::new("dmpool").args(["destroy", "p0", "--yes"]).run();
-        let _ = fs::remove_dir_all("/srv/pools");
+        for folder in ["/srv/pools", "/var/lib/prometheus"] {
+            let _ = fs::remove_dir_all(folder);
+        }
+        for file in ["/tmp/web1.json", "/var/lib/dmpool/history.json"] {
+            let _ = fs::remove_file(file);
+        }
     }
 }
 

@@ -17,13 +17,13 @@ fn lvm(args: &[&str]) -> String {
 }
 
 /// A pool that LVM made and runs; taken apart again at the end.
-struct LvmPool {
+pub struct LvmPool {
     disk: LoopDisk,
     group: String,
 }
 
 impl LvmPool {
-    fn new(bench: &Bench) -> Self {
+    pub fn new(bench: &Bench) -> Self {
         let disk = LoopDisk::create(&bench.sweep.path("pv"), 512 * M).unwrap();
         let group = bench.sweep.name("vg");
         let device = disk.device().to_str().unwrap().to_owned();
@@ -35,7 +35,11 @@ impl LvmPool {
         pool
     }
 
-    fn name(&self) -> String {
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    pub fn name(&self) -> String {
         format!("{}-pool-tpool", self.group.replace('-', "--"))
     }
 }

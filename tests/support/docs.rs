@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 8] = [
+pub const TEXTS: [(&str, &str); 9] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -78,6 +78,7 @@ pub const TEXTS: [(&str, &str); 8] = [
         "docs/decisions/0002-json-has-its-own-types.md",
         include_str!("../../docs/decisions/0002-json-has-its-own-types.md"),
     ),
+    ("docs/decisions/0003-what-status-costs.md", include_str!("../../docs/decisions/0003-what-status-costs.md")),
     ("docs/design.md", include_str!("../../docs/design.md")),
     ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),
     ("docs/guide.md", include_str!("../../docs/guide.md")),

@@ -45,6 +45,17 @@ impl Host {
         host
     }
 
+    /// The same with something done to Docker's root, which is empty, before the daemon starts.
+    pub fn prepared(bench: Bench, disk: Disk, options: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        let mounted = Mounted::format(Kind::Xfs, &device(disk), Path::new(MOUNT)).unwrap();
+        let root = mounted.dir().join("root");
+        fs::create_dir_all(&root).unwrap();
+        prepare(&root);
+        let host = Self::start(bench, mounted, options);
+        host.docker.busybox(&[]).unwrap();
+        host
+    }
+
     /// The same machine after a reboot.
     pub fn again(bench: Bench, disk: Disk, options: &[&str]) -> Self {
         let disk = Mounted::mount(&device(disk), Path::new(MOUNT), "defaults").unwrap();

@@ -1,5 +1,7 @@
 //! What dmpool's guest tests share.
 
+#[allow(dead_code, reason = "each suite uses its part")]
+pub mod health;
 pub mod pools;
 pub mod refusals;
 

@@ -1,13 +1,16 @@
 //! Docker as Debian ships it: a unit and a socket, its options in `daemon.json`.
 
+use std::fs;
 use std::time::Duration;
 
 use lab::guest::boot;
+use lab::guest::docker::DAEMON_JSON;
 use lab::guest::run::Cmd;
 use lab::guest::writer::now_us;
 
 use crate::host::{Disk, G, Host};
 use crate::support::Bench;
+use crate::support::health::Said;
 
 fn systemctl(args: &[&str]) -> String {
     Cmd::new("systemctl").args(args).limit(Duration::from_secs(240)).run().checked().unwrap().stdout
@@ -42,4 +45,24 @@ fn docker_run_by_systemd_grows_under_a_container_and_keeps_it_over_a_restart() {
     assert_eq!((host.json("/pool/activity"), host.size()), ("inactive".into(), 200 * G));
     let state = Cmd::new("systemctl").args(["is-active", "docker.service"]).run();
     assert_eq!(state.stdout.trim(), "inactive", "{state}");
+
+    why_the_service_does_not_start_is_in_the_journal(&host);
+}
+
+/// What people do first: `hosts` in `daemon.json`, beside the `-H` of the unit.
+fn why_the_service_does_not_start_is_in_the_journal(host: &Host) {
+    systemctl(&["stop", "docker.socket", "docker.service"]);
+    let kept = fs::read_to_string(DAEMON_JSON).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    json["hosts"] = serde_json::json!(["unix:///var/run/docker.sock"]);
+    fs::write(DAEMON_JSON, json.to_string()).unwrap();
+    let started = Cmd::new("systemctl").args(["start", "docker.service"]).limit(Duration::from_secs(240)).run();
+    // systemd tries again and again.
+    let _ = Cmd::new("systemctl").args(["stop", "docker.socket", "docker.service"]).run();
+    fs::write(DAEMON_JSON, kept).unwrap();
+    assert!(!started.ok(), "{started}");
+    let told = Said::about(&host.bench, "docker", &["--timeout", "60"]);
+    let sentence = told.sentence("docker_down", "critical");
+    assert_eq!(told.code, 2);
+    assert!(sentence.contains("daemon.json") && sentence.contains("hosts"), "{sentence}");
 }

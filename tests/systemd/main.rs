@@ -12,6 +12,7 @@ mod docker;
 #[path = "../support/host.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]
 mod host;
+mod metrics;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]
 mod support;

@@ -37,6 +37,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Storage options such as `dm.basesize=2G`.
     pub options: Vec<String>,
+    /// The storage driver.
+    pub driver: String,
     /// Run by systemd (`docker.service` and `docker.socket`) instead of as a child of the test.
     pub systemd: bool,
 }
@@ -45,7 +47,7 @@ impl Config {
     /// The devicemapper driver with no option, as a child of the test: Docker makes its 100 GB loop-file pool.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), options: Vec::new(), systemd: false }
+        Self { root: root.into(), options: Vec::new(), driver: "devicemapper".into(), systemd: false }
     }
 
     /// With one more storage option.
@@ -58,12 +60,12 @@ impl Config {
     /// The text of `daemon.json`.
     fn json(&self) -> Value {
         let mut options = self.options.clone();
-        if !sys::udev_answers() {
+        if self.driver == "devicemapper" && !sys::udev_answers() {
             options.push("dm.override_udev_sync_check=true".into());
         }
         json!({
             "data-root": self.root,
-            "storage-driver": "devicemapper",
+            "storage-driver": self.driver,
             "storage-opts": options,
             // No guest has a network: without these dockerd would stop over the missing tables.
             "iptables": false,

@@ -9,11 +9,15 @@ use super::show;
 use super::tally::Tally;
 use super::trouble::{OrTrouble, Result, Trouble};
 
+/// How many cases a property test tries when all is to be done that can be: with random bytes, each parser's fuzzing.
+/// Otherwise it tries proptest's own 256.
+const FULL_CASES: &str = "20000";
+
 /// Runs them, shows what cargo shows, and counts.
 ///
 /// # Errors
 /// When they cannot be built.
-pub fn run(places: &Places, filter: Option<&str>) -> Result<Tally> {
+pub fn run(places: &Places, filter: Option<&str>, full: bool) -> Result<Tally> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     show::line("cargo test --workspace …");
     let mut child = Command::new(cargo)
@@ -21,6 +25,7 @@ pub fn run(places: &Places, filter: Option<&str>) -> Result<Tally> {
         .args(filter)
         // The guests' programs are built so too: what they depend on is compiled once for both.
         .env("RUSTFLAGS", programs::static_flags())
+        .envs(full.then_some(("PROPTEST_CASES", FULL_CASES)))
         .current_dir(&places.workspace)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -12,7 +12,7 @@ use super::tool;
 use super::trouble::{OrTrouble, Result, Trouble};
 
 /// The Debian of every guest, whatever its kernel.
-const ROOT_SUITE: &str = "bookworm";
+pub const ROOT_SUITE: &str = "bookworm";
 
 /// What the root image holds beside a minimal Debian.
 const ROOT_PACKAGES: &[&str] = &[

@@ -18,6 +18,7 @@ pub mod native;
 pub mod packages;
 pub mod place;
 pub mod programs;
+pub mod promtool;
 pub mod runner;
 pub mod session;
 pub mod show;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::image;
 use super::place::Places;
+use super::promtool;
 use super::show;
 use super::suites::{SUITES, Suite};
 use super::trouble::{OrTrouble, Result, Trouble};
@@ -42,7 +43,7 @@ impl Programs {
 }
 
 /// Builds dmpool as users get it and the lab's own guest programs; with `suites`, also their test binaries, the examples,
-/// and dmpool with the feature `faults` (called `dmpool-faults` in the guest).
+/// dmpool with the feature `faults` (called `dmpool-faults` in the guest), and what the tests check its output with.
 ///
 /// # Errors
 /// When cargo fails; what the compiler said has been shown.
@@ -69,6 +70,9 @@ pub fn build(places: &Places, suites: &[Suite]) -> Result<Programs> {
     for (kind, name, path) in cargo(places, &words)? {
         let name = if (kind.as_str(), name.as_str()) == ("bin", "dmpool") { "dmpool-faults".to_string() } else { name };
         programs.keep(&kind, name, path);
+    }
+    if !suites.is_empty() {
+        programs.binaries.insert("promtool".to_owned(), promtool::file(places)?);
     }
     Ok(programs)
 }

@@ -59,7 +59,7 @@ pub fn run(asked: &Asked) -> Result<ExitCode> {
     }
     let mut tally = Tally::default();
     if !asked.guests_only && asked.guest.lane.is_none() && asked.guest.kernel.is_none() {
-        tally.add(hosttests::run(&lab.places, asked.filter.as_deref())?);
+        tally.add(hosttests::run(&lab.places, asked.filter.as_deref(), asked.full)?);
     }
     tally.add(in_guests(&lab, asked)?);
     if tally.is_empty() {

@@ -68,7 +68,7 @@ pub enum FileFacts {
     Same,
     /// Another file: the one that the loop device has was moved or replaced.
     Another,
-    /// A block device: Docker's shape of a symlink to a disk.
+    /// A block device, which a loop device has: Docker's shape of a symbolic link to a disk.
     Device,
     /// Nothing, or it could not be looked at.
     Missing,
@@ -110,8 +110,11 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
     };
     let file_size_limit = durable::file_size_limit().map_err(cannot)?;
     let promised_to_others = promised_to_others(kit, &report, options.part);
-    let (loops, file, fs, holds) = match backing.loop_file() {
-        Some(file) if !file.deleted => look_at_file(&file.path, &report, options, promised_to_others, file_size_limit),
+    let (loops, file, fs, holds) = match &backing.carrier {
+        Carrier::Loop { file, .. } if !file.deleted => {
+            look_at_file(&file.path, &report, options, promised_to_others, file_size_limit)
+        }
+        Carrier::LoopOverDevice { disk, .. } => look_at_disk(&disk.path),
         _ => (Vec::new(), FileFacts::Missing, None, None),
     };
     let needs_on_it = report.device.map(|device| ground::needs_on(&kit.state, device)).unwrap_or_default();
@@ -169,6 +172,15 @@ fn look_at_file(path: &Path, report: &PoolReport, options: &Options, others: Byt
     (loops, file, fs, holds)
 }
 
+/// A disk has no file system that could be too small.
+fn look_at_disk(path: &Path) -> FileLook {
+    use std::os::unix::fs::FileTypeExt;
+    let is_disk = fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device());
+    let loops = sight::loops_on(path).unwrap_or_default();
+    let file = if is_disk && !loops.is_empty() { FileFacts::Device } else { FileFacts::Missing };
+    (loops, file, None, None)
+}
+
 /// Returns the backing of one part of a pool.
 pub(super) const fn part_of(report: &PoolReport, part: Part) -> &Backing {
     match part {
@@ -189,6 +201,7 @@ fn block_of(report: &PoolReport, part: Part) -> Bytes {
 fn metadata_of(report: &PoolReport) -> PathBuf {
     match (&report.metadata.carrier, report.metadata.device) {
         (Carrier::Loop { file: LoopFile { path, .. }, .. } | Carrier::Device { path }, _) => path.clone(),
+        (Carrier::LoopOverDevice { disk, .. }, _) => disk.path.clone(),
         (Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
         (Carrier::Unknown, None) => PathBuf::new(),
     }

@@ -1,18 +1,42 @@
 //! Deciding whether and how a pool grows: from facts alone.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::error::{Failure, Outcome};
 use crate::ops::grow::room::{self, Room};
 use crate::ops::grow::{Facts, FileFacts, Options, block_of, docker_note, metadata_of, part_of};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{ExtendFile, Part, ReloadLinear, ReloadPool, SetCapacity, Step};
-use crate::pool::{Activity, Carrier, LoopFile, Maker, PoolStatus, Space, Working};
+use crate::pool::{Activity, Carrier, LoopDisk, LoopFile, Maker, PoolStatus, Space, Working};
 use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
+
+/// What is behind the loop device.
+#[derive(Clone, Copy)]
+enum Beneath<'f> {
+    File(&'f LoopFile),
+    /// A disk: whoever owns it makes it larger, and nothing here shortens it.
+    Disk(&'f LoopDisk),
+}
+
+impl Beneath<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(file) => &file.path,
+            Self::Disk(disk) => &disk.path,
+        }
+    }
+
+    fn size(&self) -> Option<Bytes> {
+        match self {
+            Self::File(file) => file.size,
+            Self::Disk(disk) => disk.size,
+        }
+    }
+}
 
 /// What is grown, once the pool's own state allows it.
 struct Growth<'f> {
-    file: &'f LoopFile,
+    beneath: Beneath<'f>,
     room: Room,
     from: Bytes,
     to: Bytes,
@@ -29,8 +53,8 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
         Failure::refused(format!("cannot grow the {part} of pool `{name}`: {why}")).fact("state", "nothing was touched")
     };
     let working = state_allows(facts, &refuse)?;
-    let file = carrier_allows(facts, part, &refuse)?;
-    let growth = size_allows(facts, options, file, &refuse)?;
+    let beneath = carrier_allows(facts, part, &refuse)?;
+    let growth = size_allows(facts, options, beneath, &refuse)?;
     let what = format!("grow the {part} of pool `{name}` from {} to {}", growth.from.human(), growth.to.human());
     let mut plan = Plan { operation: Operation::Grow, pool: name.clone(), what, steps: Vec::new(), notes: Vec::new() };
     if growth.to == growth.from {
@@ -110,11 +134,12 @@ fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Ou
     Ok(working)
 }
 
-/// What carries the part must be a loop file that can be made longer.
-fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f LoopFile> {
+/// What carries the part must be a loop file that can be made longer, or a disk behind a loop device.
+fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> Failure) -> Outcome<Beneath<'f>> {
     let backing = part_of(&facts.report, part);
-    let file = match &backing.carrier {
-        Carrier::Loop { file, .. } => file,
+    let beneath = match &backing.carrier {
+        Carrier::Loop { file, .. } => Beneath::File(file),
+        Carrier::LoopOverDevice { disk, .. } => Beneath::Disk(disk),
         Carrier::Device { path } => {
             return Err(refuse(format!("its {part} is on the device {}, not on a loop file", path.display()))
                 .next("enlarge that device, then reload the pool's table; this dmpool grows pools on loop files"));
@@ -125,13 +150,16 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
                 .next(format!("dmsetup table {}    names its devices", facts.report.name)));
         }
     };
-    let path = file.path.display();
-    if file.deleted {
+    let path = beneath.path().display();
+    if let Beneath::File(file) = beneath
+        && file.deleted
+    {
         return Err(refuse(format!("its loop file {path} is deleted; it lives only as long as the pool is active"))
             .next("copy what is on it away before anything is stopped or the machine reboots"));
     }
     match facts.file {
         FileFacts::Same => {}
+        FileFacts::Device if matches!(beneath, Beneath::Disk(_)) => {}
         FileFacts::Another => {
             return Err(refuse(format!("{path} is another file than the loop device has"))
                 .next("find the right file by its inode:  losetup -l -O NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE"));
@@ -171,13 +199,13 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
     if facts.fs.as_ref().is_some_and(|fs| fs.read_only) {
         return Err(refuse(format!("the file system of {path} is read-only")).next("remount it read-write"));
     }
-    match (file.size, backing.size, facts.report.table.as_ref()) {
+    match (beneath.size(), backing.size, facts.report.table.as_ref()) {
         (Some(size), Some(device), Some(_)) if size < device.bytes() => {
             Err(refuse(format!("{path} is shorter than the device on it"))
                 .fact("found", format!("the file has {}, the device {}", size.exact(), device.bytes().exact()))
                 .next("something has shortened the file: copy what can still be read away before anything is stopped"))
         }
-        _ => Ok(file),
+        _ => Ok(beneath),
     }
 }
 
@@ -185,7 +213,7 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
 fn size_allows<'f>(
     facts: &Facts,
     options: &Options,
-    file: &'f LoopFile,
+    beneath: Beneath<'f>,
     refuse: &impl Fn(String) -> Failure,
 ) -> Outcome<Growth<'f>> {
     let part = options.part;
@@ -205,6 +233,10 @@ fn size_allows<'f>(
             .fact("needed", format!("at most {}", MAX_META_BLOCKS.bytes().exact()))
             .next(format!("dmpool grow {} --metadata 16256M", facts.report.name)));
     }
+    if let Beneath::Disk(disk) = beneath {
+        disk_allows(facts, disk, to, refuse)?;
+        return Ok(Growth { beneath, from: room.size, room, to });
+    }
     let largest = facts.fs.as_ref().and_then(|fs| fs.max_file_size);
     if facts.holds == Some(false) || largest.is_some_and(|most| to > most) {
         let kind = facts.fs.as_ref().map_or("", |fs| fs.fs_type.as_str());
@@ -214,7 +246,26 @@ fn size_allows<'f>(
             .next(format!("choose a smaller size; dmpool grow {}    says what there is", facts.report.name)));
     }
     crate::ops::gate::file_size(to, facts.file_size_limit, refuse)?;
-    Ok(Growth { file, from: room.size, room, to })
+    Ok(Growth { beneath, from: room.size, room, to })
+}
+
+/// A disk must have the size already: it is never made longer or shorter here.
+fn disk_allows(facts: &Facts, disk: &LoopDisk, to: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let path = disk.path.display();
+    let Some(size) = disk.size else {
+        return Err(refuse(format!("the size of the disk {path} behind its loop device is not known")));
+    };
+    if to <= size {
+        return Ok(());
+    }
+    let by = disk.link.as_ref().map(|link| format!("the symbolic link {}", link.at.display()));
+    Err(refuse(format!("it is kept on the disk {path}, which is too small"))
+        .fact("found", format!("{path} has {}{}", size.exact(), by.map(|by| format!(", by {by}")).unwrap_or_default()))
+        .fact("needed", to.exact())
+        .next(format!(
+            "enlarge the disk (lvextend, or where it comes from), then  dmpool grow {} max    does the rest, losetup -c too",
+            crate::process::quote(&facts.report.name)
+        )))
 }
 
 /// The host's file system must have something to give.
@@ -225,14 +276,14 @@ fn space_allows(
     notes: &mut Vec<String>,
     refuse: &impl Fn(String) -> Failure,
 ) -> Outcome<()> {
-    let Some(host) = &growth.file.host else { return Ok(()) };
+    let Beneath::File(LoopFile { path, host: Some(host), .. }) = growth.beneath else { return Ok(()) };
     let more = growth.to.saturating_sub(growth.from);
     let unpromised = growth.room.unpromised();
     let mount = host.mount_point.display();
     if preallocated(facts, options.part) {
         if more > unpromised {
             return Err(refuse(format!("the file system {mount} has too little space for a preallocated file"))
-                .fact("file", growth.file.path.display().to_string())
+                .fact("file", path.display().to_string())
                 .fact("needed", format!("{} more", more.exact()))
                 .fact("free", format!("{} on {mount} that is not promised to the pool's files", unpromised.exact()))
                 .next(format!("choose a smaller size; dmpool grow {}    says what there is", facts.report.name)));
@@ -241,7 +292,7 @@ fn space_allows(
     }
     if unpromised.get() == 0 && !options.overcommit {
         return Err(refuse(format!("nothing would be gained: the file system {mount} fills up before the pool does"))
-            .fact("file", growth.file.path.display().to_string())
+            .fact("file", path.display().to_string())
             .fact("free", format!("{} on {mount}", host.free.exact()))
             .fact("needed", format!("{} for what the pool may take already", growth.room.promised.exact()))
             .next(format!(
@@ -276,11 +327,13 @@ fn preallocated(facts: &Facts, part: Part) -> bool {
 
 fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
     let name = facts.report.name.clone();
-    let path = growth.file.path.clone();
-    let metadata_file = facts.report.metadata.loop_file().map_or_else(PathBuf::new, |f| f.path.clone());
-    let length = growth.file.size.unwrap_or(growth.from);
+    let path = growth.beneath.path().to_owned();
+    let metadata_file = metadata_of(&facts.report);
+    let length = growth.beneath.size().unwrap_or(growth.from);
     let mut steps: Vec<Step> = Vec::new();
-    if length < growth.to {
+    if let Beneath::File(_) = growth.beneath
+        && length < growth.to
+    {
         let preallocate = preallocated(facts, part);
         steps.push(
             ExtendFile {

@@ -2,7 +2,7 @@
 
 use crate::ops::grow::part_of;
 use crate::ops::steps::Part;
-use crate::pool::PoolReport;
+use crate::pool::{Carrier, PoolReport};
 use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
 
 /// What one part of a pool has, and what is beneath it.
@@ -14,8 +14,10 @@ pub struct Room {
     pub host_free: Option<Bytes>,
     /// What sparse files of pools on that file system, its own and others', may still take of it.
     pub promised: Bytes,
-    /// The largest it can be; nothing when nothing but the file system limits it.
+    /// The largest it can be; nothing when nothing but what lies beneath limits it.
     pub most: Option<Bytes>,
+    /// How large the disk beneath is, when one stands in its loop file's place.
+    pub disk: Option<Bytes>,
 }
 
 impl Room {
@@ -24,9 +26,10 @@ impl Room {
         self.host_free.unwrap_or_default().saturating_sub(self.promised)
     }
 
-    /// Returns the largest size that the file system can really carry.
+    /// Returns the largest size that the file system, or the disk, can really carry.
     pub fn max(&self) -> Bytes {
-        let carried = Bytes::new(self.size.get().saturating_add(self.unpromised().get()));
+        let on_file = || Bytes::new(self.size.get().saturating_add(self.unpromised().get()));
+        let carried = self.disk.unwrap_or_else(on_file);
         self.most.map_or(carried, |most| carried.min(most))
     }
 }
@@ -48,6 +51,10 @@ pub fn room(report: &PoolReport, part: Part, others: Bytes) -> Option<Room> {
         host_free: host.map(|h| h.free),
         promised: Bytes::new(promised.fold(others.get(), |sum, next| sum.saturating_add(next.get()))),
         most: (part == Part::Metadata).then_some(MAX_META_BLOCKS.bytes()),
+        disk: match &part_of(report, part).carrier {
+            Carrier::LoopOverDevice { disk, .. } => disk.size,
+            Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+        },
     })
 }
 
@@ -64,7 +71,7 @@ pub fn wanted(size: SizeArg, room: &Room, block: Bytes) -> Option<Bytes> {
         SizeArg::Max => {
             let gib = Bytes::GIB.get();
             let max = room.max().get();
-            let unit = if max >= gib { gib.max(block.get()) } else { block.get() };
+            let unit = if max >= gib && room.disk.is_none() { gib.max(block.get()) } else { block.get() };
             Some(Bytes::new((max / unit * unit).max(room.size.get())))
         }
     }
@@ -78,7 +85,13 @@ mod tests {
     const G: u64 = 1 << 30;
 
     fn room(size: u64, free: u64, promised: u64) -> Room {
-        Room { size: Bytes::new(size), host_free: Some(Bytes::new(free)), promised: Bytes::new(promised), most: None }
+        Room {
+            size: Bytes::new(size),
+            host_free: Some(Bytes::new(free)),
+            promised: Bytes::new(promised),
+            most: None,
+            disk: None,
+        }
     }
 
     #[test]
@@ -96,6 +109,14 @@ mod tests {
         }
         assert_eq!(wanted(SizeArg::By(Bytes::new(u64::MAX)), &r, block), None);
         assert_eq!(wanted(SizeArg::To(Bytes::new((1 << 63) - 1)), &r, block), None);
+    }
+
+    #[test]
+    fn max_of_a_disk_is_its_last_whole_block() {
+        let disk = Room { disk: Some(Bytes::new(20 * G + 70_000)), host_free: None, ..room(10 * G, 0, 0) };
+        assert_eq!(wanted(SizeArg::Max, &disk, Bytes::new(65536)), Some(Bytes::new(20 * G + 65536)));
+        let same = Room { disk: Some(Bytes::new(10 * G)), ..disk };
+        assert_eq!(wanted(SizeArg::Max, &same, Bytes::new(65536)), Some(Bytes::new(10 * G)));
     }
 
     #[test]

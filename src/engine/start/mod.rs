@@ -1,0 +1,237 @@
+//! How Docker will be started next: the command line that systemd, or an init script, will give the daemon.
+//!
+//! A unit is put together as systemd does it (systemd.unit(5)): the first of its directories that has `docker.service`
+//! gives the unit, drop-ins come from all of them, sorted by name, and one in a more important directory replaces its
+//! namesakes. Generated and transient units are not looked at: nobody generates Docker's.
+
+pub mod env_file;
+mod unit;
+mod words;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use env_file::Reader;
+pub use unit::{EnvironmentFile, Unit};
+pub use words::Variables;
+
+use super::docker_root::Problem;
+use super::dockerd::Flags;
+use super::small_file;
+
+/// Where units are, the most important first.
+const UNIT_DIRECTORIES: [&str; 5] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+];
+/// What the unit is called: by Docker and Debian, and by Red Hat's second package.
+const UNITS: [&str; 2] = ["docker.service", "docker-latest.service"];
+
+/// Files that init scripts and upstart jobs read with the shell, and the variables in them that hold options.
+const INIT_FILES: [(&str, &[&str]); 3] = [
+    ("etc/default/docker", &["DOCKER_OPTS"]),
+    ("etc/sysconfig/docker", &["OPTIONS", "other_args", "OTHER_ARGS"]),
+    ("etc/sysconfig/docker-storage", &["DOCKER_STORAGE_OPTIONS"]),
+];
+
+/// What Red Hat's program writes into, before Docker starts, what it was told in the other.
+const STORAGE: &str = "etc/sysconfig/docker-storage";
+const STORAGE_SETUP: &str = "etc/sysconfig/docker-storage-setup";
+const STORAGE_OPTIONS: &str = "DOCKER_STORAGE_OPTIONS";
+/// The settings that make it do so.
+const STORAGE_SETTINGS: [&str; 5] = ["STORAGE_DRIVER", "VG", "DEVS", "CONTAINER_THINPOOL", "EXTRA_STORAGE_OPTIONS"];
+
+/// No unit or sysconfig file in use comes near this.
+const LARGEST: u64 = 1 << 20;
+
+/// How the next daemon will be started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// What its command line will say of storage; nothing when that cannot be told.
+    pub flags: Option<Flags>,
+    /// The file that its command line is in: the unit, or the file of the init script.
+    pub from: Option<PathBuf>,
+    /// Every file that was read for it.
+    pub sources: Vec<PathBuf>,
+    /// What was wrong with one of these.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads how Docker will be started on the machine whose root directory that is (`/`). `from` is empty when nothing there
+/// says it: then somebody starts it by hand.
+pub fn read(base: &Path) -> Start {
+    let mut start = Start::default();
+    let masked = match find_unit(base, &mut start) {
+        Some(Placed::Unit(name, path, text)) => {
+            of_unit(base, name, path, &text, &mut start);
+            return start;
+        }
+        Some(Placed::Masked) => true,
+        None => false,
+    };
+    if !masked {
+        of_init_files(base, &mut start);
+    }
+    start
+}
+
+enum Placed {
+    Unit(&'static str, PathBuf, String),
+    Masked,
+}
+
+fn find_unit(base: &Path, start: &mut Start) -> Option<Placed> {
+    let mut masked = false;
+    for name in UNITS {
+        for directory in UNIT_DIRECTORIES {
+            let path = base.join(directory).join(name);
+            match fs::symlink_metadata(&path) {
+                // An alias of the other unit, or `systemctl mask`.
+                Ok(found) if found.is_symlink() && leads_to_null(&path) => {
+                    masked = true;
+                    break;
+                }
+                Ok(_) => {
+                    if let Some(text) = start.text(&path) {
+                        return Some(Placed::Unit(name, path, text));
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    masked.then_some(Placed::Masked)
+}
+
+fn leads_to_null(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+fn of_unit(base: &Path, name: &str, path: PathBuf, text: &str, start: &mut Start) {
+    let mut unit = Unit::default();
+    unit.read(text);
+    for drop_in in drop_ins(base, name) {
+        if let Some(text) = start.text(&drop_in) {
+            unit.read(&text);
+        }
+    }
+    let mut variables = unit.environment.clone();
+    let mut whole = true;
+    for file in &unit.environment_files {
+        let at = below(base, Path::new(&file.path));
+        let before = start.problems.len();
+        match start.text(&at) {
+            Some(text) => env_file::read_into(&mut variables, &text, Reader::Systemd),
+            None if start.problems.len() > before => whole = false,
+            None if file.optional => {}
+            None => {
+                start.problem(&path, format!("it names {}, which is missing, so systemd does not start it", file.path));
+                whole = false;
+            }
+        }
+    }
+    let storage = variables.get(STORAGE_OPTIONS).is_some_and(|options| !options.trim().is_empty());
+    if !storage && will_be_set_up(base, start) {
+        whole = false;
+    }
+    match unit.command(&variables) {
+        Some(words) => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            start.flags = whole.then(|| Flags::of_words(&words)).flatten();
+            if whole && start.flags.is_none() {
+                start.problem(&path, format!("it starts `{}`, which is no dockerd", words.join(" ")));
+            }
+        }
+        None if unit.exec_start.is_empty() => start.problem(&path, "it has no ExecStart=".to_owned()),
+        None => start.problem(&path, "it has more than one ExecStart=, which systemd refuses".to_owned()),
+    }
+    start.from = Some(path);
+}
+
+/// Whether Red Hat's docker-storage-setup was told something that it has not yet written into the daemon's options.
+fn will_be_set_up(base: &Path, start: &mut Start) -> bool {
+    if !base.join(STORAGE).exists() {
+        return false;
+    }
+    let path = base.join(STORAGE_SETUP);
+    let Some(text) = start.text(&path) else { return false };
+    let mut settings = Variables::new();
+    env_file::read_into(&mut settings, &text, Reader::Shell);
+    let set = STORAGE_SETTINGS.into_iter().find(|name| settings.get(*name).is_some_and(|value| !value.is_empty()));
+    if let Some(name) = set {
+        start.problem(&path, format!("it sets {name}, and {STORAGE} has no {STORAGE_OPTIONS} yet"));
+    }
+    set.is_some()
+}
+
+/// The options that an init script gives: those variables of its files, one after the other.
+fn of_init_files(base: &Path, start: &mut Start) {
+    let mut options = String::new();
+    for (file, names) in INIT_FILES {
+        let path = base.join(file);
+        let Some(text) = start.text(&path) else { continue };
+        let mut variables = Variables::new();
+        env_file::read_into(&mut variables, &text, Reader::Shell);
+        for name in names {
+            if let Some(value) = variables.get(*name) {
+                options.push_str(value);
+                options.push(' ');
+                start.from.get_or_insert_with(|| path.clone());
+            }
+        }
+    }
+    if start.from.is_some() && start.problems.is_empty() {
+        let words = words::split(&options, words::Backslash::Plain);
+        let words: Vec<&str> = std::iter::once("dockerd").chain(words.iter().map(String::as_str)).collect();
+        start.flags = Flags::of_words(&words);
+    }
+}
+
+/// Returns the drop-ins of a unit in the order in which they are read.
+fn drop_ins(base: &Path, unit: &str) -> Vec<PathBuf> {
+    let mut by_name = BTreeMap::new();
+    for directory in UNIT_DIRECTORIES {
+        let Ok(entries) = fs::read_dir(base.join(directory).join(format!("{unit}.d"))) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if Path::new(&name).extension().is_some_and(|extension| extension == "conf") {
+                by_name.entry(name).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    by_name.into_values().filter(|path| !leads_to_null(path)).collect()
+}
+
+/// Returns an absolute path of that machine as it is seen from here.
+pub(super) fn below(base: &Path, path: &Path) -> PathBuf {
+    base.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+impl Start {
+    /// Returns the text of a file; nothing when it is not there, or cannot be read, which is a problem.
+    fn text(&mut self, path: &Path) -> Option<String> {
+        match small_file::read_at(path, LARGEST) {
+            Ok(bytes) => {
+                self.sources.push(path.to_owned());
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.problem(path, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn problem(&mut self, path: &Path, why: String) {
+        self.problems.push(Problem { path: path.to_owned(), why });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Docker does not start: what its log says, and what helps.
+
+use super::Facts;
+use super::docker_log::{Cause, Why};
+use super::ways::{self, argument};
+use crate::engine::docker_root::Standing;
+use crate::pool::{Activity, Finding, Key, Maker, PoolReport, Severity, Way};
+
+/// Judges why a Docker that is down does not start; nothing for a root whose daemon runs, or that no longer is Docker's.
+pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
+    let root = facts.docker?;
+    if root.daemon.is_some() || root.standing != Standing::Configured {
+        return None;
+    }
+    let why = match cause.why {
+        Why::BaseDevice => "its base device is not the one that Docker knows, or cannot be read",
+        Why::MissingPool => "the pool that it was told to use is not there",
+        Why::NotItsPool => "the pool has blocks in use, and Docker's files know nothing of them",
+        Why::Transaction => "its transaction is not the pool's: the two are not of the same time",
+        Why::ReadOnly => "the pool takes no changes",
+        Why::TooSmall => "a file or device under the pool is shorter than the pool",
+        Why::DriverGone => "this Docker has no devicemapper any more: 25 and later do not",
+        Why::OptionTwice => "an option is given on the command line and in daemon.json",
+        Why::BadOption => "it does not know one of its options",
+        Why::BaseSize => "dm.basesize is smaller than the base device is",
+        Why::Udev => "udev does not answer",
+        Why::NoSpace => "no space is left where it writes",
+        Why::Other => "its log says why",
+    };
+    let sentence = format!("Docker does not start: {why}: {}", cause.line);
+    let mut finding = Finding::new(Key::DockerDown, Severity::Critical, root.path.to_string_lossy(), sentence);
+    finding.ways = ways_out(facts.pool, cause);
+    Some(finding)
+}
+
+/// Why a stopped Docker is down could not be asked.
+pub(super) fn not_seen(facts: &Facts<'_>, why: &str) -> Option<Finding> {
+    let root = facts.docker.filter(|root| root.daemon.is_none())?;
+    let sentence = format!("not seen: whether Docker fails to start, by its log: {why}");
+    let object = root.path.to_string_lossy();
+    Some(Finding::new(Key::NotSeen, Severity::Unknown, object, sentence).way("journalctl -u docker -n 50", "online"))
+}
+
+fn ways_out(pool: &PoolReport, cause: &Cause) -> Vec<Way> {
+    let stopped = "Docker is down until then";
+    let all = Way::new("dmpool list    shows every pool, and whose it is", stopped);
+    let unit = Way::new("systemctl cat docker.service && cat /etc/docker/daemon.json", "to see what it was told");
+    match cause.why {
+        Why::MissingPool => activation(pool).into_iter().chain([all]).collect(),
+        Why::BaseDevice | Why::Transaction | Why::NotItsPool => vec![all, unit],
+        Why::ReadOnly => {
+            vec![Way::new(format!("dmpool status {}    says why it is read-only", argument(pool)), stopped)]
+        }
+        Why::TooSmall => vec![Way::new(format!("dmpool status {}", argument(pool)), stopped)],
+        Why::DriverGone => {
+            vec![Way::new("install Docker 24 or older again: the images and containers are still there", "minutes")]
+        }
+        Why::OptionTwice => vec![Way::new(
+            "keep the option in one of the two:  systemctl cat docker.service    and    /etc/docker/daemon.json",
+            "seconds",
+        )],
+        Why::BadOption | Why::Other => vec![unit],
+        Why::BaseSize => {
+            vec![Way::new("set dm.basesize to the size that the line above names, or leave it out", "seconds")]
+        }
+        Why::Udev => vec![Way::new("systemctl restart systemd-udevd", "seconds")],
+        Why::NoSpace => vec![Way::new("df -h    and free some space there", "minutes")],
+    }
+}
+
+/// What brings the missing pool up, when it is this one.
+fn activation(pool: &PoolReport) -> Option<Way> {
+    if pool.activity != Activity::Inactive {
+        return None;
+    }
+    match pool.maker {
+        Maker::Dmpool => Some(Way::new(format!("dmpool activate {}", argument(pool)), "seconds; then start Docker")),
+        Maker::Lvm => {
+            ways::logical_volume(pool).map(|lv| Way::new(format!("lvchange -ay {lv}"), "seconds; then start Docker"))
+        }
+        Maker::Docker | Maker::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::engine::docker_root::DockerRoot;
+    use crate::report::samples::{docker_root, lvm_pool, stopped_docker_pool};
+
+    #[test]
+    fn a_docker_that_runs_is_not_down_and_a_missing_pool_is_brought_up() {
+        let cause = Cause { why: Why::MissingPool, line: "Non existing device docker-thinpool".to_owned() };
+        let (running, pool) = (docker_root(), PoolReport { activity: Activity::Inactive, ..lvm_pool() });
+        assert_eq!(judge(&Facts { pool: &pool, docker: Some(&running) }, &cause), None);
+        let stopped = DockerRoot { daemon: None, standing: Standing::Configured, ..docker_root() };
+        let found = judge(&Facts { pool: &pool, docker: Some(&stopped) }, &cause).unwrap();
+        assert!(found.sentence.contains("is not there: Non existing device docker-thinpool"), "{found:?}");
+        assert_eq!(found.ways.first().unwrap().command, "lvchange -ay docker/thinpool");
+        // Docker's own pool is no pool that anybody brings up.
+        let own = stopped_docker_pool();
+        let found = judge(&Facts { pool: &own, docker: Some(&stopped) }, &cause).unwrap();
+        assert!(found.ways.first().unwrap().command.starts_with("dmpool list"), "{found:?}");
+    }
+}

@@ -1,0 +1,102 @@
+//! How large the file system on a volume takes itself to be, from the first bytes of the volume.
+//!
+//! XFS: `XFSB`, the block size and the number of blocks, big-endian (`xfs_dsb`, fs/xfs/libxfs/xfs_format.h).
+//! ext2, 3 and 4: the superblock at 1024, little-endian (Documentation/filesystems/ext4/super.rst).
+
+use crate::units::Bytes;
+
+/// How many bytes of a volume are looked at.
+pub(super) const HEAD: usize = 4096;
+
+/// The flag in `s_feature_incompat` that says there are more than 2^32 blocks to count (`INCOMPAT_64BIT`).
+const EXT_64BIT: u32 = 0x80;
+
+/// A file system by its own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileSystem {
+    /// `xfs` or `ext`.
+    pub(super) kind: &'static str,
+    /// Its length.
+    pub(super) size: Bytes,
+}
+
+/// Reads the head of a volume; nothing when no known file system is on it, or its numbers cannot be true.
+pub(super) fn parse(head: &[u8]) -> Option<FileSystem> {
+    xfs(head).or_else(|| ext(head))
+}
+
+fn xfs(head: &[u8]) -> Option<FileSystem> {
+    if head.get(..4)? != b"XFSB" {
+        return None;
+    }
+    let block = u64::from(u32::from_be_bytes(array(head, 4)?));
+    let blocks = u64::from_be_bytes(array(head, 8)?);
+    of("xfs", blocks, block, 512, 65536)
+}
+
+fn ext(head: &[u8]) -> Option<FileSystem> {
+    let superblock = head.get(1024..)?;
+    if u16::from_le_bytes(array(superblock, 0x38)?) != 0xef53 {
+        return None;
+    }
+    let low = u64::from(u32::from_le_bytes(array(superblock, 4)?));
+    let block = 1024_u64.checked_shl(u32::from_le_bytes(array(superblock, 0x18)?))?;
+    let incompatible = u32::from_le_bytes(array(superblock, 0x60)?);
+    let high = if incompatible & EXT_64BIT == 0 { 0 } else { u64::from(u32::from_le_bytes(array(superblock, 0x150)?)) };
+    of("ext", high << 32 | low, block, 1024, 65536)
+}
+
+fn of(kind: &'static str, blocks: u64, block: u64, least: u64, most: u64) -> Option<FileSystem> {
+    let sane = block.is_power_of_two() && (least..=most).contains(&block) && blocks > 0;
+    sane.then(|| blocks.checked_mul(block)).flatten().map(|size| FileSystem { kind, size: Bytes::new(size) })
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn xfs_counts_its_blocks() {
+        let mut head = vec![0; HEAD];
+        head[..4].copy_from_slice(b"XFSB");
+        head[4..8].copy_from_slice(&4096_u32.to_be_bytes());
+        head[8..16].copy_from_slice(&2_621_440_u64.to_be_bytes());
+        assert_eq!(parse(&head), Some(FileSystem { kind: "xfs", size: Bytes::new(10 << 30) }));
+        head[4..8].copy_from_slice(&4095_u32.to_be_bytes());
+        assert_eq!(parse(&head), None);
+    }
+
+    #[test]
+    fn ext4_counts_its_blocks_in_two_halves() {
+        let mut head = vec![0; HEAD];
+        head[1024 + 4..1024 + 8].copy_from_slice(&2_621_440_u32.to_le_bytes());
+        head[1024 + 0x18..1024 + 0x1c].copy_from_slice(&2_u32.to_le_bytes());
+        head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
+        assert_eq!(parse(&head), Some(FileSystem { kind: "ext", size: Bytes::new(10 << 30) }));
+        head[1024 + 0x150] = 1;
+        assert_eq!(parse(&head).unwrap().size, Bytes::new(10 << 30), "the upper half counts only with its flag");
+        head[1024 + 0x60] = 0x80;
+        assert_eq!(parse(&head).unwrap().size, Bytes::new((1 << 44) + (10 << 30)));
+        head[1024 + 0x18] = 60;
+        assert_eq!(parse(&head), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(head in prop::collection::vec(any::<u8>(), 0..HEAD), magic in any::<bool>()) {
+            let mut head = head;
+            if magic && head.len() > 1100 {
+                head[..4].copy_from_slice(b"XFSB");
+                head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
+            }
+            let _ = parse(&head);
+        }
+    }
+}

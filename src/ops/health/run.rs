@@ -1,0 +1,268 @@
+//! `health`: every pool looked at and judged, within a limit, whatever hangs.
+//!
+//! All of it is asked of a child that can be given up, theme after theme: what has been judged stands, and what was not
+//! reached is unknown.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Facts, Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, start, stray, unprivileged,
+    volume_findings, volumes,
+};
+use crate::error::Failure;
+use crate::kernel::ask;
+use crate::kernel::dm::{Dm, DmUnavailable};
+use crate::ops::find::{self, All, Found};
+use crate::ops::status::{self, Status};
+use crate::ops::steps::Kit;
+use crate::ops::{State, gate};
+use crate::pool::{Finding, Key, PoolReport, Severity, Space, finding};
+
+/// What `health` is asked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The pool, as every command takes it; all of them when there is none.
+    pub pool: Option<String>,
+    /// From when on a use is bad.
+    pub thresholds: Thresholds,
+    /// How long everything together may take.
+    pub limit: Duration,
+    /// How bad it is that there is no pool at all.
+    pub no_pool: Severity,
+}
+
+/// How one pool is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolHealth {
+    /// Its dm name; nothing for what belongs to no pool.
+    pub name: Option<String>,
+    /// The word by which commands name it, which stays when the dm name changes.
+    pub argument: String,
+    /// The use of its data, when it is known.
+    pub data: Option<Space>,
+    /// The use of its metadata, when it is known.
+    pub metadata: Option<Space>,
+    /// What is wrong with it, or worth knowing, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// How all pools are that were asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The pools, the worst first.
+    pub pools: Vec<PoolHealth>,
+}
+
+impl Health {
+    /// Returns the finding that decides, and the pool it is about; nothing when all is well.
+    pub fn verdict(&self) -> Option<(&PoolHealth, &Finding)> {
+        let pool = self.pools.first()?;
+        finding::verdict(&pool.findings).map(|finding| (pool, finding))
+    }
+
+    /// Returns the worst severity; [`Severity::Info`] when all is well.
+    pub fn severity(&self) -> Severity {
+        self.verdict().map_or(Severity::Info, |(_, finding)| finding.severity)
+    }
+}
+
+/// One answer of the child: what it found out about the pools, each time more.
+type Answer = Vec<PoolHealth>;
+
+/// What has been looked at so far, in the child.
+#[derive(Default)]
+struct Seen {
+    kit: Option<Kit>,
+    statuses: Vec<Status>,
+    pools: Answer,
+}
+
+/// Looks at the pools and judges them. Never fails: what goes wrong is a finding.
+pub fn health(state: State, options: &Options) -> Health {
+    let seen = RefCell::new(Seen::default());
+    let mut state = Some(state);
+    let mut base = || look(&mut seen.borrow_mut(), state.take(), options);
+    let mut volumes = || with_volumes(&mut seen.borrow_mut(), &options.thresholds);
+    let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none());
+    let mut programs = || with_programs(&mut seen.borrow_mut(), options.limit / 4);
+    let answers = ask::in_turn_within(options.limit, &mut [&mut base, &mut volumes, &mut files, &mut programs]);
+    let mut pools = Answer::new();
+    let mut given_up = None;
+    for (answer, what) in answers.into_iter().zip(THEMES) {
+        match answer {
+            Ok(more) => pools = more,
+            Err(why) => given_up = given_up.or(Some(format!("not seen: {what}: {why}"))),
+        }
+    }
+    if let Some(sentence) = given_up {
+        let way = "dmesg | tail -50";
+        pools.push(of_machine(Finding::new(Key::NotSeen, Severity::Unknown, MACHINE, sentence).way(way, "online")));
+    }
+    for pool in &mut pools {
+        finding::sort(&mut pool.findings);
+    }
+    let worst = |pool: &PoolHealth| pool.findings.first().map(|f| f.severity);
+    pools.sort_by(|a, b| worst(b).cmp(&worst(a)).then_with(|| a.argument.cmp(&b.argument)));
+    Health { pools }
+}
+
+/// What each question of the child is about.
+const THEMES: [&str; 4] = ["the pools", "their volumes", "their files", "what LVM, systemd and Docker's log say"];
+/// The object of what belongs to no pool.
+const MACHINE: &str = "this machine";
+
+fn of_machine(finding: Finding) -> PoolHealth {
+    PoolHealth { name: None, argument: MACHINE.to_owned(), data: None, metadata: None, findings: vec![finding] }
+}
+
+fn no_pool(options: &Options, sentence: &str) -> PoolHealth {
+    of_machine(Finding::new(Key::NotSeen, options.no_pool, MACHINE, sentence))
+}
+
+/// A failure as a finding: nobody knows how the pool is.
+fn of_failure(object: &str, failure: &Failure) -> Finding {
+    let cause = failure.source.as_ref().map(|e| format!(": {}", e.root_cause())).unwrap_or_default();
+    let finding = Finding::new(Key::NotSeen, Severity::Unknown, object, format!("{}{cause}", failure.what));
+    match &failure.next {
+        Some(next) => finding.way(next.clone(), "online"),
+        None => finding,
+    }
+}
+
+/// The first question: kernel, superblocks and Docker's files, as `status` reads them.
+fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
+    let Some(state) = state else { return Answer::new() };
+    // One pool that hangs shall not use up the time of the others.
+    ask::limit_each((options.limit / 4).max(Duration::from_secs(1)));
+    if let Err(why @ DmUnavailable::NoKernelSupport { .. }) = Dm::open() {
+        seen.pools.push(no_pool(options, &format!("there is no thin pool: {why}")));
+        return seen.pools.clone();
+    }
+    let kit = match gate::open(state) {
+        Ok(kit) => kit,
+        Err(failure) => {
+            seen.pools = unprivileged::look(&failure, &options.thresholds);
+            return seen.pools.clone();
+        }
+    };
+    let found = match &options.pool {
+        Some(argument) => {
+            find::find(&kit.dm, &kit.state, Some(argument)).map(|found| All { found: vec![found], broken: Vec::new() })
+        }
+        None => find::find_all(&kit.dm, &kit.state),
+    };
+    let found = match found {
+        Ok(All { found, broken }) => {
+            seen.pools.extend(broken.iter().map(|failure| of_machine(of_failure(MACHINE, failure))));
+            found
+        }
+        Err(failure) => {
+            seen.pools.push(of_machine(of_failure(MACHINE, &failure)));
+            return seen.pools.clone();
+        }
+    };
+    if found.is_empty() {
+        seen.pools.push(no_pool(options, "there is no thin pool"));
+    }
+    for found in found {
+        one(seen, &kit, found, &options.thresholds);
+    }
+    seen.kit = Some(kit);
+    seen.pools.clone()
+}
+
+fn one(seen: &mut Seen, kit: &Kit, found: Found, thresholds: &Thresholds) {
+    let name = found.name.clone();
+    let bad_entry = found.bad_entry.as_ref().map(|bad| of_failure(&name, &bad.failure()));
+    match status::of(kit, found, thresholds) {
+        Ok(mut status) => {
+            status.findings.extend(bad_entry);
+            seen.pools.push(PoolHealth {
+                name: Some(name),
+                argument: super::argument(&status.report),
+                data: status.report.data_space(),
+                metadata: status.report.metadata_space(),
+                findings: status.findings.clone(),
+            });
+            seen.statuses.push(status);
+        }
+        Err(failure) => seen.pools.push(PoolHealth {
+            findings: vec![of_failure(&name, &failure)],
+            argument: name.clone(),
+            name: Some(name),
+            data: None,
+            metadata: None,
+        }),
+    }
+}
+
+/// Adds to the findings of a pool; one of the same key and object says more than the one before, and takes its place.
+fn add(pools: &mut [PoolHealth], pool: &PoolReport, more: impl IntoIterator<Item = Finding>) {
+    let Some(of_pool) = pools.iter_mut().find(|p| p.name.as_deref() == Some(&pool.name)) else { return };
+    for finding in more {
+        let same = |f: &&mut Finding| f.key == finding.key && f.object == finding.object;
+        match of_pool.findings.iter_mut().find(same) {
+            // Two things that were not seen are two.
+            Some(before) if finding.key != Key::NotSeen => *before = finding,
+            Some(_) | None => of_pool.findings.push(finding),
+        }
+    }
+}
+
+fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
+    let Seen { kit: Some(kit), statuses, pools } = seen else { return seen.pools.clone() };
+    for status in statuses.iter() {
+        let (pool, root) = (&status.report, status.docker.as_ref());
+        let facts = Facts { pool, docker: root };
+        let owners = root.map(owners::Owners::read);
+        let docker = root.zip(owners.as_ref());
+        match volumes::look(&kit.dm, pool, docker) {
+            Ok(volumes) => add(pools, pool, volume_findings::judge(&facts, thresholds, &volumes)),
+            Err(e) => {
+                let sentence = format!("not seen: its volumes: {}", e.root_cause());
+                add(pools, pool, [Finding::new(Key::NotSeen, Severity::Unknown, &pool.name, sentence)]);
+            }
+        }
+        add(pools, pool, owners.iter().filter_map(|owners| volume_findings::above_base(&facts, owners)));
+        add(pools, pool, owners.iter().filter_map(|owners| volume_findings::unreadable(&facts, owners)));
+    }
+    seen.pools.clone()
+}
+
+fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
+    let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
+    for status in statuses.iter() {
+        let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
+        let binds = status.findings.iter().any(|f| f.key == Key::HostFileSystem);
+        if let Some(root) = status.docker.as_ref().filter(|_| binds) {
+            let filling = filling::look(root, &status.report);
+            add(pools, &status.report, filling::judge(&status.report, &status.findings, &filling));
+        }
+        add(pools, &status.report, files::symlinked(&status.report, &disk_name::by_id));
+        let activator = start::activator(std::path::Path::new("/"), &status.report.name);
+        add(pools, &status.report, start::judge(&facts, activator.as_deref()));
+    }
+    let known: Vec<&PoolReport> = statuses.iter().map(|status| &status.report).collect();
+    if whole_machine {
+        pools.extend(stray::judge(&known, &stray::look()).into_iter().map(of_machine));
+    }
+    seen.pools.clone()
+}
+
+fn with_programs(seen: &mut Seen, limit: Duration) -> Answer {
+    let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
+    let stopped = statuses.iter().any(|s| s.docker.as_ref().is_some_and(|root| root.daemon.is_none()));
+    let cause = if stopped { docker_log::look(limit) } else { Ok(None) };
+    for status in statuses.iter() {
+        let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
+        match &cause {
+            Ok(cause) => add(pools, &status.report, cause.as_ref().and_then(|cause| down::judge(&facts, cause))),
+            Err(why) => add(pools, &status.report, down::not_seen(&facts, why)),
+        }
+        add(pools, &status.report, lvm::look(&status.report, limit).iter().flat_map(|lvm| lvm::judge(&facts, lvm)));
+    }
+    seen.pools.clone()
+}

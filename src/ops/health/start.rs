@@ -1,0 +1,131 @@
+//! Whether a pool is there again after the next boot.
+
+use std::path::{Path, PathBuf};
+
+use super::Facts;
+use super::ways::argument;
+use crate::engine::small_file::{self, Directory};
+use crate::pool::{Finding, Key, Maker, Severity};
+use crate::process::quote;
+
+/// Where what runs at boot is written down, below the root directory: units, and what came before them.
+const DIRECTORIES: [&str; 7] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+    "etc/init.d",
+    "etc/init",
+];
+const FILES: [&str; 3] = ["etc/rc.local", "etc/rc.d/rc.local", "etc/crontab"];
+/// Enough for any unit.
+const LARGEST: u64 = 64 << 10;
+/// No machine has more of them.
+const MOST_FILES: usize = 5000;
+
+/// Returns the file that brings a pool up at boot, if one does, below that root directory.
+///
+/// Whether the unit is enabled is not asked: a pool that has one has somebody who knows.
+pub(super) fn activator(base: &Path, pool: &str) -> Option<PathBuf> {
+    let mut seen = 0;
+    for directory in DIRECTORIES {
+        let Ok(directory) = Directory::open(&base.join(directory)) else { continue };
+        for name in directory.names().unwrap_or_default().iter().filter_map(|name| name.to_str()) {
+            seen += 1;
+            if seen > MOST_FILES {
+                return None;
+            }
+            if directory.read(name, LARGEST).is_ok_and(|bytes| activates(&bytes, pool)) {
+                return Some(directory.path().join(name));
+            }
+        }
+    }
+    let mut files = FILES.iter().map(|file| base.join(file));
+    files.find(|path| small_file::read_at(path, LARGEST).is_ok_and(|bytes| activates(&bytes, pool)))
+}
+
+/// Whether a text activates the pool: with dmpool, or by a dmsetup of its own.
+fn activates(text: &[u8], pool: &str) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines.any(|line| {
+        let names = line.split(|c: char| c.is_whitespace() || "\"'=".contains(c)).any(|word| word == pool);
+        let dmpool = line.contains("dmpool activate") && (names || line.contains("--all"));
+        dmpool || (line.contains("dmsetup") && line.contains("create") && names)
+    })
+}
+
+/// Judges whether a pool that somebody must activate is activated by anybody. Docker brings up its own pool, and LVM its
+/// pools.
+pub(super) fn judge(facts: &Facts<'_>, activator: Option<&Path>) -> Option<Finding> {
+    let pool = facts.pool;
+    let given = facts.docker.and_then(|root| root.options.known()?.named_pool()) == Some(pool.name.as_str());
+    let way = match pool.maker {
+        Maker::Dmpool => format!("dmpool activate {}", argument(pool)),
+        Maker::Unknown if given => {
+            let table = pool.table.as_ref()?;
+            format!("dmsetup create {} --table '{table}'", quote(&pool.name))
+        }
+        Maker::Unknown | Maker::Docker | Maker::Lvm => return None,
+    };
+    if activator.is_some() {
+        return None;
+    }
+    let sentence = "nothing activates it when the machine boots: no unit and no script names it";
+    Some(Finding::new(Key::NoBootActivation, Severity::Warning, &pool.name, sentence).way(
+        format!("a unit of Type=oneshot, Before=docker.service containerd.service, with  ExecStart={way}"),
+        "online",
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::engine::docker_root::Options;
+    use crate::engine::options::StorageOptions;
+    use crate::pool::PoolReport;
+    use crate::report::samples::{docker_pool, docker_root};
+
+    #[test]
+    fn a_unit_that_names_the_pool_is_found() {
+        for (text, activates_it) in [
+            ("ExecStart=/usr/bin/dmpool activate p0", true),
+            ("ExecStart=/usr/bin/dmpool activate --all --wait 60s", true),
+            ("ExecStart=/usr/bin/dmpool activate p01", false),
+            ("#ExecStart=/usr/bin/dmpool activate p0", false),
+            ("ExecStart=/sbin/dmsetup create p0 --table \"0 2048 thin-pool 8:1 8:2 128 0\"", true),
+            ("ExecStart=/sbin/dmsetup create p1 --table \"0 2048 thin-pool 8:1 8:2 128 0\"", false),
+            ("ExecStart=/usr/bin/dockerd --storage-opt dm.thinpooldev=/dev/mapper/p0", false),
+        ] {
+            assert_eq!(activates(text.as_bytes(), "p0"), activates_it, "{text}");
+        }
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(activator(temp.path(), "p0"), None);
+        let units = temp.path().join("etc/systemd/system");
+        fs::create_dir_all(&units).unwrap();
+        fs::write(units.join("a.service"), [0xff; 100]).unwrap();
+        fs::write(units.join("p.service"), "[Service]\nExecStart=dmpool activate p0\n").unwrap();
+        assert_eq!(activator(temp.path(), "p0"), Some(units.join("p.service")));
+    }
+
+    #[test]
+    fn who_needs_a_unit_is_told_so() {
+        let line = "0 9/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
+        let docker = docker_pool(line, 1 << 40);
+        let facts = |pool| Facts { pool, docker: None };
+        assert_eq!(judge(&facts(&docker), None), None, "Docker's own comes with Docker");
+        let own = PoolReport { maker: Maker::Dmpool, name: "p0".to_owned(), ..docker.clone() };
+        assert!(judge(&facts(&own), None).unwrap().ways.iter().any(|w| w.command.contains("dmpool activate p0")));
+        assert_eq!(judge(&facts(&own), Some(Path::new("/etc/systemd/system/p.service"))), None);
+        let given = PoolReport { maker: Maker::Unknown, name: "tp".to_owned(), ..docker.clone() };
+        assert_eq!(judge(&facts(&given), None), None, "nobody needs it at boot");
+        let options = StorageOptions::parse(["dm.thinpooldev=/dev/mapper/tp"]);
+        let root = crate::engine::docker_root::DockerRoot { options: Options::Running(options), ..docker_root() };
+        let found = judge(&Facts { pool: &given, docker: Some(&root) }, None).unwrap();
+        assert!(found.ways.iter().any(|w| w.command.contains("dmsetup create tp --table '0 209715200 thin-pool")));
+    }
+}

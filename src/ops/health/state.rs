@@ -1,0 +1,112 @@
+//! The state the kernel says the pool is in.
+
+use super::Facts;
+use super::ways::{self, ONLINE, argument, grow_data, grow_metadata};
+use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Working};
+use crate::process::quote;
+
+/// What is said of a pool that gave up queueing.
+pub(super) const LOST: &str = "it is full and has been failing writes; acknowledged writes were lost";
+
+/// Judges the state: whether the pool does I/O at all.
+pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
+    let pool = facts.pool;
+    let finding = |key, severity, sentence: &str| Finding::new(key, severity, &pool.name, sentence);
+    let critical = |key, sentence: &str| finding(key, Severity::Critical, sentence);
+    let unknown = |key, sentence: &str| finding(key, Severity::Unknown, sentence);
+    let mut findings = Vec::new();
+    if let Some(id) = &pool.interrupted {
+        findings.push(
+            critical(Key::Interrupted, &format!("an operation of dmpool was interrupted: {id}"))
+                .way(format!("dmpool continue {id}"), "as that operation says")
+                .way(format!("dmpool undo {id}"), "as far as there is a way back"),
+        );
+    }
+    match pool.activity {
+        Activity::Suspended => {
+            let way = format!("dmsetup resume {}", quote(&pool.name));
+            findings.push(critical(Key::Suspended, "it is suspended: all I/O waits").way(way, ONLINE));
+        }
+        Activity::Inactive => {
+            let inactive = unknown(Key::Inactive, "it is not active");
+            findings.push(match pool.maker {
+                Maker::Dmpool => inactive.way(format!("dmpool activate {}", argument(pool)), ONLINE),
+                Maker::Docker | Maker::Lvm | Maker::Unknown => inactive,
+            });
+            return findings;
+        }
+        Activity::Active => {}
+    }
+    match &pool.status {
+        // A suspended pool may not answer, and that is said already; why another did not is among what was not seen.
+        None if pool.activity == Activity::Suspended || !pool.unread.is_empty() => {}
+        None => findings.push(unknown(Key::NotSeen, "the kernel gave no status").way("dmesg | tail", ONLINE)),
+        Some(PoolStatus::Fail) => {
+            let failed = critical(Key::Failed, "it has failed: all I/O ends with errors");
+            findings.push(Finding { ways: ways::check(pool), ..failed });
+        }
+        Some(PoolStatus::Error) => findings
+            .push(critical(Key::MetadataUnreadable, "the kernel cannot read its metadata").way("dmesg | tail", ONLINE)),
+        Some(PoolStatus::Unreadable(line)) => {
+            findings.push(unknown(Key::NotSeen, &format!("its status is `{line}`")));
+        }
+        Some(PoolStatus::Working(working)) => {
+            findings.extend(of_working(facts, working));
+            findings.extend(snapshot(facts, working));
+        }
+    }
+    findings
+}
+
+/// A metadata snapshot keeps blocks of the metadata from being used again, and is left behind when its maker dies.
+fn snapshot(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
+    let block = working.held_root?.get();
+    let name = &facts.pool.name;
+    let way = format!("dmsetup message {} 0 release_metadata_snap", quote(name));
+    let sentence = format!("a metadata snapshot is held, at block {block}: it takes metadata as long as it is there");
+    Some(
+        Finding::new(Key::MetadataSnapshot, Severity::Warning, name, sentence)
+            .way(way, "online, when no backup or thin_ls is at work"),
+    )
+}
+
+/// Returns what could not be read, as findings: what is not seen may be bad.
+pub(super) fn not_seen(facts: &Facts<'_>) -> Vec<Finding> {
+    let files = facts.docker.into_iter().flat_map(|root| &root.problems);
+    let files = files.map(|problem| (problem.path.to_string_lossy().into_owned(), problem.why.clone()));
+    let of_pool = facts.pool.unread.iter().map(|why| (facts.pool.name.clone(), why.clone()));
+    let finding = |(object, why): (String, String)| {
+        let named = if object == facts.pool.name { String::new() } else { format!("{object}: ") };
+        Finding::new(Key::NotSeen, Severity::Unknown, object, format!("not seen: {named}{why}"))
+    };
+    of_pool.chain(files).map(finding).collect()
+}
+
+fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
+    let pool = facts.pool;
+    let critical = |key, sentence: &str| Finding::new(key, Severity::Critical, &pool.name, sentence);
+    let with = |finding: Finding, way: Option<crate::pool::Way>| match way {
+        Some(way) => finding.way(way.command, way.cost),
+        None => finding,
+    };
+    if working.needs_check == Some(true) {
+        let sentence = "its metadata needs a check; it cannot be written until then";
+        return Some(Finding { ways: ways::check(pool), ..critical(Key::NeedsCheck, sentence) });
+    }
+    if pool.gave_up_queueing() {
+        return Some(with(critical(Key::LostWrites, LOST), grow_data(pool)));
+    }
+    match working.mode {
+        Some(Mode::OutOfDataSpace) => Some(with(critical(Key::Full, "it is full"), grow_data(pool))),
+        Some(Mode::ReadOnly) => {
+            if pool.metadata_space().is_some_and(|space| space.free().get() == 0) {
+                let sentence = "it is read-only: its metadata is full";
+                return Some(with(critical(Key::ReadOnly, sentence), grow_metadata(pool)));
+            }
+            let asked = pool.table.as_ref().is_some_and(|table| table.has("read_only"));
+            let sentence = if asked { "it is read-only, as its table says" } else { "it is read-only" };
+            Some(critical(Key::ReadOnly, sentence).way("dmesg | grep -e thin -e dm-", "online; says why"))
+        }
+        Some(Mode::ReadWrite) | None => None,
+    }
+}

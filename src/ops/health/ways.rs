@@ -1,0 +1,209 @@
+//! The ways out that several findings share: only commands that exist, with what they cost.
+
+use std::path::Path;
+
+use crate::engine::docker_root::DockerRoot;
+use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Way};
+use crate::process::quote;
+use crate::units::Bytes;
+
+/// The cost of what stops nothing.
+pub(super) const ONLINE: &str = "online";
+/// The cost of what LVM can do as long as it has something to give.
+const IN_GROUP: &str = "online, when the volume group has room";
+
+/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves.
+pub fn argument(pool: &PoolReport) -> String {
+    match pool.maker {
+        Maker::Docker => "docker".to_owned(),
+        Maker::Dmpool | Maker::Lvm | Maker::Unknown => quote(&pool.name),
+    }
+}
+
+/// Returns how the data of a pool grows: by half.
+pub(super) fn grow_data(pool: &PoolReport) -> Option<Way> {
+    grow_data_by(pool, &format!("+{}", half(pool.data_space()?)))
+}
+
+/// Returns how the data of a pool grows to at least that size, in whole GiB.
+pub(super) fn grow_data_to(pool: &PoolReport, least: Bytes) -> Option<Way> {
+    grow_data_by(pool, &format!("{}G", least.get().div_ceil(Bytes::GIB.get())))
+}
+
+/// A sparse file on a file system that has no more than the file already promises gains nothing by growing.
+fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
+    if let Some(lv) = logical_volume(pool) {
+        return Some(Way::new(format!("lvextend -L {size} {lv}"), IN_GROUP));
+    }
+    match &pool.data.carrier {
+        Carrier::Device { path } if pool.data.linear.is_none() => return Some(reload(pool, path)),
+        Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, disk, "")),
+        Carrier::Device { .. } | Carrier::Loop { .. } | Carrier::Unknown => {}
+    }
+    let file = pool.data.loop_file()?;
+    if let (Some(host), Some(promised)) = (&file.host, file.promised())
+        && host.free <= promised
+    {
+        let mount = quote(&host.mount_point.to_string_lossy());
+        return Some(Way::new(format!("free space on {mount} first: growing would gain nothing"), ONLINE));
+    }
+    Some(Way::new(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
+}
+
+/// A pool on a device by somebody's own table: that table, as long as the device is by then.
+fn reload(pool: &PoolReport, device: &Path) -> Way {
+    let (name, device) = (quote(&pool.name), quote(&device.to_string_lossy()));
+    let length = format!("awk -v n=$(blockdev --getsz {device}) '{{ $2 = n; print }}'");
+    let load = format!("dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}");
+    Way::new(format!("enlarge {device}, then  {load}"), ONLINE)
+}
+
+/// A disk behind a loop device, which `grow` takes as large as it has become.
+fn with_disk(pool: &PoolReport, disk: &LoopDisk, option: &str) -> Way {
+    let path = disk.path.display();
+    Way::new(format!("enlarge {path}, then  dmpool grow {} {option}max", argument(pool)), ONLINE)
+}
+
+/// Returns how the metadata of a pool grows: by half.
+pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
+    let by = half(pool.metadata_space()?);
+    if let Some(lv) = logical_volume(pool) {
+        return Some(Way::new(format!("lvextend --poolmetadatasize +{by} {lv}"), IN_GROUP));
+    }
+    if let Carrier::LoopOverDevice { disk, .. } = &pool.metadata.carrier {
+        return Some(with_disk(pool, disk, "--metadata "));
+    }
+    pool.metadata.loop_file()?;
+    Some(Way::new(format!("dmpool grow {} --metadata +{by}{}", argument(pool), overcommit(pool)), ONLINE))
+}
+
+/// Returns the option without which `grow` refuses when both files together promise more than there is: one of them may
+/// still have room.
+fn overcommit(pool: &PoolReport) -> &'static str {
+    if pool.overcommitted_by().is_some() { " --overcommit" } else { "" }
+}
+
+/// Returns how a pool is brought back whose metadata must be checked, or cannot be gone on with.
+pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
+    if let Some(lv) = logical_volume(pool) {
+        // LVM runs thin_check with --clear-needs-check-flag when it activates (lvm.conf, `thin_check_options`).
+        return vec![
+            Way::new(format!("lvchange -an {lv} && lvchange -ay {lv}"), "what uses it is stopped; LVM checks it"),
+            Way::new(format!("lvconvert --repair {lv}"), "stopped for minutes; when the check finds damage"),
+        ];
+    }
+    let Some(file) = pool.metadata.loop_file().filter(|file| !file.deleted) else {
+        let check = "thin_check METADATA && thin_check --clear-needs-check-flag METADATA";
+        return vec![Way::new(
+            format!("stop what uses it and take the pool down, then  {check}"),
+            "stopped for a minute",
+        )];
+    };
+    let file = quote(&file.path.to_string_lossy());
+    let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+    let checked = match pool.maker {
+        Maker::Docker => format!("systemctl stop docker.socket docker && {check} && systemctl start docker"),
+        Maker::Dmpool => {
+            let name = argument(pool);
+            format!("dmpool deactivate {name} && {check} && dmpool activate {name}")
+        }
+        Maker::Lvm | Maker::Unknown => {
+            format!("stop what uses it, dmsetup remove {}, then  {check}", quote(&pool.name))
+        }
+    };
+    let repair = format!("cp --sparse=always {file} {file}.repaired && thin_repair -i {file} -o {file}.repaired");
+    vec![
+        Way::new(checked, "what uses it is stopped for a minute"),
+        Way::new(
+            format!("while it is down:  {repair}"),
+            "minutes; when thin_check finds damage, to be put in its place",
+        ),
+    ]
+}
+
+/// Returns how Docker gives back what nobody uses, when it runs.
+pub(super) fn prune(root: Option<&DockerRoot>) -> Option<Way> {
+    root?.daemon.as_ref()?;
+    Some(Way::new("docker image prune -a", "online; deletes every image that no container uses"))
+}
+
+/// Returns `VG/LV` of a pool that LVM made, from its dm name: dashes in either are doubled there, and a pool with
+/// volumes of LVM's own ends in `-tpool` (lvm2, `dm_build_dm_name`).
+pub(super) fn logical_volume(pool: &PoolReport) -> Option<String> {
+    if pool.maker != Maker::Lvm {
+        return None;
+    }
+    let name = pool.name.strip_suffix("-tpool").unwrap_or(&pool.name);
+    let mut chars = name.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c != '-' {
+            continue;
+        }
+        if chars.next_if(|(_, next)| *next == '-').is_none() {
+            let (vg, lv) = (name.get(..at)?, name.get(at + 1..)?);
+            return Some(quote(&format!("{}/{}", vg.replace("--", "-"), lv.replace("--", "-"))));
+        }
+    }
+    None
+}
+
+/// Half as much again, in whole GiB.
+fn half(space: Space) -> String {
+    format!("{}G", (space.total.get() / 2).div_ceil(Bytes::GIB.get()).max(1))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::report::samples::{docker_pool, lvm_pool};
+
+    const LINE: &str = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown queue_if_no_space - 1024";
+
+    /// 90 GiB of the data file and 2 GiB of the metadata's are promised.
+    fn ways(host_free: u64) -> [String; 2] {
+        let pool = docker_pool(LINE, host_free << 30);
+        [grow_data(&pool).unwrap().command, grow_metadata(&pool).unwrap().command]
+    }
+
+    #[test]
+    fn growing_is_told_as_grow_takes_it() {
+        let (data, metadata) = ("dmpool grow docker +50G", "dmpool grow docker --metadata +1G");
+        assert_eq!(ways(93), [data.to_owned(), metadata.to_owned()]);
+        assert_eq!(ways(91), [format!("{data} --overcommit"), format!("{metadata} --overcommit")]);
+        let first = "free space on / first: growing would gain nothing";
+        assert_eq!(ways(90), [first.to_owned(), format!("{metadata} --overcommit")]);
+    }
+
+    #[test]
+    fn a_disk_behind_a_loop_device_grows_by_itself_first() {
+        let mut pool = docker_pool(LINE, 0);
+        let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None };
+        pool.data.carrier = Carrier::LoopOverDevice { device: Some("/dev/loop0".into()), disk };
+        assert_eq!(grow_data(&pool).unwrap().command, "enlarge /dev/sdb, then  dmpool grow docker max");
+    }
+
+    #[test]
+    fn a_check_takes_the_pool_down_as_its_maker_does() {
+        let docker = docker_pool(LINE, 0);
+        let file = "/var/lib/docker/devicemapper/devicemapper/metadata";
+        let checked = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+        let of = |maker| check(&PoolReport { maker, name: "p0".to_owned(), ..docker.clone() })[0].command.clone();
+        assert_eq!(
+            of(Maker::Docker),
+            format!("systemctl stop docker.socket docker && {checked} && systemctl start docker")
+        );
+        assert_eq!(of(Maker::Dmpool), format!("dmpool deactivate p0 && {checked} && dmpool activate p0"));
+        assert_eq!(of(Maker::Unknown), format!("stop what uses it, dmsetup remove p0, then  {checked}"));
+        let lvm = "lvchange -an docker/thinpool && lvchange -ay docker/thinpool";
+        assert_eq!(check(&lvm_pool())[0].command, lvm);
+    }
+
+    #[test]
+    fn pools_of_lvm_grow_by_lvm() {
+        let pool = lvm_pool();
+        assert_eq!(grow_data(&pool).unwrap().command, "lvextend -L +24G docker/thinpool");
+        assert_eq!(grow_data_to(&pool, Bytes::new(60 << 30)).unwrap().command, "lvextend -L 60G docker/thinpool");
+        assert_eq!(grow_metadata(&pool).unwrap().command, "lvextend --poolmetadatasize +1G docker/thinpool");
+    }
+}

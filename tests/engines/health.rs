@@ -1,0 +1,185 @@
+//! `health` beside a real Docker: what Docker refuses, what it would delete, what does not come back, why it is down.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use lab::guest::docker::IMAGE;
+use lab::guest::run::Cmd;
+
+use crate::host::{Disk, Host};
+use crate::support::Bench;
+use crate::support::health::{Said, paste};
+
+const M: u64 = 1 << 20;
+const LOG: &str = "/var/log/docker.log";
+
+impl Host {
+    #[track_caller]
+    fn health(&self) -> Said {
+        Said::about(&self.bench, "docker", &[])
+    }
+}
+
+#[test]
+fn health_of_docker_pool() {
+    let mut host = Host::new(Bench::new(), Disk::Large, &["dm.basesize=1G", "dm.loopdatasize=1G"]);
+    let fat = host.docker.run_detached(&["--name", "fat"], &["sleep", "100000"]).unwrap();
+    let well = host.health();
+    assert_eq!(well.code, 0);
+    well.sentence("loop_files", "info");
+    assert!(well.sentence("retries_forever", "info").contains("container `fat`"));
+
+    // Below Docker's minimum the next container is refused; the way out is the size from which on it is not.
+    let left = host.number("/pool/data/free") - 90 * M;
+    let count = format!("count={}", left / M);
+    let filled = host.docker.exec(&fat, &["dd", "if=/dev/zero", "of=/data/f", "bs=1M", &count, "conv=fsync"]);
+    assert!(filled.ok(), "{filled}");
+    let refused = host.docker.cmd(["create", IMAGE, "sh"]).run();
+    assert!(!refused.ok() && refused.stderr.contains("less than minimum required"), "{refused}");
+    let said = host.health();
+    assert_eq!(said.code, 2);
+    assert!(said.sentence("minimum_free", "critical").contains("the next docker pull or run fails: Docker keeps 10%"));
+    let way = said.way("minimum_free", "critical");
+    let grown = host.bench.run(&way.split(' ').skip(1).collect::<Vec<_>>());
+    assert!(grown.ok(), "{way}: {grown}");
+    host.health().without("minimum_free");
+    host.docker.cmd(["create", IMAGE, "sh"]).run().checked().unwrap();
+    host.docker.cmd(["rm", "-f", "fat"]).run().checked().unwrap();
+
+    a_container_resized_by_hand_comes_back(&mut host);
+    what_docker_would_delete_is_told(&mut host);
+    why_docker_does_not_start(&mut host);
+}
+
+/// The recipe of many blog posts: a longer table, and the file system grown into it. Docker's own file still has the
+/// old size, and the container does not start again until the way out is gone.
+fn a_container_resized_by_hand_comes_back(host: &mut Host) {
+    let id = host.docker.run_detached(&["--name", "web"], &["sleep", "100000"]).unwrap();
+    let inspected = |format: &str| {
+        let cmd = host.docker.cmd(["inspect", "-f", format, &id]);
+        cmd.run().checked().unwrap().stdout.trim().to_owned()
+    };
+    let device = inspected("{{.GraphDriver.Data.DeviceName}}");
+    let mount = host.docker.root().join("devicemapper/mnt").join(device.rsplit('-').next().unwrap());
+    let sectors = 2048 * M / 512;
+    paste(&format!(
+        "dmsetup table {device} | awk '{{ $2 = {sectors}; print }}' | dmsetup load {device} && dmsetup resume {device}"
+    ));
+    let told = host.health();
+    assert!(told.sentence("sizes_disagree", "warning").contains("the device of container `web` has 2.0 GiB"));
+    Cmd::new("xfs_growfs").arg(&mount).run().checked().unwrap();
+    // The new size goes to its place on the disk when the log is written back.
+    for freeze in ["-f", "-u"] {
+        Cmd::new("fsfreeze").arg(freeze).arg(&mount).run().checked().unwrap();
+    }
+    let told = host.health();
+    assert_eq!(told.code, 2);
+    let sentence = told.sentence("sizes_disagree", "critical");
+    assert!(sentence.contains("container `web` was resized by hand to 2.0 GiB"), "{sentence}");
+    assert!(sentence.contains("Docker's file says 1.0 GiB"), "{sentence}");
+    let way = told.way("sizes_disagree", "critical");
+
+    host.docker.stop().unwrap();
+    host.docker.up().unwrap();
+    let lost = host.docker.cmd(["start", "web"]).run();
+    assert!(!lost.ok(), "what is told comes true: {lost}");
+    host.docker.stop().unwrap();
+    paste(way.strip_prefix("with Docker stopped:  ").unwrap());
+    host.docker.up().unwrap();
+    host.docker.cmd(["start", "web"]).run().checked().unwrap();
+    host.health().without("sizes_disagree");
+    host.docker.cmd(["rm", "-f", "web"]).run().checked().unwrap();
+}
+
+fn what_docker_would_delete_is_told(host: &mut Host) {
+    let file = host.docker.root().join("devicemapper/metadata/transaction-metadata");
+    host.docker.stop().unwrap();
+    let kept = fs::read_to_string(&file).unwrap();
+    let before = host.health();
+    assert_eq!(before.code, 3, "it is not active");
+    before.without("transaction_ahead");
+    before.without("mismatch");
+    let mut json: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    let open = json["open_transaction_id"].as_u64().unwrap();
+    json["open_transaction_id"] = (open + 6).into();
+    json["device_hash"] = "aa".into();
+    fs::write(&file, json.to_string()).unwrap();
+    let told = host.health();
+    assert_eq!(told.code, 2);
+    let sentence = told.sentence("transaction_ahead", "critical");
+    assert!(
+        sentence.contains(&format!("is {}, the pool's is {open}: Docker deletes device aa", open + 6)),
+        "{sentence}"
+    );
+    assert!(told.way("transaction_ahead", "critical").starts_with("cp -a "));
+    fs::write(&file, kept).unwrap();
+    host.health().without("transaction_ahead");
+}
+
+/// Starts that fail, with the daemon's own words in the file where an init script keeps them.
+fn why_docker_does_not_start(host: &mut Host) {
+    let before = fs::read(LOG).ok();
+    let pool = host.bench.sweep.name("nope");
+    let config = format!(r#"{{"data-root": "{}"}}"#, host.docker.root().display());
+    let other = host.bench.sweep.path("daemon.json");
+    fs::write(&other, config).unwrap();
+    let missing = format!("dm.thinpooldev=/dev/mapper/{pool}");
+    let driver =
+        ["--storage-driver=devicemapper", "--storage-opt", "dm.override_udev_sync_check=true", "--storage-opt"];
+    for (config, option, said) in [
+        (Path::new(lab::guest::docker::DAEMON_JSON), "dm.basesize=1G", "on the command line and in daemon.json"),
+        (other.as_path(), missing.as_str(), "the pool that it was told to use is not there"),
+    ] {
+        let mut cmd = Cmd::new("dockerd").arg("--config-file").arg(config).args(["--iptables=false", "--bridge=none"]);
+        let own = if config == other { &driver[..] } else { &driver[3..] };
+        cmd = cmd.args(own).arg(option).limit(Duration::from_secs(60));
+        let ended = cmd.run();
+        assert!(!ended.ok(), "{ended}");
+        fs::write(LOG, &ended.stderr).unwrap();
+        let told = host.health();
+        assert_eq!(told.code, 2, "{ended}");
+        let sentence = told.sentence("docker_down", "critical");
+        assert!(sentence.contains("Docker does not start") && sentence.contains(said), "{sentence}");
+    }
+    base_device_of_another_pool(host);
+    host.docker.up().unwrap();
+    host.health().without("docker_down");
+    match before {
+        Some(bytes) => fs::write(LOG, bytes).unwrap(),
+        None => fs::remove_file(LOG).unwrap(),
+    }
+}
+
+/// Docker on a pool that is not its own: the base device is not there. Its bookkeeping is put back afterwards: Docker
+/// rolls its last transaction back on the way.
+fn base_device_of_another_pool(host: &mut Host) {
+    let metadata = host.docker.root().join("devicemapper/metadata");
+    let kept = host.bench.sweep.path("metadata");
+    Cmd::new("cp").arg("-a").arg(&metadata).arg(&kept).run().checked().unwrap();
+    let pool = host.bench.create();
+    let option = format!("dm.thinpooldev=/dev/mapper/{pool}");
+    let root = host.docker.root().to_str().unwrap().to_owned();
+    let config = host.bench.sweep.path("empty.json");
+    fs::write(&config, "{}").unwrap();
+    let ended = Cmd::new("dockerd")
+        .arg("--config-file")
+        .arg(&config)
+        .args(["--iptables=false", "--bridge=none", "--storage-driver=devicemapper", "--data-root", &root])
+        .args(["--storage-opt", "dm.override_udev_sync_check=true"])
+        .args(["--storage-opt", &option])
+        .limit(Duration::from_secs(60))
+        .run();
+    fs::write(LOG, &ended.stderr).unwrap();
+    let told = host.health();
+    let sentence = told.sentence("docker_down", "critical");
+    assert!(sentence.contains("base device"), "{sentence}: {ended}");
+    Cmd::new("sh")
+        .args(["-c", "rm -rf \"$1\" && cp -a \"$2\" \"$1\"", "-"])
+        .arg(&metadata)
+        .arg(&kept)
+        .run()
+        .checked()
+        .unwrap();
+    host.bench.ok(&["destroy", &pool, "--yes"]);
+}

@@ -1,0 +1,277 @@
+//! Every shape of pool that Docker can have beside its two loop files: shown as `docker info` shows it, and told for what
+//! it is, with the daemon up and down.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lab::guest::boot;
+use lab::guest::disk::{Kind, Mounted};
+use lab::guest::docker::{Config, Docker, pairs};
+use lab::guest::run::Cmd;
+use lab::guest::sys::{self, dmsetup};
+
+use crate::host::{Disk, G, Host, assert_refused};
+use crate::support::Bench;
+
+const M: u64 = 1 << 20;
+
+/// What only a daemon that runs can tell, or a pool that is active.
+const OF_A_LIVE_ONE: [&str; 6] = [
+    "Udev Sync Supported",
+    "Deferred Removal Enabled",
+    "Deferred Deletion Enabled",
+    "Library Version",
+    "Data file",
+    "Metadata file",
+];
+
+/// A disk that can be made larger: a linear device on the machine's second spare one.
+struct Disklet(String);
+
+impl Disklet {
+    /// Makes it, `from` bytes into the spare disk, with zeroes at its beginning.
+    fn new(bench: &Bench, what: &str, from: u64, size: u64) -> Self {
+        let name = bench.sweep.name(what);
+        dmsetup(["create", &name, "--table", &table(from, size)]).run().checked().unwrap();
+        sys::settle();
+        let disklet = Self(name);
+        let (of, bs) = (format!("of={}", disklet.path().display()), "bs=1M");
+        Cmd::new("dd").args(["if=/dev/zero", &of, bs, "count=1", "conv=fsync"]).run().checked().unwrap();
+        disklet
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/dev/mapper").join(&self.0)
+    }
+
+    fn resize(&self, from: u64, size: u64) {
+        dmsetup(["load", &self.0, "--table", &table(from, size)]).run().checked().unwrap();
+        dmsetup(["resume", &self.0]).run().checked().unwrap();
+    }
+}
+
+impl Drop for Disklet {
+    fn drop(&mut self) {
+        let _ = dmsetup(["remove", "--retry", &self.0]).run();
+    }
+}
+
+fn table(from: u64, size: u64) -> String {
+    format!("0 {} linear {} {}", size / 512, boot::scratch_disks()[1].display(), from / 512)
+}
+
+/// Fails the test unless dmpool says with Docker stopped what `docker info` said the moment before. `told` is what is known
+/// all the same of what only a live one tells.
+#[track_caller]
+fn assert_same_when_stopped(host: &mut Host, told: &[&str]) {
+    host.assert_parity();
+    let before = pairs(&host.docker.storage_block().unwrap());
+    host.docker.stop().unwrap();
+    let after = pairs(&host.block());
+    assert_eq!(before.len(), after.len(), "{before:#?} {after:#?}");
+    for (before, after) in before.iter().zip(&after) {
+        let key = before.0.as_str();
+        let is_unknown = OF_A_LIVE_ONE.contains(&key) && !told.contains(&key);
+        assert!(before == after || is_unknown && before.0 == after.0, "{before:?} became {after:?}");
+    }
+}
+
+#[test]
+fn docker_on_a_link_to_a_disk_is_told_and_grows_with_its_disk() {
+    let bench = Bench::new();
+    let disk = Disklet::new(&bench, "linked", 0, 3 * G);
+    let target = disk.path();
+    let link = |root: &Path| {
+        let files = root.join("devicemapper/devicemapper");
+        fs::create_dir_all(&files).unwrap();
+        symlink(&target, files.join("data")).unwrap();
+    };
+    // With any other size Docker would want to make the "file" longer, and the disk would not let it.
+    let mut host = Host::prepared(bench, Disk::Small, &["dm.basesize=1G", "dm.loopdatasize=0"], link);
+    host.assert_parity();
+    assert_eq!(host.json("/pool/user_known_by"), "files");
+    assert_eq!(host.json("/pool/data/link/target"), target.to_str().unwrap());
+    assert_eq!((host.number("/pool/data/disk/size"), host.json("/pool/data/file")), (3 * G, serde_json::Value::Null));
+    let text = host.bench.ok(&["status", "docker"]);
+    let line = format!(" Data Link: {} -> {}\n", host.file("data").display(), target.display());
+    assert!(text.contains(&line), "{text}");
+
+    for size in ["+1G", "4G"] {
+        let refused = host.bench.run(&["grow", "docker", size]);
+        assert_refused(&refused, 3, &["too small", "enlarge the disk", &target_of(&host), "max"]);
+    }
+    let unchanged = host.bench.run(&["grow", "docker", "max"]);
+    assert!(unchanged.ok() && format!("{}{}", unchanged.stdout, unchanged.stderr).contains("unchanged"), "{unchanged}");
+    disk.resize(0, 4 * G);
+    let described = host.bench.ok(&["grow", "docker", "max", "--dry-run"]);
+    assert!(!described.contains("extend the file"), "a disk is never made longer or shorter: {described}");
+    host.bench.ok(&["grow", "docker", "max"]);
+    assert_eq!(host.size(), 4 * G);
+    assert_same_when_stopped(&mut host, &[]);
+    assert_eq!(host.number("/pool/data/disk/size"), 4 * G);
+    host.docker.up().unwrap();
+    assert_eq!(host.size(), 4 * G);
+    host.assert_parity();
+    drop(host);
+    drop(disk);
+}
+
+/// The disk behind Docker's link, as the kernel names it.
+fn target_of(host: &Host) -> String {
+    host.json("/pool/data/disk/path").as_str().unwrap().to_owned()
+}
+
+#[test]
+fn docker_on_devices_of_its_own_is_told_by_its_devices() {
+    let bench = Bench::new();
+    let data = Disklet::new(&bench, "data", 0, 2 * G);
+    let metadata = Disklet::new(&bench, "meta", 4 * G, 128 * M);
+    let option = |key: &str, disk: &Disklet| format!("dm.{key}={}", disk.path().display());
+    let options = [option("datadev", &data), option("metadatadev", &metadata)];
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(["dm.basesize=1G"]).collect();
+    let mut host = Host::prepared(bench, Disk::Small, &options, |_| {});
+    host.assert_parity();
+    assert_eq!((host.json("/pool/maker"), host.json("/pool/user")), ("docker".into(), "docker".into()));
+    assert_eq!(host.json("/pool/user_known_by"), "devices");
+    assert_same_when_stopped(&mut host, &["Data file", "Metadata file"]);
+    assert_eq!(host.json("/pool/activity"), "inactive");
+    drop(host);
+    drop((data, metadata));
+}
+
+#[test]
+fn docker_on_a_pool_of_dmpools_is_its_user_also_when_it_is_full() {
+    let bench = Bench::new();
+    let (pool, dir) = (bench.pool(), bench.dir.to_str().unwrap().to_owned());
+    let sizes = ["--data-size", "512M", "--metadata-size", "16M", "--when-full", "error", "--no-zero"];
+    bench.cmd(&["create", &pool, "--dir", &dir]).args(sizes).run().checked().unwrap();
+    let thin_pool = format!("dm.thinpooldev=/dev/mapper/{pool}");
+    let host = Host::prepared(bench, Disk::Small, &[&thin_pool, "dm.basesize=1G"], |_| {});
+    host.assert_parity();
+    assert_eq!(host.block().lines().filter(|line| line.contains("file:")).count(), 0, "no file lines");
+    let whose = ["maker", "user", "user_known_by"].map(|key| host.json(&format!("/pool/{key}")));
+    assert_eq!(whose, ["dmpool", "docker", "options"]);
+    let list = host.bench.ok(&["list"]);
+    assert!(list.contains(&pool) && list.contains(host.docker.root().to_str().unwrap()), "{list}");
+
+    let id = host.docker.run_detached(&["--name", "fat"], &["sleep", "100000"]).unwrap();
+    let filled = host.docker.exec(&id, &["dd", "if=/dev/zero", "of=/data/fat", "bs=1M", "count=700", "conv=fsync"]);
+    assert!(!filled.ok(), "{filled}");
+    assert_eq!(host.json("/pool/mode"), "out_of_data_space");
+    host.assert_parity();
+    host.bench.ok(&["grow", "docker", "1G"]);
+    host.assert_parity();
+    host.docker.cmd(["rm", "-f", "fat"]).run().checked().unwrap();
+    host.assert_parity();
+
+    // Its options are in a file, and the pool stays without a daemon.
+    let Host { mut docker, bench, .. } = host;
+    docker.stop().unwrap();
+    let status = bench.ok(&["status", "docker"]);
+    assert!(status.contains("no daemon runs") && status.contains(&pool), "{status}");
+    drop(docker);
+    bench.ok(&["destroy", &pool, "--yes"]);
+}
+
+#[test]
+fn docker_root_that_was_moved_under_its_live_pool_is_still_the_pools() {
+    let mut host = Host::new(Bench::new(), Disk::Large, &["dm.basesize=1G"]);
+    let (pool, root) = (host.pool(), host.docker.root().to_owned());
+    host.docker.kill().unwrap();
+    let whose = |host: &Host, name: &str| {
+        let json: serde_json::Value =
+            serde_json::from_str(&host.bench.ok(&["status", name, "--format", "json"])).unwrap();
+        ["name", "docker_root", "user_known_by"].map(|key| json["pool"][key].as_str().unwrap_or("null").to_owned())
+    };
+    let place = root.to_str().unwrap().to_owned();
+    assert_eq!(whose(&host, "docker"), [&pool, &place, "files"]);
+
+    // Copied back by hand, say: the same files in a directory with another number, so that the name no longer fits.
+    let (home, old) = (root.join("devicemapper"), root.join("old"));
+    fs::rename(&home, &old).unwrap();
+    fs::create_dir(&home).unwrap();
+    for name in ["devicemapper", "metadata"] {
+        fs::rename(old.join(name), home.join(name)).unwrap();
+    }
+    for name in ["docker", &pool, &place] {
+        assert_eq!(whose(&host, name), [&pool, &place, "files"], "{name}");
+    }
+    assert_eq!(host.bench.ok(&["list"]).lines().count(), 2, "one pool, and no second one by its new name");
+
+    // Deleted under the pool, which is still its root's; and put back from another name of the same files.
+    for name in ["data", "metadata"] {
+        fs::hard_link(host.file(name), root.join(name)).unwrap();
+        fs::remove_file(host.file(name)).unwrap();
+    }
+    assert_eq!(whose(&host, &pool), [&pool, &place, "deleted_file"]);
+    let text = host.bench.ok(&["status", "docker"]);
+    assert!(text.contains("deleted: its blocks go when the pool does"), "{text}");
+    for name in ["data", "metadata"] {
+        fs::rename(root.join(name), host.file(name)).unwrap();
+    }
+    assert_eq!(whose(&host, &pool), [&pool, &place, "files"]);
+
+    // Somewhere else, where no configuration says that there is a root. Docker mounts its root on itself, and without
+    // that mount the kernel has no name for the files.
+    let elsewhere = root.with_file_name("elsewhere");
+    Cmd::new("umount").arg("-l").arg(&root).run().checked().unwrap();
+    fs::rename(&root, &elsewhere).unwrap();
+    let there = elsewhere.to_str().unwrap();
+    let status = host.bench.ok(&["status", "--root", there]);
+    assert!(status.contains(&pool) && status.contains(&format!("Docker Root: {there} (")), "{status}");
+    symlink("elsewhere", &root).unwrap();
+    assert_eq!(whose(&host, "docker"), [&pool, there, "files"], "behind a link");
+}
+
+#[test]
+fn docker_on_overlay2_is_told_by_that_name_and_has_no_pool() {
+    let bench = Bench::new();
+    let mounted = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("overlay")).unwrap();
+    let root = mounted.dir().join("root");
+    let config = Config { driver: "overlay2".to_owned(), ..Config::new(&root) };
+    let mut docker = Docker::start(config).unwrap();
+    docker.busybox(&[]).unwrap();
+    for state in ["running", "stopped"] {
+        let place = root.to_str().unwrap();
+        for args in [&["status", "docker"][..], &["status"], &["status", place], &["status", "--root", place]] {
+            let refused = bench.run(args);
+            assert_refused(&refused, 3, &["overlay2", place, "there is no thin pool", "df -h"]);
+        }
+        assert_eq!(bench.ok(&["list"]), "no thin pools on this machine\n", "{state}");
+        if state == "running" {
+            docker.stop().unwrap();
+        }
+    }
+}
+
+/// Docker's own LVM pool, taken away with its volume group.
+struct VolumeGroup;
+
+impl Drop for VolumeGroup {
+    fn drop(&mut self) {
+        let _ = Cmd::new("vgremove").args(["-ff", "-y", "docker"]).limit(Duration::from_secs(60)).run();
+        let _ = Cmd::new("pvremove").arg("-ff").arg("-y").arg(&boot::scratch_disks()[1]).run();
+        let _ = fs::remove_file("/etc/lvm/profile/docker-thinpool.profile");
+    }
+}
+
+#[test]
+fn docker_on_an_lvm_pool_of_its_own_making_is_told_by_its_setup() {
+    let bench = Bench::new();
+    let group = VolumeGroup;
+    let device = format!("dm.directlvm_device={}", boot::scratch_disks()[1].display());
+    let options = [&device, "dm.directlvm_device_force=true", "dm.basesize=1G"];
+    let mut host = Host::prepared(bench, Disk::Small, &options, |_| {});
+    host.assert_parity();
+    assert_eq!(host.pool(), "docker-thinpool");
+    let whose = ["maker", "user", "user_known_by"].map(|key| host.json(&format!("/pool/{key}")));
+    assert_eq!(whose, ["lvm", "docker", "options"]);
+    let refused = host.bench.run(&["grow", "docker", "+1G"]);
+    assert_refused(&refused, 3, &["LVM made it", "lvextend"]);
+    host.docker.stop().unwrap();
+    assert_eq!(host.json("/pool/name"), "docker-thinpool");
+    drop(host);
+    drop(group);
+}

@@ -1,0 +1,86 @@
+//! Whatever hangs, `health` answers: with what it saw, and UNKNOWN for the rest.
+
+use std::fs;
+use std::time::Duration;
+
+use lab::guest::disk::{Kind, LoopDisk, Mounted};
+use lab::guest::run::Cmd;
+use lab::guest::sys::dmsetup;
+
+use crate::support::Bench;
+use crate::support::health::Said;
+use crate::support::pools::HandMade;
+
+const M: u64 = 1 << 20;
+
+/// Long enough for any machine; what hangs, hangs longer.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// Resumes a device, whatever happens: what waits for it would keep the guest.
+struct Suspended(String);
+
+impl Suspended {
+    fn new(name: &str) -> Self {
+        dmsetup(["suspend", name]).run().checked().unwrap();
+        Self(name.to_owned())
+    }
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        let _ = dmsetup(["resume", &self.0]).run();
+    }
+}
+
+/// A commit that waits for the metadata device holds the pool's lock, and the status ioctl waits for that.
+#[test]
+fn a_status_that_hangs_is_unknown_in_time() {
+    let bench = Bench::new();
+    let pool = bench.create();
+    let metadata = Suspended::new(&format!("{pool}_tmeta"));
+    let message = dmsetup(["message", &pool, "0", "create_thin 7"]).limit(LIMIT).start().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let said = Said::of(bench.cmd(&["health", &pool, "--format", "json", "--timeout", "2"]).limit(LIMIT));
+    assert_eq!(said.code, 3);
+    assert!(said.sentence("not_seen", "unknown").contains("did not answer within"));
+    let line = bench.cmd(&["health", &pool, "--format", "nagios", "--timeout", "1"]).limit(LIMIT).run();
+    assert_eq!(line.code(), Some(3), "{line}");
+    assert!(line.stdout.starts_with("DMPOOL UNKNOWN - ") && line.stdout.lines().count() == 1, "{line}");
+    // One pool that hangs is not all of them.
+    let other = HandMade::new(&bench, "well", 64 * M, 8 * M);
+    let both = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "8"]).limit(LIMIT));
+    assert_eq!(both.code, 3);
+    assert!(both.knows(&other.name) && !both.knows(&pool), "the other pool is told");
+    drop(other);
+    drop(metadata);
+    assert!(message.wait().ok());
+    Said::about(&bench, &pool, &[]).without("not_seen");
+}
+
+/// The file system under the loop files does not answer: nothing of it is in memory, and its disk is suspended.
+#[test]
+fn a_file_system_that_hangs_is_unknown_in_time() {
+    let bench = Bench::new();
+    let disk = LoopDisk::create(&bench.sweep.path("disk"), 256 * M).unwrap();
+    let name = bench.sweep.name("host");
+    let table = format!("0 {} linear {} 0", 256 * M / 512, disk.device().display());
+    dmsetup(["create", &name, "--table", &table]).run().checked().unwrap();
+    let device = std::path::Path::new("/dev/mapper").join(&name);
+    let host = Mounted::format(Kind::Ext4, &device, &bench.sweep.path("host")).unwrap();
+    let pool = bench.pool();
+    let dir = host.dir().to_str().unwrap();
+    bench.ok(&["create", &pool, "--data-size", "128M", "--metadata-size", "8M", "--dir", dir]);
+    bench.ok(&["deactivate", &pool]);
+    Cmd::new("sync").run().checked().unwrap();
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+    let suspended = Suspended::new(&name);
+    let said = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "2"]).limit(LIMIT));
+    assert_eq!(said.code, 3);
+    assert!(said.sentence("not_seen", "unknown").contains("the pools: the kernel did not answer within 2 s"));
+    drop(suspended);
+    let after = Said::about(&bench, &pool, &[]);
+    after.without("not_seen");
+    bench.ok(&["destroy", &pool, "--yes"]);
+    host.unmount().unwrap();
+    dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
+}

@@ -1,0 +1,83 @@
+//! What `dmpool health` says, and helpers to ask it.
+
+use lab::guest::run::{Cmd, Ran};
+use serde_json::Value;
+
+use super::Bench;
+
+/// One answer of `health --format json`.
+pub struct Said {
+    pub code: i32,
+    json: Value,
+    ran: Ran,
+}
+
+impl Said {
+    /// Reads what a command printed; it must be one JSON document, and its exit code must be the one it names.
+    #[track_caller]
+    pub fn of(cmd: Cmd) -> Self {
+        let ran = cmd.run();
+        let json: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
+        let code = ran.code().unwrap();
+        assert_eq!(json.pointer("/exit"), Some(&code.into()), "{ran}");
+        Self { code, json, ran }
+    }
+
+    /// Asks about one pool, with more arguments.
+    #[track_caller]
+    pub fn about(bench: &Bench, pool: &str, more: &[&str]) -> Self {
+        Self::of(bench.cmd(&["health", pool, "--format", "json"]).args(more))
+    }
+
+    /// Whether it tells how full that pool is.
+    pub fn knows(&self, pool: &str) -> bool {
+        let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
+        let mut of_name = pools.filter(|found| found.pointer("/name") == Some(&pool.into()));
+        of_name.any(|found| found.pointer("/data/used").is_some_and(Value::is_u64))
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Value> {
+        let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
+        pools.flat_map(|pool| pool.pointer("/findings").and_then(Value::as_array).into_iter().flatten())
+    }
+
+    /// The sentence of the finding of that key and severity; anything else fails the test.
+    #[track_caller]
+    pub fn sentence(&self, key: &str, severity: &str) -> String {
+        self.text(key, severity, "/sentence")
+    }
+
+    /// The first way out of that finding.
+    #[track_caller]
+    pub fn way(&self, key: &str, severity: &str) -> String {
+        self.text(key, severity, "/ways/0/command")
+    }
+
+    /// The second way out of it.
+    #[track_caller]
+    pub fn other_way(&self, key: &str, severity: &str) -> String {
+        self.text(key, severity, "/ways/1/command")
+    }
+
+    #[track_caller]
+    fn text(&self, key: &str, severity: &str, pointer: &str) -> String {
+        let is =
+            |f: &&Value| f.pointer("/key") == Some(&key.into()) && f.pointer("/severity") == Some(&severity.into());
+        let found = self.findings().find(is);
+        let text = found.and_then(|f| f.pointer(pointer)).and_then(Value::as_str);
+        text.unwrap_or_else(|| panic!("no {severity} finding {key} with {pointer}: {}", self.ran)).to_owned()
+    }
+
+    /// Fails the test when there is a finding of that key.
+    #[track_caller]
+    pub fn without(&self, key: &str) {
+        assert!(self.findings().all(|f| f.pointer("/key") != Some(&key.into())), "{key}: {}", self.ran);
+    }
+}
+
+/// Runs a way out as an admin pastes it.
+#[track_caller]
+pub fn paste(command: &str) {
+    let ran = Cmd::new("sh").args(["-c", command]).run();
+    assert!(ran.ok(), "{ran}");
+}
