@@ -15,6 +15,10 @@ use crate::report;
 pub(super) struct ContinueArgs {
     /// Which, when there are several
     id: Option<String>,
+
+    /// Finish a destroy also when its pool was brought up again since
+    #[arg(long, short = 'y')]
+    yes: bool,
 }
 
 /// Take back an operation that was interrupted
@@ -28,7 +32,7 @@ pub(super) struct UndoArgs {
 
 impl ContinueArgs {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        go(state, self.id.as_deref(), Way::Continue)
+        go(state, self.id.as_deref(), Way::Continue { data_may_go: self.yes })
     }
 }
 

@@ -69,8 +69,9 @@ fn of(base: &Path, daemons: Vec<Dockerd>) -> Roots {
     let path = super::start::below(base, &next.root());
     let about = About { standing: Standing::Configured, daemon: None, configuration: next, next: None };
     roots.take(&path, read_if_there(&path, about));
+    // One that was left behind must not keep anyone from the others.
     let usual = super::start::below(base, Path::new(DEFAULT_ROOT));
-    roots.take(&usual, read_if_there(&usual, About::only(Standing::Left)));
+    roots.add(read_if_there(&usual, About::only(Standing::Left)).unwrap_or_default());
     roots
 }
 

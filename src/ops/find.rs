@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::engine::containerd::{self, Snapshotter};
-use crate::engine::docker_root::{DockerRoot, Problem};
+use crate::engine::docker_root::{DockerRoot, Problem, Standing};
 use crate::engine::roots::{self as docker_roots, Roots};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
@@ -87,6 +87,8 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
         live.iter().any(|(name, ground)| tie::tie(root, name, Some(ground)).is_some_and(|tie| tie != Tie::Before))
     };
     names.extend(roots.iter().filter(|r| r.data_file.is_some() && !is_tied(r)).map(DockerRoot::own_pool));
+    let named = |r: &&DockerRoot| r.data_file.is_none() && r.standing != Standing::Left && !is_tied(r);
+    names.extend(roots.iter().filter(named).filter_map(DockerRoot::pool));
     let before = |root: &&DockerRoot| root.data_file.is_some() && root.pool().is_some_and(|p| p != root.own_pool());
     names.extend(roots.iter().filter(before).map(DockerRoot::own_pool));
     names.sort();
@@ -235,9 +237,10 @@ fn live_pools(dm: &Dm) -> Outcome<BTreeMap<String, Ground>> {
         dm.table(&DmId::name(name)).is_ok_and(|lines| matches!(lines.as_slice(), [line] if line.kind == THIN_POOL))
     };
     let pools = devices.into_iter().map(|d| d.name).filter(|name| is_pool(name));
-    let ground = |name: String| {
-        let live = sight::live(dm, &name).ok().flatten()?;
-        Some((name, Ground::of(&live)))
+    // A table that cannot be understood is a pool's all the same: looking at it says what is wrong.
+    let ground = |name: String| match sight::live(dm, &name) {
+        Ok(live) => Some((name, live.map(|live| Ground::of(&live))?)),
+        Err(_) => Some((name, Ground::unknown())),
     };
     Ok(pools.filter_map(ground).collect())
 }

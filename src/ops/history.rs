@@ -48,16 +48,16 @@ struct Document<'a> {
 /// Why the file on disk cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// A newer dmpool wrote it: it is left alone.
-    Newer(String),
-    /// It is damaged or cannot be read: it is begun anew.
+    /// A newer dmpool wrote it, or it cannot be read now: it is left alone.
+    LeftAlone(String),
+    /// It is damaged: it is begun anew.
     Damaged(String),
 }
 
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Newer(why) | Self::Damaged(why) => f.write_str(why),
+            Self::LeftAlone(why) | Self::Damaged(why) => f.write_str(why),
         }
     }
 }
@@ -70,14 +70,13 @@ pub fn now() -> Moment {
 
 /// Reads the history; an empty one when there is none. What is wrong with the file is told beside it.
 pub fn read(state: &State) -> (History, Option<Trouble>) {
-    let damaged = |why: String| (History::default(), Some(Trouble::Damaged(why)));
     match fs::read_limited(&state.history, MAX_FILE) {
         Ok(None) => (History::default(), None),
         Ok(Some(bytes)) => match parse(&bytes) {
             Ok(history) => (history, None),
             Err(trouble) => (History::default(), Some(trouble)),
         },
-        Err(e) => damaged(format!("{e:#}")),
+        Err(e) => (History::default(), Some(Trouble::LeftAlone(format!("{e:#}")))),
     }
 }
 
@@ -131,7 +130,7 @@ fn parse(bytes: &[u8]) -> Result<History, Trouble> {
         Some(FORMAT) => {}
         Some(format) if format > FORMAT => {
             let why = format!("its format is {format}, this dmpool knows {FORMAT}: a newer dmpool wrote it");
-            return Err(Trouble::Newer(why));
+            return Err(Trouble::LeftAlone(why));
         }
         _ => return Err(damaged("it has no format number: dmpool did not write it")),
     }
@@ -280,12 +279,12 @@ mod tests {
             let (history, trouble) = read(&state);
             let trouble = trouble.unwrap();
             assert!(trouble.to_string().contains(why), "{why}: {trouble:?}");
-            assert_eq!(matches!(trouble, Trouble::Newer(_)), why == newer);
+            assert_eq!(matches!(trouble, Trouble::LeftAlone(_)), why == newer);
             assert_eq!(history, History::default());
         }
         std::fs::remove_file(&state.history).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", &state.history).unwrap();
-        assert!(matches!(read(&state).1, Some(Trouble::Damaged(_))));
+        assert!(matches!(read(&state).1, Some(Trouble::LeftAlone(_))), "what cannot be read may be whole");
         write(&state, &History::default()).unwrap();
         assert!(std::fs::symlink_metadata(&state.history).unwrap().is_file(), "the link itself was replaced");
     }

@@ -74,7 +74,7 @@ fn remember(kit: &Kit, pools: &mut [Status], at: Moment) -> Result<(), String> {
     let write = |state: &State| history::write(state, &history).map_err(|e| format!("{e:#}"));
     let result = match trouble {
         None => write(&kit.state),
-        Some(Trouble::Newer(why)) => Err(format!("the history {path} is left alone: {why}")),
+        Some(Trouble::LeftAlone(why)) => Err(format!("the history {path} is left alone: {why}")),
         Some(Trouble::Damaged(why)) => {
             write(&kit.state)?;
             Err(format!("the history {path} was damaged and is begun anew: {why}"))

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::engine::roots;
 use crate::ops::{State, registry};
@@ -17,10 +17,10 @@ pub fn by_others(state: &State, host: DevNo, except: &[PathBuf]) -> Bytes {
     let mut files: Vec<PathBuf> =
         entries.into_iter().flat_map(|entry| [entry.data.file, entry.metadata.file]).collect();
     files.extend(roots.into_iter().flat_map(|root| [root.data_file, root.metadata_file]).flatten());
-    let except: Vec<_> = except.iter().filter_map(|path| identity(path)).map(|(id, _)| id).collect();
+    let except: Vec<_> = except.iter().filter_map(|path| identity(path.as_path())).map(|(id, _)| id).collect();
     let mut seen = Vec::new();
     let mut sum = 0_u64;
-    for (id, missing) in files.iter().filter_map(identity) {
+    for (id, missing) in files.iter().filter_map(|path| identity(path.as_path())) {
         if DevNo::from_dev_t(id.0) == host && !except.contains(&id) && !seen.contains(&id) {
             seen.push(id);
             sum = sum.saturating_add(missing);
@@ -30,7 +30,7 @@ pub fn by_others(state: &State, host: DevNo, except: &[PathBuf]) -> Bytes {
 }
 
 /// Returns which file a path is, by device and inode number, and how many bytes it lacks of its length.
-fn identity(path: &PathBuf) -> Option<((u64, u64), u64)> {
+fn identity(path: &Path) -> Option<((u64, u64), u64)> {
     let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     Some(((found.dev(), found.ino()), found.len().saturating_sub(found.blocks().saturating_mul(512))))
 }

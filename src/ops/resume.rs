@@ -1,6 +1,7 @@
 //! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
 
 use crate::error::{Failure, Kind, Outcome};
+use crate::metadata::BadSuperblock;
 use crate::ops::journal::{self, Ended, Journal, Log, Opened, Progress};
 use crate::ops::plan::Operation;
 use crate::ops::steps::{Attempt, Kit, Step, TakeDown, devices_of};
@@ -11,7 +12,10 @@ use crate::pool::{Entry, PoolName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// To the end.
-    Continue,
+    Continue {
+        /// Also when that deletes what may have been written since.
+        data_may_go: bool,
+    },
     /// To the beginning, up to the first step with no way back.
     Undo,
 }
@@ -37,7 +41,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     let Some(id) = which(kit, id)? else { return Ok(None) };
     gate::may_change(kit)?;
     let verb = match way {
-        Way::Continue => format!("continue `{id}`"),
+        Way::Continue { .. } => format!("continue `{id}`"),
         Way::Undo => format!("undo `{id}`"),
     };
     let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
@@ -53,8 +57,8 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     let mut notes = Vec::new();
     let ended = match way {
         Way::Undo => journal::take_back(kit, log)?,
-        Way::Continue if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
-        Way::Continue => journal::finish(kit, log)?,
+        Way::Continue { .. } if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
+        Way::Continue { .. } => journal::finish(kit, log)?,
     };
     notes.extend(super::silence_of_udev());
     Ok(Some(Resumed { id, what: plan.what, ended, notes }))
@@ -77,7 +81,7 @@ fn no_data_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
                 .fact("found", used)
                 .next(format!("dmpool continue {id}    keeps it; if it may go, then:  dmpool destroy {pool}")))
         }
-        (Way::Continue, Operation::Destroy) => {
+        (Way::Continue { data_may_go: false }, Operation::Destroy) => {
             let taken_down = opened.plan.steps.iter().zip(&journal.progress).any(|(step, progress)| {
                 matches!((step, progress), (Step::TakeDown(TakeDown { made_by }), Progress::Done)
                     if matches!(**made_by, Step::MakePool(_)))
@@ -87,7 +91,7 @@ fn no_data_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
             }
             Err(refuse("continue", format!("pool `{pool}` had been taken down, and somebody has brought it up since"))
                 .fact("found", "what has been written to it since then would be deleted")
-                .next(format!("dmpool undo {id}    keeps it; if it may go, then:  dmpool destroy {pool}")))
+                .next(format!("dmpool undo {id}    keeps it; if it may go:  dmpool continue {id} --yes")))
         }
         _ => Ok(()),
     }
@@ -100,13 +104,14 @@ fn used(kit: &Kit, opened: &Opened) -> Outcome<Option<String>> {
     let (transaction, data) = if live.is_some() {
         match sight::status(&kit.dm, &opened.plan.pool).map_err(cannot)?.working() {
             Some(working) => (working.transaction_id, working.data_used),
-            None => return Ok(None),
+            None => return Ok(Some("the pool does not work, and what is in it cannot be told".to_owned())),
         }
     } else {
         let file = metadata_file(&opened.plan.steps).filter(|file| file.exists());
         match file.map(|file| sight::superblock_in(&file)).transpose().map_err(cannot)? {
             Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
-            Some(Err(_)) | None => return Ok(None),
+            Some(Err(BadSuperblock::Zero)) | None => return Ok(None),
+            Some(Err(bad)) => return Ok(Some(format!("what is in it cannot be told: {bad}"))),
         }
     };
     let is_used = transaction > 0 || data.get() > 0;

@@ -25,6 +25,12 @@ pub struct Ground {
 const VOLUMES: usize = 8;
 
 impl Ground {
+    /// Of a pool whose table cannot be understood: no device has the number 0:0.
+    pub const fn unknown() -> Self {
+        let none = DevNo { major: 0, minor: 0 };
+        Self { devices: [none, none], loops: [None, None], volumes: Vec::new() }
+    }
+
     /// Looks at a live pool.
     pub fn of(live: &Live) -> Self {
         let devices = [live.table.data, live.table.metadata];

@@ -378,7 +378,7 @@ mod tests {
             (
                 check,
                 PLENTY,
-                "needs a check; it cannot be written until then\n  next: systemctl stop docker.socket docker && thin_check /var",
+                "needs a check; it cannot be written until then\n  next: systemctl stop docker.socket; systemctl stop docker && ! dmsetup info docker-179:2-1049372-pool && thin_check /var",
             ),
             (
                 well,

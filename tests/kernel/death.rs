@@ -1,14 +1,17 @@
 //! The binary that users get is killed at random moments; then it continues in one round and undoes in the next.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::guest::disk::Kind;
 use lab::guest::run::{Cmd, Ran};
+use lab::guest::sys::dmsetup;
 
 use crate::case::Case;
 use crate::chance::Chance;
 use crate::operation::{Busy, Operation, Subject};
-use crate::support::Bench;
+use crate::support::refusals::{REFUSED, Table, row};
+use crate::support::{Bench, volume};
 
 /// Rounds for each operation.
 const ROUNDS: u32 = 10;
@@ -90,4 +93,34 @@ fn resume_alone(case: &Case<'_>, verb: &str) -> Ran {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("{}: the lock is not let go of", case.name);
+}
+
+/// An operation that was interrupted, and whose pool has been used since: it does not end by deleting what was written.
+#[test]
+fn an_end_that_deletes_what_was_written_since_is_refused() {
+    let bench = Bench::with_faults();
+    let (pool, volume_name) = (bench.pool(), bench.sweep.name("v"));
+    let dir = bench.dir.to_str().unwrap();
+    let create = ["create", &pool, "--data-size", "1G", "--metadata-size", "16M", "--dir", dir];
+    assert!(!bench.cmd(&create).env("DMPOOL_FAULT", "7:after:die").run().ok());
+    let device = volume(&pool, 0, &volume_name, 64 << 20);
+    Cmd::new("dd").args(["if=/dev/zero", "bs=1M", "count=4", "oflag=direct"]).arg(of(&device)).run().checked().unwrap();
+    dmsetup(["remove", "--retry", &volume_name]).run().checked().unwrap();
+    // A status without --noflush commits: nothing is written by itself from here on.
+    dmsetup(["status", &pool]).run().checked().unwrap();
+    let mut table = Table::new(&bench);
+    table.refuse([row("undo of a create", bench.cmd(&["undo"]), REFUSED, ["has been used since", "dmpool continue"])]);
+    bench.ok(&["continue"]);
+
+    assert!(!bench.cmd(&["destroy", &pool, "--yes"]).env("DMPOOL_FAULT", "3:after:die").run().ok());
+    bench.ok(&["activate", "--all"]);
+    let says = ["brought it up since", "dmpool undo", "--yes"];
+    table.refuse([row("continue of a destroy", bench.cmd(&["continue"]), REFUSED, says)]);
+    table.end();
+    bench.ok(&["continue", "--yes"]);
+    assert!(!bench.file("data").exists() && !Path::new("/dev/mapper").join(&pool).exists());
+}
+
+fn of(device: &Path) -> String {
+    format!("of={}", device.display())
 }

@@ -118,7 +118,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let _ = Cmd::new("udevadm").args(["control", "--start-exec-queue"]).run();
+        // One connection at a time waits at its socket; who comes while one does is turned away (EAGAIN).
+        let let_go = || Cmd::new("udevadm").args(["control", "--start-exec-queue"]).run().ok();
+        while !let_go() {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }
 

@@ -143,8 +143,11 @@ fn of(why: Why, line: &str) -> Cause {
 pub(super) fn look(limit: Duration) -> Result<Option<Cause>, String> {
     let journal = ["-u", "docker", "-n", "200", "--no-pager", "-o", "cat"];
     let asked = process::run_within("journalctl", &journal, limit, TAIL);
-    if let Some(cause) = asked.as_ref().ok().and_then(|lines| parse(lines)) {
-        return Ok(Some(cause));
+    // A journal that has the daemon's lines is where it writes; what older files say is history.
+    if let Ok(lines) = &asked
+        && (parse(lines).is_some() || UP.iter().any(|word| String::from_utf8_lossy(lines).contains(word)))
+    {
+        return Ok(parse(lines));
     }
     match (LOGS.iter().find_map(|log| parse(&tail(Path::new(log)).ok()?)), asked) {
         (None, Err(e)) if e.gave_up => Err(e.to_string()),

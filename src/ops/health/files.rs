@@ -73,13 +73,19 @@ pub(super) fn symlinked(pool: &PoolReport, stable: &dyn Fn(DevNo) -> Option<Stri
             "its {part} is the disk behind the link {at}: after a boot {target} may be another disk, which Docker then \
              writes on"
         );
-        let name = disk.number.and_then(stable).unwrap_or_else(|| "/dev/disk/by-id/NAME".to_owned());
+        let finding = Finding::new(Key::SymlinkedDevice, Severity::Critical, at.as_ref(), sentence);
+        let cost = "a restart of Docker; nothing is copied";
+        // A command with a name to be filled in would make a link to nothing, and Docker a new file behind it.
+        let Some(name) = disk.number.and_then(stable) else {
+            let path = quote(&disk.path.to_string_lossy());
+            let way = format!(
+                "{option}=NAME among Docker's storage options, with the name that  ls -l /dev/disk/by-id  has for {path}"
+            );
+            return Some(finding.way(way, cost));
+        };
         Some(
-            Finding::new(Key::SymlinkedDevice, Severity::Critical, at.as_ref(), sentence)
-                .way(
-                    format!("{option}={name} among Docker's storage options, and then  rm {}", quote(&at)),
-                    "a restart of Docker; nothing is copied",
-                )
+            finding
+                .way(format!("{option}={name} among Docker's storage options, and then  rm {}", quote(&at)), cost)
                 .way(format!("ln -sfn {} {}", quote(&name), quote(&at)), ONLINE),
         )
     };
@@ -91,9 +97,9 @@ fn is_stable(target: &Path) -> bool {
     let text = target.to_string_lossy();
     match text.strip_prefix("/dev/") {
         Some(name) => {
-            name.starts_with("disk/by-id/") || name.starts_with("disk/by-uuid/") || name.starts_with("mapper/")
+            ["disk/by-id/", "disk/by-uuid/", "disk/by-partuuid/", "mapper/"].iter().any(|kind| name.starts_with(kind))
             // `/dev/VG/LV`
-            || (name.matches('/').count() == 1 && !name.starts_with("disk/"))
+            || (name.matches('/').count() == 1 && !["disk/", "block/", "loop/"].iter().any(|kind| name.starts_with(kind)))
         }
         None => false,
     }

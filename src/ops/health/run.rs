@@ -176,10 +176,8 @@ fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
 
 fn one(seen: &mut Seen, kit: &Kit, found: Found, thresholds: &Thresholds) {
     let name = found.name.clone();
-    let bad_entry = found.bad_entry.as_ref().map(|bad| of_failure(&name, &bad.failure()));
     match status::of(kit, found, thresholds) {
-        Ok(mut status) => {
-            status.findings.extend(bad_entry);
+        Ok(status) => {
             seen.pools.push(PoolHealth {
                 name: Some(name),
                 argument: super::argument(&status.report),

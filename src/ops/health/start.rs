@@ -51,7 +51,9 @@ fn activates(text: &[u8], pool: &str) -> bool {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     lines.any(|line| {
         let names = line.split(|c: char| c.is_whitespace() || "\"'=".contains(c)).any(|word| word == pool);
-        let dmpool = line.contains("dmpool activate") && (names || line.contains("--all"));
+        // Without a name it is the only registered pool.
+        let dmpool =
+            line.contains("dmpool activate") && (names || line.contains("--all")) || line.ends_with("dmpool activate");
         dmpool || (line.contains("dmsetup") && line.contains("create") && names)
     })
 }
@@ -62,21 +64,22 @@ pub(super) fn judge(facts: &Facts<'_>, activator: Option<&Path>) -> Option<Findi
     let pool = facts.pool;
     let given = facts.docker.and_then(|root| root.options.known()?.named_pool()) == Some(pool.name.as_str());
     let way = match pool.maker {
-        Maker::Dmpool => format!("dmpool activate {}", argument(pool)),
-        Maker::Unknown if given => {
-            let table = pool.table.as_ref()?;
-            format!("dmsetup create {} --table '{table}'", quote(&pool.name))
-        }
+        Maker::Dmpool => format!("ExecStart=/usr/local/bin/dmpool activate {}    (or where dmpool is)", argument(pool)),
+        // Numbers of devices may be other disks' after the boot.
+        Maker::Unknown if given => format!(
+            "dmsetup create and the table that  dmsetup table {}  shows, its two devices by names that stay (/dev/disk/by-id, /dev/mapper)",
+            quote(&pool.name)
+        ),
         Maker::Unknown | Maker::Docker | Maker::Lvm => return None,
     };
     if activator.is_some() {
         return None;
     }
     let sentence = "nothing activates it when the machine boots: no unit and no script names it";
-    Some(Finding::new(Key::NoBootActivation, Severity::Warning, &pool.name, sentence).way(
-        format!("a unit of Type=oneshot, Before=docker.service containerd.service, with  ExecStart={way}"),
-        "online",
-    ))
+    Some(
+        Finding::new(Key::NoBootActivation, Severity::Warning, &pool.name, sentence)
+            .way(format!("a unit of Type=oneshot, Before=docker.service containerd.service, with  {way}"), "online"),
+    )
 }
 
 #[cfg(test)]
@@ -126,6 +129,6 @@ mod tests {
         let options = StorageOptions::parse(["dm.thinpooldev=/dev/mapper/tp"]);
         let root = crate::engine::docker_root::DockerRoot { options: Options::Running(options), ..docker_root() };
         let found = judge(&Facts { pool: &given, docker: Some(&root) }, None).unwrap();
-        assert!(found.ways.iter().any(|w| w.command.contains("dmsetup create tp --table '0 209715200 thin-pool")));
+        assert!(found.ways.iter().any(|w| w.command.contains("dmsetup table tp ") && !w.command.contains("7:1")));
     }
 }

@@ -19,7 +19,10 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
         findings.push(
             critical(Key::Interrupted, &format!("an operation of dmpool was interrupted: {id}"))
                 .way(format!("dmpool continue {id}"), "as that operation says")
-                .way(format!("dmpool undo {id}"), "as far as there is a way back"),
+                .way(
+                    format!("dmpool undo {id}"),
+                    "only as long as it has come to no step without a way back: it says so",
+                ),
         );
     }
     match pool.activity {

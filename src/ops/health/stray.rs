@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::kernel::{block, loopdev};
+use crate::kernel::{block, loopdev, mounts};
 use crate::pool::{DevNo, Finding, Key, PoolReport, Severity};
 use crate::process::quote;
 use crate::units::Bytes;
@@ -18,7 +18,7 @@ pub(super) struct Stray {
     path: String,
     /// How long the device is.
     size: Bytes,
-    /// Whether another device stands on it.
+    /// Whether another device stands on it, or it is mounted.
     held: bool,
 }
 
@@ -32,9 +32,13 @@ pub(super) fn look() -> Vec<Stray> {
             node: info.path().to_string_lossy().into_owned(),
             path: info.backing_path.as_deref().unwrap_or(Path::new("?")).to_string_lossy().into_owned(),
             size: info.size.bytes(),
-            held: block::holders(info.devno).is_ok_and(|holders| !holders.is_empty()),
+            held: block::holders(info.devno).map_or(true, |holders| !holders.is_empty()) || mounted(info.devno),
         })
         .collect()
+}
+
+fn mounted(device: DevNo) -> bool {
+    mounts::own().map_or(true, |mounts| mounts.iter().any(|mount| mount.devno == device))
 }
 
 /// Judges those that belong to no pool that is known; a pool's own are judged with it.
@@ -56,7 +60,7 @@ pub(super) fn judge(pools: &[&PoolReport], strays: &[Stray]) -> Vec<Finding> {
         let sentence = format!("loop device {node} keeps the deleted file {path}, of {}", size.human());
         let finding = Finding::new(Key::StrayLoop, Severity::Warning, node, sentence);
         if *held {
-            finding.way(format!("lsblk {}    shows what stands on it", quote(node)), "online")
+            finding.way(format!("lsblk {}    shows what stands on it, and where it is mounted", quote(node)), "online")
         } else {
             finding.way(format!("losetup -d {}", quote(node)), "online; the file is gone then, and its space free")
         }

@@ -102,7 +102,11 @@ pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
     let file = quote(&file.path.to_string_lossy());
     let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
     let checked = match pool.maker {
-        Maker::Docker => format!("systemctl stop docker.socket docker && {check} && systemctl start docker"),
+        // Docker may leave its pool up when it stops, and a check writes to what the kernel then still has.
+        Maker::Docker => format!(
+            "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info {0} && {check} && systemctl start docker",
+            quote(&pool.name)
+        ),
         Maker::Dmpool => {
             let name = argument(pool);
             format!("dmpool deactivate {name} && {check} && dmpool activate {name}")
@@ -191,7 +195,9 @@ mod tests {
         let of = |maker| check(&PoolReport { maker, name: "p0".to_owned(), ..docker.clone() })[0].command.clone();
         assert_eq!(
             of(Maker::Docker),
-            format!("systemctl stop docker.socket docker && {checked} && systemctl start docker")
+            format!(
+                "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info p0 && {checked} && systemctl start docker"
+            )
         );
         assert_eq!(of(Maker::Dmpool), format!("dmpool deactivate p0 && {checked} && dmpool activate p0"));
         assert_eq!(of(Maker::Unknown), format!("stop what uses it, dmsetup remove p0, then  {checked}"));

@@ -157,7 +157,12 @@ pub fn pools(state: &State) -> Vec<String> {
 pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<Unfinished>> {
     let ids = open_journals(state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
     for id in ids {
-        let journal = of_id(state, &id)?;
+        let journal = match of_id(state, &id) {
+            Ok(journal) => journal,
+            // It ended since it was listed.
+            Err(_) if !path_of(state, &id).exists() => continue,
+            Err(failure) => return Err(failure),
+        };
         if journal.opened.plan.pool == pool {
             return Ok(Some(Unfinished { journal, at_work: AtWork::on(&path_of(state, &id)) }));
         }
