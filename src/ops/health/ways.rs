@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::engine::docker_root::DockerRoot;
-use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Way};
+use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Tie, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -12,11 +12,12 @@ pub(super) const ONLINE: &str = "online";
 /// The cost of what LVM can do as long as it has something to give.
 const IN_GROUP: &str = "online, when the volume group has room";
 
-/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves.
+/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves,
+/// but not one that Docker used before another, which `docker` then means.
 pub fn argument(pool: &PoolReport) -> String {
     match pool.maker {
-        Maker::Docker => "docker".to_owned(),
-        Maker::Dmpool | Maker::Lvm | Maker::Unknown => quote(&pool.name),
+        Maker::Docker if pool.tie != Some(Tie::Before) => "docker".to_owned(),
+        Maker::Docker | Maker::Dmpool | Maker::Lvm | Maker::Unknown => quote(&pool.name),
     }
 }
 
