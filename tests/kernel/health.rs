@@ -166,7 +166,8 @@ fn health_of_metadata_and_of_a_pool_that_is_down() {
     let about = || Said::about(&bench, &pool, &[]);
     let boot = about();
     assert_eq!(boot.code, WARNING);
-    assert!(boot.way("no_boot_activation", "warning").ends_with(&format!("ExecStart=dmpool activate {pool}")));
+    let way = boot.way("no_boot_activation", "warning");
+    assert!(way.contains(&format!("ExecStart=/usr/local/bin/dmpool activate {pool} ")), "{way}");
     let unit = std::path::Path::new("/etc/systemd/system/dmpool-test-pool.service");
     fs::create_dir_all(unit.parent().unwrap()).unwrap();
     fs::write(unit, format!("[Service]\nType=oneshot\nExecStart=/usr/bin/dmpool activate {pool}\n")).unwrap();
