@@ -167,7 +167,7 @@ fn health_of_metadata_and_of_a_pool_that_is_down() {
     let boot = about();
     assert_eq!(boot.code, WARNING);
     let way = boot.way("no_boot_activation", "warning");
-    assert!(way.contains(&format!("ExecStart=/usr/local/bin/dmpool activate {pool} ")), "{way}");
+    assert!(way.contains(&format!("ExecStart=/usr/local/sbin/dmpool activate {pool} ")), "{way}");
     let unit = std::path::Path::new("/etc/systemd/system/dmpool-test-pool.service");
     fs::create_dir_all(unit.parent().unwrap()).unwrap();
     fs::write(unit, format!("[Service]\nType=oneshot\nExecStart=/usr/bin/dmpool activate {pool}\n")).unwrap();

@@ -64,7 +64,9 @@ pub(super) fn judge(facts: &Facts<'_>, activator: Option<&Path>) -> Option<Findi
     let pool = facts.pool;
     let given = facts.docker.and_then(|root| root.options.known()?.named_pool()) == Some(pool.name.as_str());
     let way = match pool.maker {
-        Maker::Dmpool => format!("ExecStart=/usr/local/bin/dmpool activate {}    (or where dmpool is)", argument(pool)),
+        Maker::Dmpool => {
+            format!("ExecStart=/usr/local/sbin/dmpool activate {}    (or where dmpool is)", argument(pool))
+        }
         // Numbers of devices may be other disks' after the boot.
         Maker::Unknown if given => format!(
             "dmsetup create and the table that  dmsetup table {}  shows, its two devices by names that stay (/dev/disk/by-id, /dev/mapper)",
