@@ -67,10 +67,15 @@ fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
             Ok(found) => rows.extend(found),
             Err(why) => {
                 broken += 1;
-                let failure = Failure::failed(format!("cannot use `{}`: {why}", file.display()));
+                let failure = Failure::failed(format!("cannot use `{}`: {why}", file.display()))
+                    .next("make it anew on its machine:  dmpool list --format json");
                 show::error(&failure::text(&failure));
             }
         }
+    }
+    if rows.is_empty() && broken > 0 {
+        let what = format!("there is nothing to list: none of {} files could be used", files.len());
+        return Err(Failure::new(Kind::Damaged, what).next("what is said above of each of them"));
     }
     merged::sort(&mut rows);
     show::value(&match format {
@@ -81,7 +86,9 @@ fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
         return Ok(());
     }
     let what = format!("the list is not whole: {broken} of {} files could not be used", files.len());
-    Err(Failure::new(Kind::Damaged, what).fact("state", "the pools of the others are listed"))
+    Err(Failure::new(Kind::Damaged, what)
+        .fact("state", "the pools of the others are listed")
+        .next("what is said above of each of them"))
 }
 
 /// Returns a file's bytes; pipes are read too.

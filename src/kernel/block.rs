@@ -62,16 +62,6 @@ pub fn size_of(device: &File) -> Result<Bytes> {
     bytes.map(Bytes::new).context("asking for the size of a block device")
 }
 
-/// Returns whether a block device refuses writes.
-///
-/// # Errors
-/// When it cannot be opened, or is none.
-pub fn is_read_only(devno: DevNo) -> Result<bool> {
-    let device = open_by_devno(devno, false)?;
-    let answer = raw::block_read_only(device.as_fd()).called("BLKROGET", devno);
-    answer.with_context(|| format!("asking whether {devno} is read-only"))
-}
-
 /// Opens a block device by its number, for reading or for reading and writing. Uses a node of devtmpfs or udev if
 /// one is the device, else a node made for the moment and removed at once.
 ///
@@ -135,21 +125,6 @@ fn with_own_node(devno: DevNo, how: &OpenOptions) -> Result<File> {
         }
     }
     first.unwrap_or(Err(Errno::ENODEV).called("open", devno)).with_context(context)
-}
-
-/// Returns whether somebody claims the device (a mount, dm, md, swap): an open with O_EXCL is refused. Opened for
-/// reading only, since closing a writer makes udev probe the device.
-///
-/// # Errors
-/// When it cannot be opened for another reason.
-pub fn claimed_exclusively(path: &Path) -> Result<bool> {
-    match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path) {
-        Ok(_) => Ok(false),
-        Err(e) if errno_from(&e) == Errno::EBUSY => Ok(true),
-        Err(e) => {
-            Err(e).called("open", path.display()).with_context(|| format!("asking who claims {}", path.display()))
-        }
-    }
 }
 
 /// Returns the block devices that stand on this one (dm, md, bcache), by sysfs; none when it is gone.

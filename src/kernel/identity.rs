@@ -1,14 +1,12 @@
 //! What machine, kernel and user this is.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Called, read_if_there};
+use super::Called;
 
 /// Number of the capability that device-mapper and loop devices want (`CAP_SYS_ADMIN`, linux/capability.h).
 const CAP_SYS_ADMIN: u32 = 21;
@@ -112,30 +110,6 @@ fn lists_module(list: &str, module: &str) -> bool {
     })
 }
 
-/// Returns how long a full pool queues writes before it fails them; zero means for ever, nothing that this kernel has
-/// no such parameter (before 3.15) or has not loaded the module.
-///
-/// # Errors
-/// When the parameter cannot be read.
-pub fn no_space_timeout() -> Result<Option<Duration>> {
-    let path = Path::new("/sys/module/dm_thin_pool/parameters/no_space_timeout");
-    let text = read_if_there(path).context("reading how long a full pool waits")?;
-    Ok(text.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs))
-}
-
-/// Returns the name and version that the system gives itself: os-release(5)'s PRETTY_NAME, where there is one.
-pub fn os_name() -> Option<String> {
-    ["/etc/os-release", "/usr/lib/os-release"]
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok())
-        .and_then(|text| os_release(&text).remove("PRETTY_NAME"))
-}
-
-fn os_release(text: &str) -> BTreeMap<String, String> {
-    let unquoted = |value: &str| value.trim().trim_matches(['"', '\'']).to_owned();
-    text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.trim().to_owned(), unquoted(v))).collect()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -167,11 +141,5 @@ mod tests {
     fn a_boot_has_an_id_and_a_kernel_a_release() {
         assert_eq!(boot_id().unwrap().len(), 36);
         assert!(kernel_release().unwrap().contains('.'));
-    }
-
-    #[test]
-    fn an_os_name_loses_its_quotes() {
-        let text = "NAME='CentOS Linux'\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"\n";
-        assert_eq!(os_release(text).get("PRETTY_NAME").map(String::as_str), Some("CentOS Linux 7 (Core)"));
     }
 }

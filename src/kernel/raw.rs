@@ -82,15 +82,6 @@ pub(super) fn block_size64(device: BorrowedFd<'_>) -> Result<u64, Errno> {
     Errno::result(result).map(|_| bytes)
 }
 
-/// `BLKROGET`: returns whether the device refuses writes.
-pub(super) fn block_read_only(device: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let mut flag: c_int = 0;
-    let request = nix::request_code_none!(0x12, 94);
-    // SAFETY: the kernel writes one int.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw mut flag) };
-    Errno::result(result).map(|_| flag != 0)
-}
-
 /// Returns the id of the process that last operated on the first semaphore of the set.
 pub(super) fn semaphore_last_pid(set: c_int) -> Result<c_int, Errno> {
     // SAFETY: GETPID takes no fourth argument.

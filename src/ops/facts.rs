@@ -377,8 +377,3 @@ fn interrupted(state: &State, pool: &str, unread: &mut Vec<String>) -> Option<St
         }
     }
 }
-
-/// Returns what a report's status says, when the pool is working.
-pub fn working(report: &PoolReport) -> Option<&crate::pool::Working> {
-    report.status.as_ref().and_then(PoolStatus::working)
-}

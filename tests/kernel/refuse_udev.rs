@@ -120,7 +120,8 @@ impl Drop for Held {
     fn drop(&mut self) {
         // One connection at a time waits at its socket; who comes while one does is turned away (EAGAIN).
         let let_go = || Cmd::new("udevadm").args(["control", "--start-exec-queue"]).run().ok();
-        while !let_go() {
+        let mut tries = 0..100;
+        while !let_go() && tries.next().is_some() {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
     }

@@ -16,8 +16,6 @@ use crate::kernel::{DevNo, raw};
 pub(super) const DEV_SUSPEND: u8 = 6;
 /// `DM_DEV_STATUS_CMD`.
 pub(super) const DEV_STATUS: u8 = 7;
-/// `DM_DEV_WAIT_CMD`.
-pub(super) const DEV_WAIT: u8 = 8;
 /// `DM_TABLE_LOAD_CMD`.
 pub(super) const TABLE_LOAD: u8 = 9;
 
@@ -78,12 +76,6 @@ impl HeaderCall {
         self.template = bytes.into();
         self.answer = self.template.clone();
         Ok(self)
-    }
-
-    /// Sets the event number that `DM_DEV_WAIT` waits to be passed.
-    pub(super) fn after_event(mut self, event_nr: u32) -> Self {
-        put(&mut self.template, EVENT_NR, &event_nr.to_ne_bytes());
-        self
     }
 
     /// Issues the ioctl. May be called again.
@@ -183,8 +175,6 @@ mod tests {
         assert_eq!(uuid.as_deref(), Some("DMPOOL-x"));
         let devno = DevNo::new(253, 1_000);
         assert_eq!(call(&DmId::DevNo(devno)).unwrap().info().devno, devno);
-        let waiting = call(&DmId::Name("p0".into())).unwrap().after_event(7);
-        assert_eq!(number(&waiting.template, EVENT_NR), 7);
     }
 
     #[test]

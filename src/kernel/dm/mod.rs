@@ -20,7 +20,7 @@ mod open;
 mod prepared;
 
 pub use self::open::{CONTROL, DmUnavailable};
-pub use self::prepared::{PreparedLoad, PreparedResume, PreparedState, PreparedSuspend};
+pub use self::prepared::{PreparedLoad, PreparedResume, PreparedState};
 
 /// How a device is named to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,15 +203,6 @@ impl Dm {
             .with_context(|| format!("reading the table of {id}"))
     }
 
-    /// Returns the table that the next resume would make live, if one has been loaded.
-    ///
-    /// # Errors
-    /// As [`Self::table`].
-    pub fn inactive_table(&self, id: &DmId) -> Result<Vec<TargetLine>> {
-        let flags = DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH | DmFlags::DM_QUERY_INACTIVE_TABLE;
-        self.lines(id, flags).with_context(|| format!("reading the inactive table of {id}"))
-    }
-
     /// Returns the status of each target, always with `DM_NOFLUSH_FLAG`: without it a thin pool commits its metadata
     /// before it answers.
     ///
@@ -313,15 +304,6 @@ impl Dm {
         udev::bounded(resume).map(drop).with_context(|| format!("resuming {id}"))
     }
 
-    /// Suspends a device: waits for its I/O, freezes the file system on it, holds what comes after.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub fn suspend(&self, id: &DmId) -> Result<()> {
-        let mut call = self.prepare_suspend(id)?;
-        call.fire().called("DM_DEV_SUSPEND", self.described(id)).with_context(|| format!("suspending {id}"))
-    }
-
     /// Sends a message to the target at sector 0 (`create_thin 1`), and returns what it answered, if anything.
     ///
     /// # Errors
@@ -330,33 +312,6 @@ impl Dm {
         self.with_id(id, "DM_TARGET_MSG", |id| self.calls.target_msg(id, None, message))
             .map(|(_, answer)| answer)
             .with_context(|| format!("sending `{message}` to {id}"))
-    }
-
-    /// Returns the devices that the live table stands on, by number.
-    ///
-    /// # Errors
-    /// When there is no such device or the kernel does not answer.
-    pub fn deps(&self, id: &DmId) -> Result<Vec<DevNo>> {
-        let devices = self
-            .with_id(id, "DM_TABLE_DEPS", |id| self.calls.table_deps(id, DmOptions::default()))
-            .with_context(|| format!("asking what {id} stands on"))?;
-        let mut numbers: Vec<DevNo> = devices.into_iter().map(|d| DevNo::new(d.major, d.minor)).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        Ok(numbers)
-    }
-
-    /// Waits until the device has had an event after number `event_nr`, and returns the number it is at then.
-    /// Waits without limit; a signal whose handler does not restart calls ends it with EINTR.
-    ///
-    /// # Errors
-    /// EINTR; ENXIO when there is no such device.
-    pub fn wait_event(&self, id: &DmId, event_nr: u32) -> Result<u32> {
-        // With NOFLUSH, as for status: the answer is built like one.
-        let call = HeaderCall::new(&self.control, header::DEV_WAIT, id, DmFlags::DM_NOFLUSH)?;
-        let mut call = call.after_event(event_nr);
-        call.fire().called("DM_DEV_WAIT", id).with_context(|| format!("waiting for an event of {id}"))?;
-        Ok(call.info().event_nr)
     }
 
     /// Makes a call of the crate, which knows devices by name and uuid only.

@@ -22,20 +22,6 @@ impl PreparedResume {
     }
 }
 
-/// A suspend that was filled in beforehand.
-#[derive(Debug)]
-pub struct PreparedSuspend(HeaderCall);
-
-impl PreparedSuspend {
-    /// Suspends the device. Allocates nothing.
-    ///
-    /// # Errors
-    /// The kernel's errno from `DM_DEV_SUSPEND`.
-    pub fn fire(&mut self) -> Result<(), Errno> {
-        self.0.fire()
-    }
-}
-
 /// A question whether a device is suspended, filled in beforehand.
 #[derive(Debug)]
 pub struct PreparedState(HeaderCall);
@@ -72,15 +58,6 @@ impl Dm {
     pub fn prepare_resume(&self, id: &DmId) -> Result<PreparedResume> {
         let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::empty());
         call.map(PreparedResume).with_context(|| format!("preparing to resume {id}"))
-    }
-
-    /// Fills a suspend in, to be fired where nothing may be allocated.
-    ///
-    /// # Errors
-    /// When the kernel cannot be told the name.
-    pub fn prepare_suspend(&self, id: &DmId) -> Result<PreparedSuspend> {
-        let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::DM_SUSPEND);
-        call.map(PreparedSuspend).with_context(|| format!("preparing to suspend {id}"))
     }
 
     /// Fills in the question whether a device is suspended.

@@ -292,17 +292,6 @@ pub fn extend_file(file: &File, path: &Path, length: Bytes) -> Result<Bytes> {
     Ok(Bytes::new(had))
 }
 
-/// Gives a part of a file back to its file system; it reads as zeros then, and the file keeps its length.
-///
-/// # Errors
-/// EOPNOTSUPP where the file system cannot.
-pub fn punch(file: &File, path: &Path, offset: Bytes, length: Bytes) -> Result<()> {
-    let context = || format!("giving back {length} of {}", path.display());
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let (offset, length) = (i64::try_from(offset.get())?, i64::try_from(length.get())?);
-    fallocate(file, flags, offset, length).called("fallocate", path.display()).with_context(context)
-}
-
 /// Syncs a folder that something is gone from: who removed it may have died before the sync.
 fn sync_if_there(path: &Path) -> Result<()> {
     if path.is_dir() { sync_dir(path) } else { Ok(()) }

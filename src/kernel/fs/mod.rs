@@ -5,7 +5,7 @@ mod facts;
 mod tree;
 
 pub use self::durable::{
-    can_hold, create_file_durably, extend_file, make_dir, make_dir_durably, open_existing, punch, read_limited,
+    can_hold, create_file_durably, extend_file, make_dir, make_dir_durably, open_existing, read_limited,
     remove_dir_durably, remove_durably, reserve, settle_dir, shorten_file, sync_dir, write_replace,
 };
 pub use self::facts::{FsFacts, allocated, file_size_limit};
