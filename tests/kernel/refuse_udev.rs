@@ -136,6 +136,7 @@ fn a_udevd_that_does_nothing_is_waited_for_once_and_told_of() {
     let create = ["create", &pool, "--dir", dir, "--data-size", "1G", "--metadata-size", "16M"];
     // The limit of a command: three devices, one of them waited for until patience ends.
     let made = bench.run(&create).checked().unwrap();
+    assert!(boot::have_udev(), "the udevd that was held is gone");
     assert!(made.stderr.contains("udev runs but did not do its part"), "{made}");
     assert!(Path::new("/dev/mapper").join(&pool).exists());
     drop(held);

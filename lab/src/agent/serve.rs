@@ -7,18 +7,21 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 
 use super::doorbell::{self, Ring};
-use super::{Settings, down, job, say};
+use super::{Settings, down, job, say, sweep};
 use crate::guest::boot;
 use crate::protocol::{self, Order, Word};
 
 /// How often the agent says that it is alive. The host gives a silent guest a minute.
 const BEAT: Duration = Duration::from_secs(5);
+
+/// How long udevd has to end: it waits for the rules that its workers run.
+const UDEVD_ENDS: Duration = Duration::from_secs(30);
 
 /// Everything that can happen to the service.
 pub(super) enum Event {
@@ -156,9 +159,22 @@ pub(super) fn stop_udev() {
         quiet("systemctl", &units);
     } else {
         quiet("udevadm", &["settle", "--timeout=20"]);
-        quiet("udevadm", &["control", "--exit"]);
+        end_udevd();
     }
     let _ = std::fs::remove_file("/run/udev/control");
+}
+
+/// Tells udevd to end until it has. Its control socket takes one connection at a time and turns others away, so one word
+/// may be lost; and it answers before it ends, which two at once would not notice: both would handle every event.
+fn end_udevd() {
+    let give_up = Instant::now() + UDEVD_ENDS;
+    while sweep::any_udevd() {
+        if Instant::now() > give_up {
+            return say(format!("udevd did not end within {UDEVD_ENDS:?}"));
+        }
+        let _ = Command::new("udevadm").args(["control", "--exit"]).env("PATH", super::PATH).output();
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn quiet(program: &str, args: &[&str]) {

@@ -115,7 +115,7 @@ impl Before {
             let cgroup = |p: &str| fs::read_to_string(format!("/proc/{p}/cgroup")).unwrap_or_default();
             return cgroup(&pid.to_string()) == cgroup("self");
         }
-        !fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.contains("udev"))
+        !is_udevd(pid)
     }
 
     /// One round over mounts, dm devices and loop devices. True when nothing new is left.
@@ -137,6 +137,16 @@ impl Before {
             && mounts().iter().all(|m| self.mounts.contains(m))
             && loops().iter().all(|(d, _)| self.loops.contains(d))
     }
+}
+
+/// Whether a udevd or one of its workers runs.
+pub(super) fn any_udevd() -> bool {
+    processes().into_iter().any(is_udevd)
+}
+
+fn is_udevd(pid: i32) -> bool {
+    // The kernel keeps 15 characters of `systemd-udevd`; a worker is called `(udev-worker)`.
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.contains("udev"))
 }
 
 /// Ids of all processes that are programs (kernel threads and zombies have no command line).
