@@ -100,7 +100,7 @@ fn after_the_first(mut failure: Failure) -> Failure {
 
 /// Says what can be chosen.
 fn choices(kit: &Kit, found: &Found) -> Outcome<()> {
-    let report = facts::look(&kit.dm, &kit.state, found)?;
+    let report = facts::look(kit, found)?;
     let room = |part| grow::room(&report, part, grow::promised_to_others(kit, &report, part));
     show::value(&report::choices::text(&report, room(Part::Data), room(Part::Metadata)));
     Ok(())

@@ -8,11 +8,11 @@ use crate::kernel::dm::DmId;
 use crate::kernel::fs::FsFacts;
 use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::{BadSuperblock, Superblock};
-use crate::ops::journal::{self, Journal};
+use crate::ops::journal::{self, Unfinished};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{self, Kit};
 use crate::ops::{Change, Done, gate, sight};
-use crate::pool::Entry;
+use crate::pool::{Entry, Interrupted};
 use crate::units::Bytes;
 
 /// What decides whether it can be done.
@@ -30,8 +30,8 @@ pub struct Facts {
     pub data: FileFacts,
     /// What is in block 0 of the metadata file; nothing when the file is not there.
     pub superblock: Option<Result<Superblock, BadSuperblock>>,
-    /// An operation on the pool that was interrupted.
-    pub interrupted: Option<Journal>,
+    /// An operation on the pool that was interrupted: which one, and how it can be ended.
+    pub interrupted: Option<(Operation, Interrupted)>,
 }
 
 /// What there is of a loop file.
@@ -93,7 +93,8 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
         Some(_) => Some(sight::superblock_in(&entry.metadata.file).map_err(cannot)?),
         None => None,
     };
-    let interrupted = journal::of_pool(&kit.state, entry.name.as_str())?.map(|unfinished| unfinished.journal);
+    let interrupted = journal::of_pool(&kit.state, entry.name.as_str())?
+        .map(|Unfinished { journal, .. }| (journal.opened.plan.operation, journal::ways_out(kit, &journal)));
     Ok(Facts {
         pool,
         entry: entry.clone(),
@@ -139,8 +140,8 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
         steps: Vec::new(),
         notes: Vec::new(),
     };
-    if let Some(journal) = &facts.interrupted {
-        plan.notes.push(interrupted(journal));
+    if let Some((operation, how)) = &facts.interrupted {
+        plan.notes.push(interrupted(*operation, how));
     }
     if let Some(uuid) = &facts.pool {
         if uuid.as_deref() != Some(entry.uuid.pool().as_str()) {
@@ -151,11 +152,10 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
         plan.notes.push(format!("pool `{name}` is active already: unchanged"));
         return Ok(plan);
     }
-    if let (Some((device, _)), Some(journal)) = (facts.others.first(), &facts.interrupted) {
-        let id = &journal.opened.id;
-        return Err(refuse(format!("`{}` was interrupted half way", journal.opened.plan.operation.word()))
-            .fact("found", format!("the journal {id}, and the device `{device}`"))
-            .next(format!("dmpool continue {id}    or go back with    dmpool undo {id}")));
+    if let (Some((device, _)), Some((operation, how))) = (facts.others.first(), &facts.interrupted) {
+        return Err(refuse(format!("`{}` was interrupted half way", operation.word()))
+            .fact("found", format!("the journal {}, and the device `{device}`", how.id))
+            .next(how.ways()));
     }
     if let Some((device, uuid)) = facts.others.first() {
         return Err(refuse(format!("a device is called `{device}` already"))
@@ -185,15 +185,14 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
 
 /// Says what of an interrupted operation a pool that comes up has. It is registered, so it is whole: `create` registers
 /// last, and `destroy` takes it out before it deletes anything.
-fn interrupted(journal: &Journal) -> String {
-    let id = &journal.opened.id;
-    let side = match journal.opened.plan.operation {
+fn interrupted(operation: Operation, how: &Interrupted) -> String {
+    let side = match operation {
         Operation::Grow => "the pool comes up with the size that its superblock says",
         Operation::Create => "the pool was made, and comes up",
         Operation::Activate => "the pool comes up",
         Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
     };
-    format!("`{id}` was interrupted; {side}. Finish it:  dmpool continue {id}    or go back with    dmpool undo {id}")
+    format!("`{}` was interrupted; {side}. End it:  {}", how.id, how.ways())
 }
 
 fn superblock<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f Superblock> {

@@ -108,7 +108,7 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
                 tie: None,
                 containerd: Ok(None),
             };
-            Some((entry, facts::look(&kit.dm, &kit.state, &found)?))
+            Some((entry, facts::look(kit, &found)?))
         }
         None => None,
     };

@@ -16,10 +16,11 @@ use crate::kernel::fs::FsFacts;
 use crate::kernel::{ask, block, loopdev};
 use crate::ops::find::Found;
 use crate::ops::sight::{self, Live};
-use crate::ops::{State, journal, tie};
+use crate::ops::steps::Kit;
+use crate::ops::{journal, tie};
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, Entry, HostFs, Link, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus,
-    Recorded, Snapshot, Tie, UUID_PREFIX, User,
+    Activity, Backing, Carrier, DevNo, Entry, HostFs, Interrupted, Link, LoopDisk, LoopFile, Maker, PoolReport,
+    PoolStatus, Recorded, Snapshot, Tie, UUID_PREFIX, User,
 };
 use crate::units::{Bytes, Sectors};
 
@@ -28,12 +29,13 @@ use crate::units::{Bytes, Sectors};
 /// # Errors
 /// When the device is there and is no thin pool, or the kernel does not answer at all. What else cannot be read is
 /// listed in the report.
-pub fn look(dm: &Dm, state: &State, found: &Found) -> Outcome<PoolReport> {
+pub fn look(kit: &Kit, found: &Found) -> Outcome<PoolReport> {
+    let dm = &kit.dm;
     let live = sight::live(dm, &found.name)
         .map_err(|e| Failure::refused(format!("cannot read `{}` as a thin pool", found.name)).because(e))?;
     let mut unread = Vec::new();
     unread.extend(found.bad_entry.iter().map(|bad| format!("the registry's {}: {}", bad.path.display(), bad.why)));
-    let interrupted = interrupted(state, &found.name, &mut unread);
+    let interrupted = interrupted(kit, &found.name, &mut unread);
     let mut report = match live {
         Some(live) => of_live(dm, found, live, &mut unread),
         None => of_files(found, &mut unread),
@@ -366,11 +368,11 @@ fn look_at_file(path: &Path) -> Result<(Bytes, Bytes, HostFs)> {
     ))
 }
 
-/// Returns the journal of an interrupted operation on a pool.
-fn interrupted(state: &State, pool: &str, unread: &mut Vec<String>) -> Option<String> {
-    match journal::of_pool(state, pool) {
+/// Returns the operation on a pool that was interrupted.
+fn interrupted(kit: &Kit, pool: &str, unread: &mut Vec<String>) -> Option<Interrupted> {
+    match journal::of_pool(&kit.state, pool) {
         // One that is being carried out is no trouble.
-        Ok(unfinished) => unfinished.filter(|it| !it.at_work).map(|it| it.journal.opened.id),
+        Ok(unfinished) => unfinished.filter(|it| !it.at_work).map(|it| journal::ways_out(kit, &it.journal)),
         Err(e) => {
             unread.push(e.what);
             None

@@ -107,7 +107,7 @@ pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
             .next("wait for it to end, then run this again")),
         false => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
             .fact("found", format!("the journal {id}"))
-            .next(journal::ways_on(kit, &journal))),
+            .next(journal::ways_out(kit, &journal).ways())),
     }
 }
 

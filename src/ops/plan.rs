@@ -1,5 +1,7 @@
 //! What an operation would do, before it does it: found out from facts alone, and with every refusal already made.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ops::steps::Step;
@@ -52,5 +54,15 @@ impl Plan {
     /// Returns whether there is nothing to do.
     pub const fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Returns the metadata file or device that its steps are about.
+    pub fn metadata_file(&self) -> Option<PathBuf> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Register(s) => Some(s.entry.metadata.file.clone()),
+            Step::Unregister(s) => Some(s.entry.metadata.file.clone()),
+            Step::ReloadPool(s) => Some(s.metadata.clone()),
+            _ => None,
+        })
     }
 }

@@ -1,10 +1,9 @@
 //! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
 
 use crate::error::{Failure, Kind, Outcome};
-use crate::metadata::BadSuperblock;
-use crate::ops::journal::{self, Ended, Journal, Log, Opened, Progress};
+use crate::ops::journal::{self, Ended, Journal, Log};
 use crate::ops::plan::Operation;
-use crate::ops::steps::{Attempt, Kit, Step, TakeDown, devices_of};
+use crate::ops::steps::{Attempt, Kit, Step, devices_of};
 use crate::ops::{gate, registry, sight};
 use crate::pool::{Entry, PoolName};
 
@@ -46,7 +45,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     };
     let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
     let plan = journal::of_id(&kit.state, &id)?.opened.plan;
-    let key = metadata_file(&plan.steps).map(|file| gate::key_of(&file));
+    let key = plan.metadata_file().map(|file| gate::key_of(&file));
     let _lock = match key.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),
         None => None,
@@ -74,48 +73,20 @@ fn no_data_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
             .fact("state", "nothing was touched; the pool and its data are there")
     };
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot look at pool `{pool}`")).because(e);
-    match (way, opened.plan.operation) {
-        (Way::Undo, Operation::Create) => {
-            let Some(used) = used(kit, opened)? else { return Ok(()) };
+    match way {
+        Way::Undo => {
+            let Some(used) = journal::used(kit, opened).map_err(cannot)? else { return Ok(()) };
             Err(refuse("undo", format!("that deletes pool `{pool}`, and it has been used since"))
                 .fact("found", used)
                 .next(format!("dmpool continue {id}    keeps it; if it may go, then:  dmpool destroy {pool}")))
         }
-        (Way::Continue { data_may_go: false }, Operation::Destroy) => {
-            let taken_down = opened.plan.steps.iter().zip(&journal.progress).any(|(step, progress)| {
-                matches!((step, progress), (Step::TakeDown(TakeDown { made_by }), Progress::Done)
-                    if matches!(**made_by, Step::MakePool(_)))
-            });
-            if !taken_down || sight::live(&kit.dm, pool).map_err(cannot)?.is_none() {
-                return Ok(());
-            }
+        Way::Continue { data_may_go: false } if journal::was_brought_up_since(kit, journal).map_err(cannot)? => {
             Err(refuse("continue", format!("pool `{pool}` had been taken down, and somebody has brought it up since"))
                 .fact("found", "what has been written to it since then would be deleted")
                 .next(format!("dmpool undo {id}    keeps it; if it may go:  dmpool continue {id} --yes")))
         }
-        _ => Ok(()),
+        Way::Continue { .. } => Ok(()),
     }
-}
-
-/// Returns what shows that a pool which was just made has been used; nothing when nothing shows it.
-fn used(kit: &Kit, opened: &Opened) -> Outcome<Option<String>> {
-    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot look at pool `{}`", opened.plan.pool)).because(e);
-    let live = sight::live(&kit.dm, &opened.plan.pool).map_err(cannot)?;
-    let (transaction, data) = if live.is_some() {
-        match sight::status(&kit.dm, &opened.plan.pool).map_err(cannot)?.working() {
-            Some(working) => (working.transaction_id, working.data_used),
-            None => return Ok(Some("the pool does not work, and what is in it cannot be told".to_owned())),
-        }
-    } else {
-        let file = metadata_file(&opened.plan.steps).filter(|file| file.exists());
-        match file.map(|file| sight::superblock_in(&file)).transpose().map_err(cannot)? {
-            Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
-            Some(Err(BadSuperblock::Zero)) | None => return Ok(None),
-            Some(Err(bad)) => return Ok(Some(format!("what is in it cannot be told: {bad}"))),
-        }
-    };
-    let is_used = transaction > 0 || data.get() > 0;
-    Ok(is_used.then(|| format!("transaction id {transaction}, {data} data blocks in use")))
 }
 
 fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
@@ -144,7 +115,7 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
         Failure::new(Kind::Partial, format!("cannot continue: {what}"))
             .fact("state", "its file has its old length or its new one; some of its devices may be up")
             .fact("kept", log.path.display().to_string())
-            .next(format!("dmpool continue {0}    or go back with    dmpool undo {0}", log.journal.opened.id))
+            .next(journal::ways_out(kit, &log.journal).ways())
             .because(e)
     };
     if sight::live(&kit.dm, &plan.pool).map_err(cannot)?.is_some() {
@@ -166,7 +137,7 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
             Failure::new(Kind::Partial, format!("cannot continue: {what}: {} failed", act.sentence()))
                 .fact("state", format!("the pool `{}` is down; its file has its old length or its new one", plan.pool))
                 .fact("kept", log.path.display().to_string())
-                .next(format!("dmpool continue {0}    or go back with    dmpool undo {0}", log.journal.opened.id))
+                .next(journal::ways_out(kit, &log.journal).ways())
                 .because(e)
         })?;
     }
@@ -187,14 +158,4 @@ fn bring_up(kit: &Kit, entry: &Entry) -> anyhow::Result<()> {
         step.act().apply(kit, Attempt::Again)?;
     }
     Ok(())
-}
-
-/// Returns the metadata file that a plan's steps are about.
-fn metadata_file(steps: &[Step]) -> Option<std::path::PathBuf> {
-    steps.iter().find_map(|step| match step {
-        Step::Register(s) => Some(s.entry.metadata.file.clone()),
-        Step::Unregister(s) => Some(s.entry.metadata.file.clone()),
-        Step::ReloadPool(s) => Some(s.metadata.clone()),
-        _ => None,
-    })
 }

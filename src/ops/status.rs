@@ -126,7 +126,7 @@ fn with_history(kit: &Kit, pools: &mut [Status]) {
 /// # Errors
 /// When the device cannot be read as a pool.
 pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
-    let report = facts::look(&kit.dm, &kit.state, &found)?;
+    let report = facts::look(kit, &found)?;
     let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
     let devices = docker.as_ref().map(DockerRoot::count_devices);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));

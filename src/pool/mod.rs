@@ -5,6 +5,7 @@ mod entry;
 pub mod finding;
 pub mod growth;
 mod identity;
+mod interrupted;
 mod name;
 mod report;
 pub mod sizing;
@@ -17,6 +18,7 @@ pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
 pub use finding::{Finding, Key, Severity, Way};
 pub use growth::{BytesPerDay, Forecast, Full, Moment, Point};
 pub use identity::{Identity, identities};
+pub use interrupted::Interrupted;
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
 pub use report::{
     Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Snapshot, Space,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pool::{DevNo, Mode, NoSpace, PoolStatus, PoolTable, sizing};
+use crate::pool::{DevNo, Interrupted, Mode, NoSpace, PoolStatus, PoolTable, sizing};
 use crate::units::{BlockSize, Bytes, DataBlocks, META_BLOCK_BYTES, MetaBlocks, Sectors};
 
 /// Who made a pool. It decides how the pool grows.
@@ -121,8 +121,8 @@ pub struct PoolReport {
     pub data: Backing,
     /// Where the metadata is kept.
     pub metadata: Backing,
-    /// An operation of dmpool on this pool that was interrupted: its journal's id.
-    pub interrupted: Option<String>,
+    /// An operation of dmpool on this pool that was interrupted.
+    pub interrupted: Option<Interrupted>,
 }
 
 /// What a pool's superblock says.

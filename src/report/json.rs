@@ -282,7 +282,7 @@ impl Pool {
             binds_first: pool.binding_limit().map(|(limit, after)| Binds { limit, after }),
             growth: Growth { data_bytes_per_day: view.forecast.data, metadata_bytes_per_day: view.forecast.metadata },
             full: FullOf::of(view.forecast.full),
-            interrupted: pool.interrupted.clone(),
+            interrupted: pool.interrupted.as_ref().map(|it| it.id.clone()),
             docker: view.docker.root.map(|root| Docker::of(root, view)),
             not_read: status::not_read(view).collect(),
         }

@@ -119,8 +119,8 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     }
     pairs.push(("Growth", growth(view.forecast)));
     pairs.push(("Binds First", known(pool.binding_limit().map(|(limit, left)| binds(limit, left)))));
-    if let Some(id) = &pool.interrupted {
-        pairs.push(("Interrupted Operation", id.clone()));
+    if let Some(it) = &pool.interrupted {
+        pairs.push(("Interrupted Operation", it.id.clone()));
     }
     pairs
 }
@@ -306,6 +306,7 @@ pub fn limit_name(limit: Limit) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Interrupted;
     use crate::report::samples::{self, devices, docker_pool, docker_root, findings, growing, lvm_pool, mute_pool};
 
     fn alone(pool: &PoolReport) -> String {
@@ -393,8 +394,14 @@ mod tests {
         }
         let suspended = PoolReport { activity: Activity::Suspended, ..docker_pool(well, PLENTY) };
         assert!(end(&suspended).contains("next: dmsetup resume docker-179:2-1049372-pool"));
-        let interrupted = PoolReport { interrupted: Some("grow-1".to_owned()), ..docker_pool(well, PLENTY) };
-        assert!(end(&interrupted).contains("next: dmpool continue grow-1"));
+        let interrupted = |can_finish, can_go_back| {
+            let it = Interrupted { id: "grow-1".to_owned(), can_finish, can_go_back };
+            end(&PoolReport { interrupted: Some(it), ..docker_pool(well, PLENTY) })
+        };
+        assert!(interrupted(true, true).contains("next: dmpool continue grow-1"));
+        assert!(interrupted(true, true).contains("dmpool undo grow-1"));
+        assert!(!interrupted(true, false).contains("dmpool undo"));
+        assert!(interrupted(false, true).contains("next: dmpool undo grow-1"));
     }
 
     #[test]

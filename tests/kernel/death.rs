@@ -110,15 +110,49 @@ fn an_end_that_deletes_what_was_written_since_is_refused() {
     dmsetup(["status", &pool]).run().checked().unwrap();
     let mut table = Table::new(&bench);
     table.refuse([row("undo of a create", bench.cmd(&["undo"]), REFUSED, ["has been used since", "dmpool continue"])]);
+    offers(&bench, &["dmpool continue"], &["dmpool undo"]);
     bench.ok(&["continue"]);
 
     assert!(!bench.cmd(&["destroy", &pool, "--yes"]).env("DMPOOL_FAULT", "3:after:die").run().ok());
     bench.ok(&["activate", "--all"]);
+    offers(&bench, &["dmpool undo", " --yes"], &[]);
     let says = ["brought it up since", "dmpool undo", "--yes"];
     table.refuse([row("continue of a destroy", bench.cmd(&["continue"]), REFUSED, says)]);
     table.end();
     bench.ok(&["continue", "--yes"]);
     assert!(!bench.file("data").exists() && !Path::new("/dev/mapper").join(&pool).exists());
+}
+
+/// A pool that has its new size keeps it: who asks is not sent the way back, whether the pool is up or down.
+#[test]
+fn a_way_back_that_is_no_more_is_not_offered() {
+    let bench = Bench::with_faults();
+    let pool = bench.create();
+    let grow = ["grow", &pool, "--overcommit", "+16M"];
+    assert!(!bench.cmd(&grow).env("DMPOOL_FAULT", "1:after:die").run().ok());
+    offers(&bench, &["dmpool continue", "dmpool undo"], &[]);
+    bench.ok(&["undo"]);
+    assert!(!bench.cmd(&grow).env("DMPOOL_FAULT", "4:after:die").run().ok());
+    let mut table = Table::new(&bench);
+    table.refuse([row("grow again", bench.cmd(&grow), REFUSED, ["dmpool continue", "there is no way back any more"])]);
+    table.end();
+    offers(&bench, &["dmpool continue"], &["dmpool undo"]);
+    for device in [pool.clone(), format!("{pool}_tdata"), format!("{pool}_tmeta")] {
+        dmsetup(["remove", "--retry", &device]).run().checked().unwrap();
+    }
+    offers(&bench, &["dmpool continue"], &["dmpool undo"]);
+    bench.ok(&["continue"]);
+    bench.ok(&["destroy", &pool, "--yes"]);
+}
+
+/// What `status` and `health` say can be done about the interruption is this, and not that.
+#[track_caller]
+fn offers(bench: &Bench, these: &[&str], not: &[&str]) {
+    for command in ["status", "health"] {
+        let ran = bench.run(&[command, &bench.pool()]);
+        assert!(these.iter().all(|way| ran.stdout.contains(way)), "{these:?}: {ran}");
+        assert!(!not.iter().any(|way| ran.stdout.contains(way)), "not {not:?}: {ran}");
+    }
 }
 
 fn of(device: &Path) -> String {

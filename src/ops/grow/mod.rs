@@ -101,7 +101,7 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
     if let Some(bad) = &found.bad_entry {
         return Err(bad.failure());
     }
-    let report = facts::look(&kit.dm, &kit.state, found)?;
+    let report = facts::look(kit, found)?;
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot grow pool `{}`", found.name)).because(e);
     let backing = part_of(&report, options.part);
     let superblock = match &report.table {

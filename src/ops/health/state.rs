@@ -15,15 +15,9 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     let critical = |key, sentence: &str| finding(key, Severity::Critical, sentence);
     let unknown = |key, sentence: &str| finding(key, Severity::Unknown, sentence);
     let mut findings = Vec::new();
-    if let Some(id) = &pool.interrupted {
-        findings.push(
-            critical(Key::Interrupted, &format!("an operation of dmpool was interrupted: {id}"))
-                .way(format!("dmpool continue {id}"), "as that operation says")
-                .way(
-                    format!("dmpool undo {id}"),
-                    "only as long as it has come to no step without a way back: it says so",
-                ),
-        );
+    if let Some(it) = &pool.interrupted {
+        let finding = critical(Key::Interrupted, &format!("an operation of dmpool was interrupted: {}", it.id));
+        findings.push(Finding { ways: it.ways_out(), ..finding });
     }
     match pool.activity {
         Activity::Suspended => {

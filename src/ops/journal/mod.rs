@@ -3,7 +3,9 @@
 mod log;
 mod record;
 mod run;
+mod ways;
 
 pub use log::{Log, Unfinished, of_id, of_pool, open_journals, pools};
 pub use record::{BadJournal, Journal, Opened, Progress, Record};
-pub use run::{Ended, carry_out, finish, take_back, ways_on};
+pub use run::{Ended, carry_out, finish, take_back};
+pub use ways::{used, was_brought_up_since, ways_out};

@@ -7,7 +7,7 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::SignalHold;
 use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
-use crate::ops::journal::{Journal, Log, Progress, Record};
+use crate::ops::journal::{Log, Progress, Record, ways_out};
 use crate::ops::own_disk;
 use crate::ops::plan::Plan;
 use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, WayBack};
@@ -109,7 +109,7 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outco
         }
         Ok(stands) => {
             let failure = Failure::new(Kind::Partial, what).fact("stands", stands.join("; ")).because(first.why);
-            Err(kept(kit, &log, failure).next(only_continue(&log.journal)))
+            Err(kept(kit, &log, failure))
         }
         Err(then) => {
             let failure = Failure::new(Kind::Partial, format!("{what}; and so did taking it back"))
@@ -229,21 +229,5 @@ fn kept(kit: &Kit, log: &Log, failure: Failure) -> Failure {
     failure
         .fact("state", format!("{done} of {} steps stand", log.journal.progress.len()))
         .fact("kept", log.path.display().to_string())
-        .next(ways_on(kit, &log.journal))
-}
-
-/// Returns how an interrupted operation is ended: going back is offered only while nothing stands that has no way back.
-pub fn ways_on(kit: &Kit, journal: &Journal) -> String {
-    let steps = journal.opened.plan.steps.iter().zip(&journal.progress);
-    let mut final_steps =
-        steps.filter(|(step, progress)| **progress != Progress::Not && step.act().way_back() == WayBack::None);
-    if final_steps.any(|(step, _)| step.act().verify(kit).is_ok()) {
-        return only_continue(journal);
-    }
-    let id = &journal.opened.id;
-    format!("dmpool continue {id}    or go back with    dmpool undo {id}")
-}
-
-fn only_continue(journal: &Journal) -> String {
-    format!("dmpool continue {}    (there is no way back any more)", journal.opened.id)
+        .next(ways_out(kit, &log.journal).ways())
 }

@@ -171,10 +171,14 @@ impl Act for ExtendFile {
         Ok(())
     }
 
+    fn stands(&self, kit: &Kit) -> Result<bool> {
+        Ok(length(&self.path)? > self.from
+            && sight::needed(&kit.dm, &self.pool, self.part, &self.metadata_file)? > self.from)
+    }
+
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         if length(&self.path)? > self.from {
-            let needed = sight::needed(&kit.dm, &self.pool, self.part, &self.metadata_file)?;
-            if needed > self.from {
+            if self.stands(kit)? {
                 return Ok(Reverted::Stands(format!(
                     "the file {} keeps its {}: the pool uses them",
                     self.path.display(),
@@ -221,11 +225,15 @@ impl Act for DeleteFile {
         Ok(())
     }
 
-    fn revert(&self, _: &Kit) -> Result<Reverted> {
-        if fs::symlink_metadata(&self.path).is_ok() {
-            return Ok(Reverted::Gone);
-        }
-        Ok(Reverted::Stands(format!("the file {} is deleted", self.path.display())))
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        Ok(match self.stands(kit)? {
+            true => Reverted::Stands(format!("the file {} is deleted", self.path.display())),
+            false => Reverted::Gone,
+        })
+    }
+
+    fn stands(&self, _: &Kit) -> Result<bool> {
+        Ok(fs::symlink_metadata(&self.path).is_err())
     }
 
     fn leftover(&self) -> Option<Leftover> {

@@ -96,6 +96,14 @@ pub trait Act {
     /// When it cannot be taken back although it should.
     fn revert(&self, kit: &Kit) -> Result<Reverted>;
 
+    /// Returns whether its effect is there, and stays when it is taken back.
+    ///
+    /// # Errors
+    /// When that cannot be looked at.
+    fn stands(&self, _: &Kit) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Returns what it would have removed and is still there: nobody else will when its operation is given up.
     fn leftover(&self) -> Option<Leftover> {
         None

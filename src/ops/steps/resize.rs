@@ -250,6 +250,11 @@ impl Act for ReloadPool {
         Ok(())
     }
 
+    fn stands(&self, kit: &Kit) -> Result<bool> {
+        let live = sight::live(&kit.dm, &self.name)?;
+        live.map_or(Ok(false), |live| Ok(self.found(kit, &live)? > self.from))
+    }
+
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         let Some(live) = sight::live(&kit.dm, &self.name)? else { return Ok(Reverted::Gone) };
         let id = DmId::name(&self.name);

@@ -1,0 +1,72 @@
+//! How an operation that was interrupted can be ended: what still can be taken back, and what neither way may delete.
+
+use anyhow::Result;
+
+use crate::kernel::ask;
+use crate::metadata::BadSuperblock;
+use crate::ops::journal::{Journal, Opened, Progress};
+use crate::ops::plan::Operation;
+use crate::ops::sight;
+use crate::ops::steps::{Kit, Step, TakeDown};
+use crate::pool::Interrupted;
+
+/// Returns which ways out of an interrupted operation there are, as things are now. What cannot be looked at closes none:
+/// who goes that way is told then.
+pub fn ways_out(kit: &Kit, journal: &Journal) -> Interrupted {
+    let opened = &journal.opened;
+    let looked = ask::within_limit(|| {
+        let can_finish = !matches!(was_brought_up_since(kit, journal), Ok(true));
+        let can_go_back = !stands(kit, journal) && !matches!(used(kit, opened), Ok(Some(_)));
+        (can_finish, can_go_back)
+    });
+    let (can_finish, can_go_back) = looked.unwrap_or((true, true));
+    Interrupted { id: opened.id.clone(), can_finish, can_go_back }
+}
+
+/// Returns whether the effect of a step that was begun is there for good.
+fn stands(kit: &Kit, journal: &Journal) -> bool {
+    let mut steps = journal.opened.plan.steps.iter().zip(&journal.progress);
+    // What stands when it is taken back is written down as taken back too.
+    steps.any(|(step, progress)| *progress != Progress::Not && step.act().stands(kit).unwrap_or(false))
+}
+
+/// Returns what shows that a pool which an interrupted `create` made has been used: taking it back would delete that.
+/// Nothing when nothing shows it, or another operation was interrupted.
+///
+/// # Errors
+/// When the pool cannot be looked at.
+pub fn used(kit: &Kit, opened: &Opened) -> Result<Option<String>> {
+    if opened.plan.operation != Operation::Create {
+        return Ok(None);
+    }
+    let (transaction, data) = if sight::live(&kit.dm, &opened.plan.pool)?.is_some() {
+        match sight::status(&kit.dm, &opened.plan.pool)?.working() {
+            Some(working) => (working.transaction_id, working.data_used),
+            None => return Ok(Some("the pool does not work, and what is in it cannot be told".to_owned())),
+        }
+    } else {
+        let file = opened.plan.metadata_file().filter(|file| file.exists());
+        match file.map(|file| sight::superblock_in(&file)).transpose()? {
+            Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
+            Some(Err(BadSuperblock::Zero)) | None => return Ok(None),
+            Some(Err(bad)) => return Ok(Some(format!("what is in it cannot be told: {bad}"))),
+        }
+    };
+    let is_used = transaction > 0 || data.get() > 0;
+    Ok(is_used.then(|| format!("transaction id {transaction}, {data} data blocks in use")))
+}
+
+/// Returns whether somebody has brought the pool up that an interrupted `destroy` had taken down: finishing it would
+/// delete what has been written to it since.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn was_brought_up_since(kit: &Kit, journal: &Journal) -> Result<bool> {
+    let plan = &journal.opened.plan;
+    let taken_down = plan.operation == Operation::Destroy
+        && plan.steps.iter().zip(&journal.progress).any(|(step, progress)| {
+            matches!((step, progress), (Step::TakeDown(TakeDown { made_by }), Progress::Done)
+                if matches!(**made_by, Step::MakePool(_)))
+        });
+    Ok(taken_down && sight::live(&kit.dm, &plan.pool)?.is_some())
+}
