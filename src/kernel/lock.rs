@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Called, processes, raw};
+use super::{Called, is_gone, processes, raw};
 
 /// A lock, held until it is dropped. The file stays: removing it would let two hold "the" lock.
 #[derive(Debug)]
@@ -112,10 +112,19 @@ impl AtWork {
         Ok(Self { file })
     }
 
-    /// Returns whether somebody is at work on the file: false also when that cannot be looked at.
-    pub fn on(path: &Path) -> bool {
-        File::open(path)
-            .is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
+    /// Returns whether somebody is at work on the file, false also when that cannot be looked at; nothing when there is
+    /// no such file, or it was removed meanwhile.
+    pub fn on(path: &Path) -> Option<bool> {
+        let file = match File::open(path) {
+            Err(e) if is_gone(&e) => return None,
+            Err(_) => return Some(false),
+            Ok(file) => file,
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Err((_, errno)) => Some(errno == Errno::EWOULDBLOCK),
+            // Its owner removes it before it lets go of it.
+            Ok(file) => file.metadata().map_or(true, |found| found.nlink() > 0).then_some(false),
+        }
     }
 
     /// The file.
@@ -177,11 +186,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         std::fs::write(&path, "what it says").unwrap();
-        assert!(!AtWork::on(&path) && !AtWork::on(&dir.path().join("none")));
+        assert_eq!((AtWork::on(&path), AtWork::on(&dir.path().join("none"))), (Some(false), None));
         let work = AtWork::begin(File::open(&path).unwrap(), &path).unwrap();
-        assert!(AtWork::on(&path));
+        assert_eq!(AtWork::on(&path), Some(true));
         drop(work);
-        assert!(!AtWork::on(&path));
+        assert_eq!(AtWork::on(&path), Some(false));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "what it says");
     }
 

@@ -198,13 +198,27 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 /// # Errors
 /// What the kernel said (ENOSPC, EROFS); the file then has its old contents.
 pub fn write_replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    write_replace_with(path, bytes, mode, |_| Ok(()))
+}
+
+/// The same, with something that must be done with the file, open for reading and writing, before anybody can find it
+/// under its name. Returns what that returned.
+///
+/// # Errors
+/// As [`write_replace`]; what it failed with.
+pub fn write_replace_with<T>(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    before: impl FnOnce(File) -> Result<T>,
+) -> Result<T> {
     let context = || format!("writing {}", path.display());
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
     beside.push(format!(".{}.new", std::process::id()));
     let beside = path.with_file_name(beside);
-    let written = || -> Result<()> {
+    let written = || -> Result<T> {
         sweep_replacements(parent(path));
         // Left by a process that died and had our number.
         match fs::remove_file(&beside) {
@@ -214,14 +228,13 @@ pub fn write_replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         let mut file = create_new(&beside, mode)?;
         file.write_all(bytes).called("write", beside.display())?;
         file.sync_all().called("fsync", beside.display())?;
+        let done = before(file)?;
         fs::rename(&beside, path).called("rename", path.display())?;
-        Ok(())
+        Ok(done)
     };
-    if let Err(e) = written() {
-        let _ = fs::remove_file(&beside);
-        return Err(e).with_context(context);
-    }
-    sync_dir(parent(path)).with_context(context)
+    let done = written().inspect_err(|_| drop(fs::remove_file(&beside))).with_context(context)?;
+    sync_dir(parent(path)).with_context(context)?;
+    Ok(done)
 }
 
 /// Removes a file. Returns whether there was one.

@@ -59,8 +59,8 @@ impl Log {
         let whole = bytes.len() + RESERVED_FOR_RECORDS;
         bytes.resize(whole, 0);
         fs::make_dir_durably(&state.journals, 0o700)?;
-        fs::write_replace(&path, &bytes, 0o600)?;
-        let file = AtWork::begin(fs::open_existing(&path)?, &path)?;
+        // Who finds it, finds that somebody is at work on it.
+        let file = fs::write_replace_with(&path, &bytes, 0o600, |file| AtWork::begin(file, &path))?;
         Ok(Self { path, journal, file })
     }
 
@@ -109,12 +109,16 @@ pub fn of_id(state: &State, id: &str) -> Outcome<Journal> {
 }
 
 fn read(path: &Path) -> Outcome<Journal> {
+    read_if_there(path)?.ok_or_else(|| Failure::refused(format!("there is no journal `{}`", path.display())))
+}
+
+fn read_if_there(path: &Path) -> Outcome<Option<Journal>> {
     let bytes = match fs::read_limited(path, MAX_JOURNAL) {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(Failure::refused(format!("there is no journal `{}`", path.display()))),
+        Ok(None) => return Ok(None),
         Err(e) => return Err(Failure::refused(format!("cannot read the journal `{}`", path.display())).because(e)),
     };
-    Journal::parse(&bytes).map_err(|bad| {
+    Journal::parse(&bytes).map(Some).map_err(|bad| {
         Failure::refused(format!("cannot use the journal `{}`: {bad}", path.display()))
             .fact("state", "nothing was touched; the file was not changed, and the operation it belongs to is not finished")
             .next(format!(
@@ -157,14 +161,13 @@ pub fn pools(state: &State) -> Vec<String> {
 pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<Unfinished>> {
     let ids = open_journals(state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
     for id in ids {
-        let journal = match of_id(state, &id) {
-            Ok(journal) => journal,
-            // It ended since it was listed.
-            Err(_) if !path_of(state, &id).exists() => continue,
-            Err(failure) => return Err(failure),
-        };
-        if journal.opened.plan.pool == pool {
-            return Ok(Some(Unfinished { journal, at_work: AtWork::on(&path_of(state, &id)) }));
+        let path = path_of(state, &id);
+        // One that ended since it was listed, or since it was read, is none.
+        let of_pool = read_if_there(&path)?.filter(|journal| journal.opened.plan.pool == pool);
+        if let Some(journal) = of_pool
+            && let Some(at_work) = AtWork::on(&path)
+        {
+            return Ok(Some(Unfinished { journal, at_work }));
         }
     }
     Ok(None)
@@ -187,10 +190,42 @@ fn stamp(moment: SystemTime) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use super::*;
+    use crate::ops::plan::Operation;
+
+    #[test]
+    fn an_operation_that_is_carried_out_is_never_taken_for_an_interrupted_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::below(dir.path());
+        let plan = Plan {
+            operation: Operation::Activate,
+            pool: "p0".to_owned(),
+            what: "activate pool `p0`".to_owned(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+        };
+        let over = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let mut seen = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    seen.extend(of_pool(&state, "p0").unwrap());
+                }
+                seen
+            });
+            for _ in 0..200 {
+                Log::begin(&state, plan.clone()).unwrap().close().unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+            looks.join().unwrap()
+        });
+        assert!(!seen.is_empty() && seen.iter().all(|it| it.at_work), "{} looks", seen.len());
+    }
 
     #[test]
     fn a_moment_is_written_without_separators() {
