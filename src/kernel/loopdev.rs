@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use loopdev::LoopDevice;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
+use serde::{Deserialize, Serialize};
 
 use super::{Called, DevNo, block, errno_from, raw, read_if_there};
 use crate::units::{Bytes, Sectors};
@@ -59,7 +60,7 @@ impl LoopHeld {
 }
 
 /// What the kernel says about an attached loop device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoopInfo {
     /// The loop device's number.
     pub devno: DevNo,
@@ -194,6 +195,12 @@ fn read_info(device: BorrowedFd<'_>, devno: DevNo) -> Result<LoopInfo> {
         read_only: flags & READ_ONLY != 0,
         size: block::size(devno)?,
     })
+}
+
+/// Returns where the file behind a loop device was when it was last named, without opening the device; nothing when
+/// nothing is attached, or the device is no loop device.
+pub fn backing_path(devno: DevNo) -> Option<PathBuf> {
+    backing_file(devno).ok()?.0.filter(|_| devno.major == MAJOR)
 }
 
 fn backing_file(devno: DevNo) -> Result<(Option<PathBuf>, bool)> {

@@ -11,16 +11,16 @@ use crate::engine::containerd::{Device, Snapshotter};
 use crate::engine::docker_root::{LeadsTo, LoopLink};
 use crate::engine::options::StorageOptions;
 use crate::error::{Failure, Outcome};
-use crate::kernel::dm::{Dm, DmId};
+use crate::kernel::dm::Dm;
 use crate::kernel::fs::FsFacts;
-use crate::kernel::{ask, block, loopdev};
+use crate::kernel::{ask, block};
 use crate::ops::find::Found;
 use crate::ops::sight::{self, Live};
 use crate::ops::steps::Kit;
-use crate::ops::{journal, tie};
+use crate::ops::{carrier, journal};
 use crate::pool::{
-    Activity, Backing, Carrier, DevNo, Entry, HostFs, Interrupted, Link, LoopDisk, LoopFile, Maker, PoolReport,
-    PoolStatus, Recorded, Snapshot, Tie, UUID_PREFIX, User,
+    Activity, Backing, Carrier, Entry, HostFs, Interrupted, Link, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus,
+    Recorded, Snapshot, Tie, UUID_PREFIX, User,
 };
 use crate::units::{Bytes, Sectors};
 
@@ -59,8 +59,8 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
     };
     let data_link = root.and_then(|root| link(root.data_file.as_ref(), root.data_link.as_ref()));
     let metadata_link = root.and_then(|root| link(root.metadata_file.as_ref(), root.metadata_link.as_ref()));
-    let mut data = backing(dm, live.table.data, data_link, unread);
-    let mut metadata = backing(dm, live.table.metadata, metadata_link, unread);
+    let devices = [live.table.data, live.table.metadata];
+    let [mut data, mut metadata] = carrier::of_devices(dm, devices, [data_link, metadata_link], unread);
     let mut status = None;
     {
         let mut ask_status = || Seen::Status(sight::status(dm, &found.name).map_err(|e| format!("{e:#}")));
@@ -71,7 +71,7 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
         match answers.next() {
             Some(Ok(Seen::Status(Ok(seen)))) => status = Some(seen),
             Some(Ok(Seen::Status(Err(why))) | Err(why)) => unread.push(format!("the pool's status: {why}")),
-            Some(Ok(Seen::File(_))) | None => {}
+            Some(Ok(_)) | None => {}
         }
         for backing in [&mut data, &mut metadata] {
             fill_in(backing, answers.next(), unread);
@@ -99,31 +99,28 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
 /// A pool that the kernel does not have: what its superblock and its files say.
 fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
     let mut both = places(found).map(Place::backing);
-    let [_, metadata] = &both;
-    let recorded = match path_of(metadata).map(|path| sight::superblock_in(&path).map(|sb| (path, sb))) {
-        None => None,
-        Some(Ok((_, Ok(sb)))) => Some(Recorded {
-            transaction_id: sb.transaction_id,
-            needs_check: sb.needs_check,
-            block_size: sb.block_size,
-            data_total: sb.data_total,
-            data_used: sb.data_used,
-            metadata_total: sb.metadata_total,
-            metadata_used: sb.metadata_used,
-        }),
-        Some(Ok((path, Err(bad)))) => {
-            unread.push(format!("the superblock in {}: {bad}", path.display()));
-            None
+    let mut recorded = None;
+    {
+        let [_, metadata] = &both;
+        let metadata = path_of(metadata);
+        let mut ask_superblock = || Seen::Recorded(metadata.as_deref().map(recorded_in));
+        let [mut ask_data, mut ask_metadata] =
+            both.each_ref().map(path_to_look_at).map(|path| move || Seen::file(path.as_deref()));
+        // The superblock last: a file's length may be known of a disk that does not answer.
+        let answers = ask::in_turn(&mut [&mut ask_data, &mut ask_metadata, &mut ask_superblock]);
+        let mut answers = answers.into_iter();
+        for backing in &mut both {
+            fill_in(backing, answers.next(), unread);
         }
-        Some(Err(e)) => {
-            unread.push(format!("{e:#}"));
-            None
+        match answers.next() {
+            Some(Ok(Seen::Recorded(Some(Ok(seen))))) => recorded = Some(seen),
+            Some(Ok(Seen::Recorded(Some(Err(why))))) => unread.push(why),
+            Some(Err(why)) => {
+                let path = metadata.map(|path| path.display().to_string()).unwrap_or_default();
+                unread.push(format!("the superblock in {path}: {why}"));
+            }
+            Some(Ok(_)) | None => {}
         }
-    };
-    for backing in &mut both {
-        let path = path_to_look_at(backing);
-        let answer = ask::within_limit(|| Seen::file(path.as_deref()));
-        fill_in(backing, Some(answer), unread);
     }
     let [data, metadata] = both;
     PoolReport {
@@ -158,7 +155,7 @@ impl Place {
     fn backing(self) -> Backing {
         let (size, carrier) = match self {
             Self::File(path, link) => {
-                let file = LoopFile { link, ..unlooked(path, false) };
+                let file = LoopFile { link, ..LoopFile::unlooked(path, false) };
                 (None, Carrier::Loop { device: None, file })
             }
             Self::LoopDisk(path, link) => (None, Carrier::LoopOverDevice { device: None, disk: disk_at(path, link) }),
@@ -260,58 +257,6 @@ fn user(found: &Found) -> User {
     }
 }
 
-/// Follows a device of a pool's table down to what carries it.
-fn backing(dm: &Dm, device: DevNo, link: Option<Link>, unread: &mut Vec<String>) -> Backing {
-    let size = block::size(device).ok();
-    let (linear, below) = match linear_over(dm, device) {
-        Some((name, below)) => (Some(name), below),
-        None => (None, device),
-    };
-    let carrier = match loopdev::info(below) {
-        Ok(Some(info)) => match info.backing_path.clone() {
-            Some(path) => match info.backing_rdev {
-                Some(number) => {
-                    let size = block::size(number).ok().map(Sectors::bytes);
-                    let disk = LoopDisk { path, number: Some(number), size, link };
-                    Carrier::LoopOverDevice { device: Some(info.path()), disk }
-                }
-                None => {
-                    let file = LoopFile { link, ..unlooked(path, info.deleted) };
-                    Carrier::Loop { device: Some(info.path()), file }
-                }
-            },
-            None => {
-                unread.push(format!("which file is behind {}", info.path().display()));
-                Carrier::Unknown
-            }
-        },
-        Ok(None) => Carrier::Device { path: device_path(dm, below) },
-        Err(e) => {
-            unread.push(format!("{e:#}"));
-            Carrier::Unknown
-        }
-    };
-    Backing { device: Some(device), size, linear, carrier }
-}
-
-/// Returns the dm name of a device that is one linear segment from sector 0 of another, and that other.
-fn linear_over(dm: &Dm, device: DevNo) -> Option<(String, DevNo)> {
-    let name = tie::dm_name(device)?;
-    let lines = dm.table(&DmId::name(&name)).ok()?;
-    let [line] = lines.as_slice() else { return None };
-    let (below, offset) = line.params.split_once(' ')?;
-    (line.kind == "linear" && line.start == Sectors::new(0) && offset.trim() == "0")
-        .then(|| below.parse().ok())?
-        .map(|below| (name, below))
-}
-
-fn device_path(_: &Dm, device: DevNo) -> PathBuf {
-    match tie::dm_name(device) {
-        Some(name) => Path::new("/dev/mapper").join(name),
-        None => block::name(device).map_or_else(|| PathBuf::from(device.to_string()), |n| Path::new("/dev").join(n)),
-    }
-}
-
 /// What may hang, and is asked of a child.
 #[derive(Serialize, Deserialize)]
 enum Seen {
@@ -319,6 +264,8 @@ enum Seen {
     Status(Result<PoolStatus, String>),
     /// A loop file: its length, its blocks, the file system under it; nothing when there is none to look at.
     File(Option<Result<(Bytes, Bytes, HostFs), String>>),
+    /// What a superblock says; nothing when nobody knows where it is.
+    Recorded(Option<Result<Recorded, String>>),
 }
 
 impl Seen {
@@ -327,9 +274,21 @@ impl Seen {
     }
 }
 
-/// A loop file of which only the name is known yet.
-const fn unlooked(path: PathBuf, deleted: bool) -> LoopFile {
-    LoopFile { path, deleted, size: None, allocated: None, host: None, link: None }
+/// Returns what the superblock in a file or on a disk says.
+fn recorded_in(path: &Path) -> Result<Recorded, String> {
+    match sight::superblock_in(path) {
+        Ok(Ok(sb)) => Ok(Recorded {
+            transaction_id: sb.transaction_id,
+            needs_check: sb.needs_check,
+            block_size: sb.block_size,
+            data_total: sb.data_total,
+            data_used: sb.data_used,
+            metadata_total: sb.metadata_total,
+            metadata_used: sb.metadata_used,
+        }),
+        Ok(Err(bad)) => Err(format!("the superblock in {}: {bad}", path.display())),
+        Err(e) => Err(format!("{e:#}")),
+    }
 }
 
 fn path_to_look_at(backing: &Backing) -> Option<PathBuf> {
@@ -348,7 +307,7 @@ fn fill_in(backing: &mut Backing, answer: Option<Result<Seen, String>>, unread: 
         Some(Ok(Seen::File(Some(Err(why)))) | Err(why)) => {
             unread.push(format!("the loop file {}: {why}", file.path.display()));
         }
-        Some(Ok(Seen::File(None) | Seen::Status(_))) | None => {}
+        Some(Ok(_)) | None => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! carry the plan out, step by step ([`steps`]).
 
 pub mod activate;
+mod carrier;
 pub mod create;
 pub mod deactivate;
 pub mod destroy;

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::kernel::dm::{Dm, DmId, DmInfo};
+use crate::kernel::fs::is_network;
 use crate::kernel::loopdev::{self, LoopInfo};
-use crate::kernel::{ask, block};
+use crate::kernel::{ask, block, mounts};
 use crate::metadata::{BLOCK, BadSuperblock, Superblock};
 use crate::ops::steps::Part;
 use crate::pool::{DevNo, PoolStatus, PoolTable, THIN_POOL};
@@ -131,4 +132,30 @@ pub fn needed(dm: &Dm, pool: &str, part: Part, metadata_file: &Path) -> Result<B
 pub fn loops_on(path: &Path) -> Result<Vec<LoopInfo>> {
     let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
     loopdev::users_of(DevNo::from_dev_t(found.dev()), found.ino())
+}
+
+/// Returns what is attached to each device that is a loop device; nothing to another.
+///
+/// The kernel asks the file system of the backing file (`loop_get_status`, drivers/block/loop.c): this machine's own
+/// answer from memory, any other is asked within the limit.
+///
+/// # Errors
+/// In words: a device cannot be asked, or the file system did not answer.
+pub fn loops_at(devices: [DevNo; 2]) -> [Result<Option<LoopInfo>, String>; 2] {
+    let paths = devices.map(loopdev::backing_path);
+    let may_hang = paths.iter().flatten().next().is_some()
+        && mounts::own().map_or(true, |mounts| {
+            let of = |path: &PathBuf| mounts::mount_of(&mounts, path).is_none_or(|m| is_network(&m.fs_type));
+            paths.iter().flatten().any(of)
+        });
+    let ask = |device| loopdev::info(device).map_err(|e| format!("{e:#}"));
+    let [data, metadata] = devices;
+    if !may_hang {
+        return [ask(data), ask(metadata)];
+    }
+    let mut answers = ask::in_turn(&mut [&mut || ask(data), &mut || ask(metadata)]).into_iter();
+    [data, metadata].map(|device| {
+        let answer = answers.next().unwrap_or(Ok(Ok(None)));
+        answer.unwrap_or_else(|why| Err(format!("what is attached to loop device {device}: {why}")))
+    })
 }

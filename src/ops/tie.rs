@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::docker_root::{DockerRoot, LeadsTo, LoopLink};
 use crate::kernel::block;
-use crate::kernel::loopdev::{self, LoopInfo};
-use crate::ops::sight::Live;
+use crate::kernel::loopdev::LoopInfo;
+use crate::ops::sight::{self, Live};
 use crate::pool::{DevNo, Tie};
 
 /// What carries a live pool, and what stands on it, as far as it tells whose it is.
@@ -42,7 +42,7 @@ impl Ground {
         let volumes = block::holders(live.info.devno).unwrap_or_default();
         Self {
             devices,
-            loops: below.map(|device| loopdev::info(device).ok().flatten()),
+            loops: sight::loops_at(below).map(|info| info.ok().flatten()),
             volumes: volumes.into_iter().take(VOLUMES).filter_map(dm_name).collect(),
         }
     }

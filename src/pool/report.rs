@@ -223,6 +223,13 @@ pub struct LoopFile {
     pub link: Option<Link>,
 }
 
+impl LoopFile {
+    /// Returns one of which only the path is known yet.
+    pub const fn unlooked(path: PathBuf, deleted: bool) -> Self {
+        Self { path, deleted, size: None, allocated: None, host: None, link: None }
+    }
+}
+
 /// A file system that holds loop files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFs {

@@ -74,9 +74,16 @@ fn a_file_system_that_hangs_is_unknown_in_time() {
     Cmd::new("sync").run().checked().unwrap();
     fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
     let suspended = Suspended::new(&name);
-    let said = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "2"]).limit(LIMIT));
+    let file = format!("{dir}/{pool}/");
+    let said = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "8"]).limit(LIMIT));
     assert_eq!(said.code, 3);
-    assert!(said.sentence("not_seen", "unknown").contains("the pools: the kernel did not answer within 2 s"));
+    let sentence = said.sentence("not_seen", "unknown");
+    assert!(sentence.contains(&file) && sentence.contains("the kernel did not answer within"), "{sentence}");
+    for args in [vec!["status", &pool], vec!["list"]] {
+        let ran = bench.cmd(&args).limit(LIMIT).run();
+        assert!(ran.ok() && ran.stdout.contains(&pool) && ran.stdout.contains("UNKNOWN"), "{ran}");
+        assert!(args.len() == 1 || ran.stdout.contains(&file), "{ran}");
+    }
     drop(suspended);
     let after = Said::about(&bench, &pool, &[]);
     after.without("not_seen");

@@ -77,8 +77,8 @@ impl FsFacts {
 }
 
 /// Whether files of this type are kept by another machine or program, so that the kernel alone cannot keep a promise
-/// about them.
-fn is_network(fs_type: &str) -> bool {
+/// about them, and their answer may not come.
+pub fn is_network(fs_type: &str) -> bool {
     const NETWORK: [&str; 19] = [
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "afs", "lustre", "beegfs", "coda", "ncpfs",
         "orangefs", "pvfs2", "vboxsf", "vmhgfs", "hostfs", "fuse",
