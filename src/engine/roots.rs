@@ -85,14 +85,17 @@ pub fn at(path: &Path) -> io::Result<Option<DockerRoot>> {
     let is_it = |root: &Path| Directory::open(root).and_then(|d| d.identity()).is_ok_and(|other| other == identity);
     let next = Configuration::of_next(Path::new("/"));
     let will_be = is_it(&next.root());
-    for daemon in dockerd::running() {
+    let runs_on_it = |daemon: Dockerd| {
         let configuration = Configuration::of_running(&daemon);
         let root = configuration.root();
-        if is_it(&root) && seen_by_both(&daemon, &root) {
-            let next = will_be.then_some(next);
-            let about = About { standing: Standing::Running, daemon: Some(daemon), configuration, next };
-            return read_if_there(path, about);
-        }
+        (is_it(&root) && seen_by_both(&daemon, &root)).then_some((daemon, configuration))
+    };
+    // One that is not the usual one may be beside it.
+    let usual = dockerd::running().into_iter().find_map(runs_on_it);
+    if let Some((daemon, configuration)) = usual.or_else(|| dockerd::all().into_iter().find_map(runs_on_it)) {
+        let next = will_be.then_some(next);
+        let about = About { standing: Standing::Running, daemon: Some(daemon), configuration, next };
+        return read_if_there(path, about);
     }
     let about = if will_be {
         About { standing: Standing::Configured, daemon: None, configuration: next, next: None }

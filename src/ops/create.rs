@@ -106,6 +106,7 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
                 bad_entry: None,
                 docker: None,
                 tie: None,
+                by_root: None,
                 containerd: Ok(None),
             };
             Some((entry, facts::look(kit, &found)?))

@@ -37,10 +37,22 @@ pub fn unreadable(root: &Problem) -> Failure {
 /// # Errors
 /// Refused when there is none; a usage error when several daemons run.
 pub fn chosen(state: &State) -> Outcome<DockerRoot> {
-    if let Some(path) = &state.docker_root {
-        return at(path);
+    match &state.docker_root {
+        Some(path) => at(path),
+        None => best(roots(state)?),
     }
-    let Roots { found: mut all, unreadable: bad } = roots(state)?;
+}
+
+/// Returns the root that `docker` means to a command that is typed without `--root`; nothing when it means none, or not one
+/// alone.
+pub fn meant(roots: &Roots) -> Option<DockerRoot> {
+    let mut roots = roots.clone();
+    roots.found.retain(|root| root.standing != Standing::Named);
+    best(roots).ok()
+}
+
+fn best(roots: Roots) -> Outcome<DockerRoot> {
+    let Roots { found: mut all, unreadable: bad } = roots;
     if let (Some(root), true) = (bad.first(), all.iter().all(|root| root.standing == Standing::Left)) {
         return Err(unreadable(root));
     }

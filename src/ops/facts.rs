@@ -79,6 +79,7 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
     }
     PoolReport {
         name: live.info.name.clone(),
+        argument: argument(found, live.info.uuid.as_deref()),
         uuid: live.info.uuid.clone(),
         device: Some(live.info.devno),
         activity: if live.info.suspended { Activity::Suspended } else { Activity::Active },
@@ -125,6 +126,7 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
     let [data, metadata] = both;
     PoolReport {
         name: found.name.clone(),
+        argument: argument(found, None),
         uuid: found.entry.as_ref().map(|e| e.uuid.pool()),
         device: None,
         activity: Activity::Inactive,
@@ -223,6 +225,13 @@ fn maker(found: &Found, uuid: Option<&str>) -> Maker {
         _ if is_dockers_name(&found.name) => Maker::Docker,
         _ => Maker::Unknown,
     }
+}
+
+fn argument(found: &Found, uuid: Option<&str>) -> String {
+    let by_root = found.by_root.clone().filter(|_| maker(found, uuid) == Maker::Docker);
+    // A device that somebody has called `docker` goes by its path.
+    let by_name = || if found.name == "docker" { "/dev/mapper/docker".to_owned() } else { found.name.clone() };
+    by_root.unwrap_or_else(by_name)
 }
 
 /// Returns whether a name is one that Docker makes for a pool of its own: `docker-8:1-131073-pool`.

@@ -27,6 +27,8 @@ pub struct Found {
     pub docker: Option<DockerRoot>,
     /// How it belongs to that root.
     pub tie: Option<Tie>,
+    /// What commands take in the place of that root's pool, when it is this one: `docker`, or else the root's path.
+    pub by_root: Option<String>,
     /// containerd's snapshotter, when its configuration names the pool; what was wrong with that configuration.
     pub containerd: Result<Option<Snapshotter>, Problem>,
 }
@@ -78,7 +80,6 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
     let live = live_pools(dm)?;
     let roots = roots_of(docker::roots(state)?, &live);
     broken.extend(roots.unreadable.iter().map(docker::unreadable));
-    let roots = roots.found;
     let mut names: Vec<String> = live.keys().cloned().collect();
     names.extend(registered.iter().map(ToString::to_string));
     names.extend(journal::pools(state));
@@ -86,18 +87,21 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
     let is_tied = |root: &DockerRoot| {
         live.iter().any(|(name, ground)| tie::tie(root, name, Some(ground)).is_some_and(|tie| tie != Tie::Before))
     };
-    names.extend(roots.iter().filter(|r| r.data_file.is_some() && !is_tied(r)).map(DockerRoot::own_pool));
+    names.extend(roots.found.iter().filter(|r| r.data_file.is_some() && !is_tied(r)).map(DockerRoot::own_pool));
     let named = |r: &&DockerRoot| r.data_file.is_none() && r.standing != Standing::Left && !is_tied(r);
-    names.extend(roots.iter().filter(named).filter_map(DockerRoot::pool));
+    names.extend(roots.found.iter().filter(named).filter_map(DockerRoot::pool));
     let before = |root: &&DockerRoot| root.data_file.is_some() && root.pool().is_some_and(|p| p != root.own_pool());
-    names.extend(roots.iter().filter(before).map(DockerRoot::own_pool));
+    names.extend(roots.found.iter().filter(before).map(DockerRoot::own_pool));
     names.sort();
     names.dedup();
     let snapshotter = containerd::find(Path::new("/"));
+    let meant = docker::meant(&roots);
+    let roots = roots.found;
     let found = |name: String| {
         let (docker, tie) = whose(&roots, &name, live.get(&name));
+        let by_root = docker.as_ref().and_then(|root| by_root(dm, root, &name, meant.as_ref()));
         let (entry, bad_entry) = entry_of(state, &name);
-        Found { entry, bad_entry, docker, tie, containerd: of_pool(snapshotter.clone(), &name), name }
+        Found { entry, bad_entry, docker, tie, by_root, containerd: of_pool(snapshotter.clone(), &name), name }
     };
     Ok(All { found: names.into_iter().map(found).collect(), broken })
 }
@@ -162,35 +166,51 @@ fn none() -> Failure {
         .next("dmpool create NAME    makes one")
 }
 
-/// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
-/// another name when the root was moved while it ran; else the one Docker would make.
 fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
-    let named = root.options.known().and_then(|options| options.named_pool().map(str::to_owned));
-    let usual = named.or_else(|| root.pool());
-    let is_live = |name: &str| sight::live(dm, name).is_ok_and(|live| live.is_some());
-    if let Some(name) = usual.clone().filter(|name| is_live(name)) {
-        return tied(dm, state, name, root);
-    }
-    let live = live_pools(dm)?;
-    let ties = live.iter().filter_map(|(name, ground)| Some((tie::tie(&root, name, Some(ground))?, name)));
-    if let Some((_, name)) = ties.filter(|(tie, _)| *tie != Tie::Before).min() {
-        return tied(dm, state, name.clone(), root);
-    }
-    let name = usual.ok_or_else(|| {
-        Failure::refused(format!("cannot tell which pool the Docker root `{}` uses", root.path.display()))
-            .fact("cause", "no daemon runs on it, and nothing that was read says its options")
-            .fact("found", format!("Docker's own name for it would be `{}`", root.own_pool()))
-            .next("name the pool itself; dmpool list shows every pool here")
-    })?;
-    tied(dm, state, name, root)
-}
-
-fn tied(dm: &Dm, state: &State, name: String, root: DockerRoot) -> Outcome<Found> {
+    let name = pool_of(dm, &root)?;
     let ground = sight::live(dm, &name).ok().flatten().map(|live| Ground::of(&live));
     let tie = tie::tie(&root, &name, ground.as_ref());
     // Docker may have been given a pool that dmpool made.
     let (entry, bad_entry) = entry_of(state, &name);
-    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, containerd: Ok(None) })
+    let meant = docker::meant(&docker::roots(state).unwrap_or_default());
+    let by_root = word(&root, meant.as_ref());
+    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd: Ok(None) })
+}
+
+/// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
+/// another name when the root was moved while it ran; else the one Docker would make.
+fn pool_of(dm: &Dm, root: &DockerRoot) -> Outcome<String> {
+    let named = root.options.known().and_then(|options| options.named_pool().map(str::to_owned));
+    let usual = named.or_else(|| root.pool());
+    let is_live = |name: &str| sight::live(dm, name).is_ok_and(|live| live.is_some());
+    if let Some(name) = usual.clone().filter(|name| is_live(name)) {
+        return Ok(name);
+    }
+    let live = live_pools(dm)?;
+    let ties = live.iter().filter_map(|(name, ground)| Some((tie::tie(root, name, Some(ground))?, name)));
+    if let Some((_, name)) = ties.filter(|(tie, _)| *tie != Tie::Before).min() {
+        return Ok(name.clone());
+    }
+    usual.ok_or_else(|| {
+        Failure::refused(format!("cannot tell which pool the Docker root `{}` uses", root.path.display()))
+            .fact("cause", "no daemon runs on it, and nothing that was read says its options")
+            .fact("found", format!("Docker's own name for it would be `{}`", root.own_pool()))
+            .next("name the pool itself; dmpool list shows every pool here")
+    })
+}
+
+/// Returns what commands take in the place of a root's pool: `docker` when that means this root, else the root's path;
+/// nothing when neither can be typed.
+fn word(root: &DockerRoot, meant: Option<&DockerRoot>) -> Option<String> {
+    if meant.is_some_and(|meant| meant.path == root.path) {
+        return Some("docker".to_owned());
+    }
+    root.path.to_str().map(str::to_owned)
+}
+
+/// Returns what commands take for a pool in the place of its root's pool, when that is this one.
+fn by_root(dm: &Dm, root: &DockerRoot, pool: &str, meant: Option<&DockerRoot>) -> Option<String> {
+    if pool_of(dm, root).is_ok_and(|name| name == pool) { word(root, meant) } else { None }
 }
 
 fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
@@ -212,9 +232,11 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
         return Err(no_such(dm, state, name));
     }
     let live: BTreeMap<_, _> = live.iter().map(|live| (name.to_owned(), Ground::of(live))).collect();
+    let meant = docker::meant(&roots);
     let (docker, tie) = whose(&roots_of(roots, &live).found, name, live.get(name));
+    let by_root = docker.as_ref().and_then(|root| by_root(dm, root, name, meant.as_ref()));
     let containerd = of_pool(containerd::find(Path::new("/")), name);
-    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, containerd })
+    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, containerd })
 }
 
 fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {

@@ -95,6 +95,9 @@ pub enum Activity {
 pub struct PoolReport {
     /// Its dm name.
     pub name: String,
+    /// The word by which commands name it: `docker`, a Docker root's path, or its dm name, which changes when the root of
+    /// Docker's own pool moves.
+    pub argument: String,
     /// Its dm uuid, when it has one.
     pub uuid: Option<String>,
     /// Its device number, when it is active.

@@ -1,7 +1,5 @@
 //! Findings as text, as JSON, and as monitoring plugins print them.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::failure::printable;
@@ -89,16 +87,9 @@ fn well(health: &Health) -> String {
 }
 
 fn performance(health: &Health, thresholds: &Thresholds) -> Vec<String> {
-    let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
-    for pool in &health.pools {
-        *uses.entry(&pool.argument).or_default() += 1;
-    }
     let mut values = Vec::new();
     for pool in &health.pools {
-        // Two Dockers have one word; their pools' names tell them apart.
-        let twice = uses.get(pool.argument.as_str()).is_some_and(|count| *count > 1);
-        let label = pool.name.as_deref().filter(|_| twice).unwrap_or(&pool.argument);
-        let label = printable(label).replace(['\'', '=', '|'], "_");
+        let label = printable(&pool.argument).replace(['\'', '=', '|'], "_");
         values.extend(pool.data.map(|space| value(&label, "data", space, thresholds.data)));
         values.extend(pool.metadata.map(|space| value(&label, "metadata", space, thresholds.metadata)));
     }
@@ -212,11 +203,11 @@ mod tests {
     #[test]
     fn what_is_well_says_how_full_and_two_dockers_are_told_apart() {
         let two = Health {
-            pools: vec![pool("docker-8:1-9-pool", "docker", vec![]), pool("docker-8:1-7-pool", "docker", vec![])],
+            pools: vec![pool("docker-8:1-9-pool", "docker", vec![]), pool("docker-8:1-7-pool", "/srv/docker", vec![])],
         };
         let line = nagios(&two, &Thresholds::default());
-        assert!(line.starts_with("DMPOOL OK - docker: data 9%, metadata 0%; docker: data"), "{line}");
-        assert!(line.contains("'docker-8:1-9-pool data'=") && line.contains("'docker-8:1-7-pool data'="), "{line}");
+        assert!(line.starts_with("DMPOOL OK - docker: data 9%, metadata 0%; /srv/docker: data"), "{line}");
+        assert!(line.contains("'docker data'=") && line.contains("'/srv/docker data'="), "{line}");
         assert_eq!(nagios(&Health { pools: vec![] }, &Thresholds::default()), "DMPOOL OK - there is no thin pool\n");
     }
 

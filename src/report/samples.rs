@@ -21,6 +21,7 @@ use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlocks, Sectors};
 pub(crate) fn docker_pool(status: &str, host_free: u64) -> PoolReport {
     PoolReport {
         name: "docker-179:2-1049372-pool".to_owned(),
+        argument: "docker".to_owned(),
         uuid: None,
         device: Some(DevNo { major: 253, minor: 0 }),
         activity: Activity::Active,
@@ -144,6 +145,7 @@ pub(crate) fn lvm_pool() -> PoolReport {
     };
     PoolReport {
         name: "docker-thinpool".to_owned(),
+        argument: "docker-thinpool".to_owned(),
         uuid: Some("LVM-Zy3kDwk1N0pq-tpool".to_owned()),
         device: Some(DevNo { major: 253, minor: 4 }),
         maker: Maker::Lvm,
@@ -170,6 +172,7 @@ pub(crate) fn mute_pool() -> PoolReport {
     let nothing = || Backing { device: None, size: None, linear: None, carrier: Carrier::Unknown };
     PoolReport {
         name: "mute".to_owned(),
+        argument: "mute".to_owned(),
         device: None,
         activity: Activity::Inactive,
         maker: Maker::Unknown,

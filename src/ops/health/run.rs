@@ -180,7 +180,7 @@ fn one(seen: &mut Seen, kit: &Kit, found: Found, thresholds: &Thresholds) {
         Ok(status) => {
             seen.pools.push(PoolHealth {
                 name: Some(name),
-                argument: super::argument(&status.report),
+                argument: status.report.argument.clone(),
                 data: status.report.data_space(),
                 metadata: status.report.metadata_space(),
                 findings: status.findings.clone(),

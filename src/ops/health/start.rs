@@ -123,7 +123,7 @@ mod tests {
         let docker = docker_pool(line, 1 << 40);
         let facts = |pool| Facts { pool, docker: None };
         assert_eq!(judge(&facts(&docker), None), None, "Docker's own comes with Docker");
-        let own = PoolReport { maker: Maker::Dmpool, name: "p0".to_owned(), ..docker.clone() };
+        let own = PoolReport { maker: Maker::Dmpool, argument: "p0".to_owned(), ..docker.clone() };
         assert!(judge(&facts(&own), None).unwrap().ways.iter().any(|w| w.command.contains("dmpool activate p0")));
         assert_eq!(judge(&facts(&own), Some(Path::new("/etc/systemd/system/p.service"))), None);
         let given = PoolReport { maker: Maker::Unknown, name: "tp".to_owned(), ..docker.clone() };

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::engine::docker_root::DockerRoot;
-use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Tie, Way};
+use crate::engine::dockerd::Flags;
+use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -12,13 +13,14 @@ pub(super) const ONLINE: &str = "online";
 /// The cost of what LVM can do as long as it has something to give.
 const IN_GROUP: &str = "online, when the volume group has room";
 
-/// Returns the word by which commands name a pool: Docker's by `docker`, since its dm name changes when the root moves,
-/// but not one that Docker used before another, which `docker` then means.
+/// Returns the word by which commands name a pool, as it is typed.
 pub fn argument(pool: &PoolReport) -> String {
-    match pool.maker {
-        Maker::Docker if pool.tie != Some(Tie::Before) => "docker".to_owned(),
-        Maker::Docker | Maker::Dmpool | Maker::Lvm | Maker::Unknown => quote(&pool.name),
-    }
+    quote(&pool.argument)
+}
+
+/// Whether a pool is of the Docker that this machine starts, the one that `systemctl` and `docker` mean.
+fn is_of_the_docker(pool: &PoolReport) -> bool {
+    pool.argument == "docker"
 }
 
 /// Returns how the data of a pool grows: by half.
@@ -104,7 +106,7 @@ pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
     let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
     let checked = match pool.maker {
         // Docker may leave its pool up when it stops, and a check writes to what the kernel then still has.
-        Maker::Docker => format!(
+        Maker::Docker if is_of_the_docker(pool) => format!(
             "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info {0} && {check} && systemctl start docker",
             quote(&pool.name)
         ),
@@ -112,7 +114,7 @@ pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
             let name = argument(pool);
             format!("dmpool deactivate {name} && {check} && dmpool activate {name}")
         }
-        Maker::Lvm | Maker::Unknown => {
+        Maker::Docker | Maker::Lvm | Maker::Unknown => {
             format!("stop what uses it, dmsetup remove {}, then  {check}", quote(&pool.name))
         }
     };
@@ -128,8 +130,18 @@ pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
 
 /// Returns how Docker gives back what nobody uses, when it runs.
 pub(super) fn prune(root: Option<&DockerRoot>) -> Option<Way> {
-    root?.daemon.as_ref()?;
-    Some(Way::new("docker image prune -a", "online; deletes every image that no container uses"))
+    let daemon = root?.daemon.as_ref()?;
+    let prune = format!("{} image prune -a", client(&daemon.flags));
+    Some(Way::new(prune, "online; deletes every image that no container uses"))
+}
+
+/// Returns the `docker` that asks a daemon: with `-H` when it listens in other places only than the usual one.
+fn client(flags: &Flags) -> String {
+    let usual = |host: &String| matches!(host.as_str(), "fd://" | "unix://") || host.ends_with("/run/docker.sock");
+    match flags.keys.get("hosts").map(Vec::as_slice) {
+        Some([host, rest @ ..]) if !usual(host) && !rest.iter().any(usual) => format!("docker -H {}", quote(host)),
+        Some(_) | None => "docker".to_owned(),
+    }
 }
 
 /// Returns `VG/LV` of a pool that LVM made, from its dm name: dashes in either are doubled there, and a pool with
@@ -181,6 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_docker_does_not_mean_is_named_by_its_root() {
+        let other = PoolReport { argument: "/srv/second root".to_owned(), ..docker_pool(LINE, 93 << 30) };
+        assert_eq!(grow_data(&other).unwrap().command, "dmpool grow '/srv/second root' +50G");
+        assert_eq!(argument(&other), "'/srv/second root'");
+    }
+
+    #[test]
+    fn images_are_pruned_where_the_daemon_listens() {
+        let of = |line: &str| client(&Flags::of_words(&line.split(' ').collect::<Vec<_>>()).unwrap());
+        assert_eq!(of("dockerd"), "docker");
+        assert_eq!(of("dockerd -H fd:// -H tcp://0.0.0.0:2375"), "docker");
+        assert_eq!(of("dockerd -H unix:///srv/d.sock"), "docker -H unix:///srv/d.sock");
+    }
+
+    #[test]
     fn a_disk_behind_a_loop_device_grows_by_itself_first() {
         let mut pool = docker_pool(LINE, 0);
         let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None };
@@ -193,7 +220,11 @@ mod tests {
         let docker = docker_pool(LINE, 0);
         let file = "/var/lib/docker/devicemapper/devicemapper/metadata";
         let checked = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
-        let of = |maker| check(&PoolReport { maker, name: "p0".to_owned(), ..docker.clone() })[0].command.clone();
+        let called = |maker, argument: &str| {
+            let (name, argument) = ("p0".to_owned(), argument.to_owned());
+            check(&PoolReport { maker, name, argument, ..docker.clone() })[0].command.clone()
+        };
+        let of = |maker| called(maker, if maker == Maker::Docker { "docker" } else { "p0" });
         assert_eq!(
             of(Maker::Docker),
             format!(
@@ -202,6 +233,8 @@ mod tests {
         );
         assert_eq!(of(Maker::Dmpool), format!("dmpool deactivate p0 && {checked} && dmpool activate p0"));
         assert_eq!(of(Maker::Unknown), format!("stop what uses it, dmsetup remove p0, then  {checked}"));
+        let other = format!("stop what uses it, dmsetup remove p0, then  {checked}");
+        assert_eq!(called(Maker::Docker, "/srv/docker"), other, "systemctl would stop another daemon");
         let lvm = "lvchange -an docker/thinpool && lvchange -ay docker/thinpool";
         assert_eq!(check(&lvm_pool())[0].command, lvm);
     }
