@@ -31,6 +31,8 @@ pub const DEFAULT_ROOT: &str = "/var/lib/docker";
 
 /// The driver's home in the root, and the name of the directory in it that holds the loop files.
 const DRIVER: &str = "devicemapper";
+/// The directory in it with a file for every thin device.
+const RECORDS: &str = "metadata";
 /// Docker's files are some hundred bytes long.
 const LARGEST_RECORD: u64 = 64 << 10;
 /// What Docker writes in the driver's home when it made an LVM pool itself (`dm.directlvm_device`).
@@ -108,7 +110,7 @@ pub struct DirectLvm {
 }
 
 impl DirectLvm {
-    fn parse(bytes: &[u8]) -> Result<Self, bookkeeping::BadFile> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, bookkeeping::BadFile> {
         bookkeeping::from_json(bytes)
     }
 }
@@ -173,7 +175,7 @@ pub struct DeviceCounts {
 
 /// What is known of a root before it is read.
 #[derive(Clone, Debug)]
-pub(super) struct About {
+pub(crate) struct About {
     pub(super) standing: Standing,
     pub(super) daemon: Option<Dockerd>,
     pub(super) configuration: Configuration,
@@ -182,7 +184,7 @@ pub(super) struct About {
 
 impl About {
     /// Of a root of which nothing is known but that it is there.
-    pub(super) fn only(standing: Standing) -> Self {
+    pub(crate) fn only(standing: Standing) -> Self {
         Self { standing, daemon: None, configuration: Configuration::default(), next: None }
     }
 }
@@ -191,7 +193,7 @@ impl About {
 ///
 /// # Errors
 /// When the path cannot be opened, or the driver's home in it cannot.
-pub(super) fn read_if_there(path: &Path, about: About) -> io::Result<Option<DockerRoot>> {
+pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<DockerRoot>> {
     let directory = match Directory::open(path) {
         Ok(directory) => directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -214,10 +216,10 @@ pub(super) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
             (Some(home), identity)
         }
     };
-    let files = home.as_ref().and_then(|home| home.enter(DRIVER).ok());
+    let files = folder(home.as_ref(), DRIVER, &mut problems);
     let (data_file, data_link) = loop_file(files.as_ref(), &path, "data", &mut problems);
     let (metadata_file, metadata_link) = loop_file(files.as_ref(), &path, "metadata", &mut problems);
-    let records = home.as_ref().and_then(|home| home.enter("metadata").ok());
+    let records = folder(home.as_ref(), RECORDS, &mut problems);
     let options = configuration.options();
     Ok(Some(DockerRoot {
         standing,
@@ -241,6 +243,27 @@ pub(super) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
         problems,
         path,
     }))
+}
+
+/// Enters a folder of the driver's home; one that is not there is nothing, one that cannot be entered is nothing and a
+/// problem.
+fn folder(home: Option<&Directory>, name: &str, problems: &mut Vec<Problem>) -> Option<Directory> {
+    let home = home?;
+    match home.enter(name) {
+        Ok(folder) => return Some(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => problems.push(Problem { path: home.path().join(name), why: not_entered(home, name, &error) }),
+    }
+    None
+}
+
+/// Says why a folder was not entered: the kernel calls a symbolic link in its place no directory.
+fn not_entered(home: &Directory, name: &str, error: &io::Error) -> String {
+    match home.kind(name) {
+        Ok(Some(Kind::Link(target))) => format!("it is a symbolic link to {}, which is not followed", target.display()),
+        Ok(Some(Kind::File | Kind::Other)) => "it is not a directory".to_owned(),
+        Ok(Some(Kind::Directory) | None) | Err(_) => error.to_string(),
+    }
 }
 
 /// Returns the path of a loop file that is there, and where it leads when it is a link.
@@ -353,9 +376,7 @@ impl DockerRoot {
     pub fn count_devices(&self) -> DeviceCounts {
         let mut counts = DeviceCounts::default();
         let home = Directory::open(&self.path).and_then(|root| root.enter(DRIVER));
-        let Ok(records) = home.and_then(|home| home.enter("metadata")) else {
-            return counts;
-        };
+        let Some(records) = folder(home.as_ref().ok(), RECORDS, &mut counts.problems) else { return counts };
         let names = match records.names() {
             Ok(names) => names,
             Err(error) => {
@@ -488,6 +509,29 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("devicemapper"), "").unwrap();
         assert!(read_if_there(temp.path(), About::only(Standing::Named)).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_is_something_else_is_told_and_counts_nothing() {
+        let other = root();
+        for (is_link, why) in [(true, "is a symbolic link to"), (false, "it is not a directory")] {
+            for name in ["devicemapper", "metadata"] {
+                let temp = root();
+                let folder = temp.path().join("devicemapper").join(name);
+                fs::remove_dir_all(&folder).unwrap();
+                if is_link {
+                    symlink(other.path(), &folder).unwrap();
+                } else {
+                    fs::write(&folder, "").unwrap();
+                }
+                let found = read(temp.path());
+                assert_eq!((found.problems.len(), &found.problems[0].path), (1, &folder));
+                assert!(found.problems[0].why.contains(why), "{:?}", found.problems);
+                let counts = found.count_devices();
+                let unread = name == "metadata";
+                assert_eq!((counts.all == 0, counts.problems == found.problems), (unread, unread), "{counts:?}");
+            }
+        }
     }
 
     #[test]

@@ -46,10 +46,13 @@ pub fn text(view: &StatusView<'_>) -> String {
 
 /// Returns what could not be read, of the kernel or of Docker's files, each a sentence.
 pub fn not_read<'a>(view: &StatusView<'a>) -> impl Iterator<Item = String> + use<'a> {
-    let root = view.docker.root.into_iter().flat_map(|root| &root.problems);
-    let devices =
-        view.docker.devices.into_iter().flat_map(|devices| devices.problems.iter().chain(&devices.duplicates));
-    let files = root.chain(devices).map(|problem| format!("{}: {}", problem.path.display(), problem.why));
+    let root = view.docker.root.map_or(&[][..], |root| &root.problems);
+    // What the root cannot give its devices cannot give either.
+    let devices = view.docker.devices.into_iter().flat_map(|d| d.problems.iter().chain(&d.duplicates));
+    let files = root
+        .iter()
+        .chain(devices.filter(|problem| !root.contains(problem)))
+        .map(|problem| format!("{}: {}", problem.path.display(), problem.why));
     view.pool.unread.iter().cloned().chain(files)
 }
 
