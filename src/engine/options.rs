@@ -56,9 +56,7 @@ impl StorageOptions {
         };
         let value = value.trim();
         match key.trim().to_ascii_lowercase().as_str() {
-            "dm.min_free_space" => {
-                set(&mut self.min_free_space_percent, value.strip_suffix('%').and_then(|n| n.parse().ok()))
-            }
+            "dm.min_free_space" => set(&mut self.min_free_space_percent, value.strip_suffix('%').and_then(percent)),
             "dm.thinpooldev" => {
                 set(&mut self.thin_pool, Some(value.strip_prefix("/dev/mapper/").unwrap_or(value).to_owned()))
             }
@@ -85,6 +83,13 @@ fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
     let read = value.is_some();
     *field = value.or(field.take());
     read
+}
+
+/// Reads a share that Docker takes: 0 to 99 (`dm.min_free_space`, `NewDeviceSet`,
+/// daemon/graphdriver/devmapper/deviceset.go).
+fn percent(text: &str) -> Option<u8> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|percent| digits && *percent < 100)
 }
 
 /// Reads what Go's `strconv.ParseBool` takes.
@@ -125,6 +130,15 @@ mod tests {
             StorageOptions::parse(["dm.min_free_space=5%", "dm.min_free_space=20%", "dm.min_free_space=300%", "x"]);
         assert_eq!(options.min_free_space_percent, Some(20));
         assert_eq!(options.unreadable, ["dm.min_free_space=300%", "x"]);
+    }
+
+    #[test]
+    fn a_share_that_docker_refuses_is_none() {
+        for bad in ["100%", "200%", "+5%", "-1%", "5", "%"] {
+            let options = StorageOptions::parse([format!("dm.min_free_space={bad}").as_str()]);
+            assert_eq!((options.min_free_space_percent, options.unreadable.len()), (None, 1), "{bad}");
+        }
+        assert_eq!(StorageOptions::parse(["dm.min_free_space=99%"]).min_free_space_percent, Some(99));
     }
 
     #[test]
