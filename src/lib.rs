@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod engine;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod kernel;
 pub mod metadata;
 pub mod ops;

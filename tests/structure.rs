@@ -19,6 +19,8 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("pool", &["units", "error"]),
     ("units", &[]),
     ("error", &["units"]),
+    // Every parser there is, for the tests and for libFuzzer; in no program that users get.
+    ("fuzzing", &["cli", "ops", "report", "kernel", "metadata", "engine", "pool", "units"]),
     ("process", &["error"]),
 ];
 

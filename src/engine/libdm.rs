@@ -27,7 +27,7 @@ pub fn version_in_process(pid: u32) -> Option<String> {
 
 /// Returns the path of libdevmapper in the text of `/proc/PID/maps`. A deleted one (an upgrade since the start) is none:
 /// the file now at that path is another.
-fn mapped_library(maps: &[u8]) -> Option<&[u8]> {
+pub(crate) fn mapped_library(maps: &[u8]) -> Option<&[u8]> {
     maps.split(|b| *b == b'\n').find_map(|line| {
         let path = line.get(line.iter().position(|b| *b == b'/')?..)?;
         let name = path.rsplit(|b| *b == b'/').next()?;

@@ -97,7 +97,7 @@ pub fn installed(base: &Path) -> Option<Known> {
 }
 
 /// Returns name and version of the Docker package that dpkg's status says is installed.
-fn in_dpkg_status(status: &[u8]) -> Option<(&'static str, Version)> {
+pub(crate) fn in_dpkg_status(status: &[u8]) -> Option<(&'static str, Version)> {
     let text = String::from_utf8_lossy(status);
     text.split("\n\n").find_map(|paragraph| {
         let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -112,7 +112,7 @@ fn in_dpkg_status(status: &[u8]) -> Option<(&'static str, Version)> {
 }
 
 /// Returns the version in the name of an RPM's documentation directory: `docker-1.13.1`, `docker-ce-18.09.0`.
-fn in_directory_name(name: &str) -> Option<Version> {
+pub(crate) fn in_directory_name(name: &str) -> Option<Version> {
     PACKAGES.into_iter().find_map(|package| {
         let version = name.strip_prefix(package)?.strip_prefix('-')?;
         version.starts_with(|c: char| c.is_ascii_digit()).then(|| Version::parse(version)).flatten()

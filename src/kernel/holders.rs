@@ -104,7 +104,7 @@ fn name_of(devno: DevNo) -> String {
 }
 
 /// Returns the names in /proc/swaps.
-fn parse_swaps(text: &[u8]) -> Vec<PathBuf> {
+pub(crate) fn parse_swaps(text: &[u8]) -> Vec<PathBuf> {
     let first_column = |line: &[u8]| {
         let end = line.iter().position(|b| matches!(b, b' ' | b'\t'))?;
         line.get(..end).map(mounts::unescaped)

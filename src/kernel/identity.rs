@@ -27,7 +27,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root() && has_capability(&status, CAP_SYS_ADMIN)
 }
 
-fn has_capability(status: &str, capability: u32) -> bool {
+pub(crate) fn has_capability(status: &str, capability: u32) -> bool {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set >> capability & 1 == 1)
 }
@@ -102,7 +102,7 @@ pub fn module_state(module: &str) -> ModuleState {
 }
 
 /// Whether a line of modules.builtin (`kernel/drivers/md/dm-mod.ko`) or modules.dep (`….ko.xz: …`) is of the module.
-fn lists_module(list: &str, module: &str) -> bool {
+pub(crate) fn lists_module(list: &str, module: &str) -> bool {
     list.lines().any(|line| {
         let path = line.split(':').next().unwrap_or_default();
         let file = path.rsplit('/').next().unwrap_or_default();

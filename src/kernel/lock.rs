@@ -152,7 +152,7 @@ fn holder(mut file: File) -> HeldBy {
     parse_holder(&text, |pid| processes::is_alive(pid).then(|| processes::comm(pid)))
 }
 
-fn parse_holder(text: &str, alive: impl Fn(u32) -> Option<String>) -> HeldBy {
+pub(crate) fn parse_holder(text: &str, alive: impl Fn(u32) -> Option<String>) -> HeldBy {
     let (pid, command) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
     let living = pid.parse().ok().and_then(|pid| alive(pid).map(|comm| (pid, comm)));
     match living {

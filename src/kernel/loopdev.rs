@@ -216,7 +216,7 @@ fn backing_file(devno: DevNo) -> Result<(Option<PathBuf>, bool)> {
 }
 
 /// Splits what sysfs says: the kernel appends ` (deleted)` to the name of a file without one (`d_path`).
-fn parse_backing_file(bytes: &[u8]) -> (PathBuf, bool) {
+pub(crate) fn parse_backing_file(bytes: &[u8]) -> (PathBuf, bool) {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let (name, deleted) = match bytes.strip_suffix(b" (deleted)") {
         Some(name) => (name, true),

@@ -304,7 +304,7 @@ fn complete_own_cookies() -> usize {
 
 /// Returns the ids of the semaphores in the table of /proc/sysvipc/sem whose key is a device-mapper cookie
 /// (`DM_COOKIE_MAGIC` 0x0d4d in the upper half, libdevmapper.h).
-fn cookie_semaphores(table: &str) -> Vec<i32> {
+pub(crate) fn cookie_semaphores(table: &str) -> Vec<i32> {
     let cookie = |line: &str| {
         let mut columns = line.split_whitespace();
         let key: i32 = columns.next()?.parse().ok()?;

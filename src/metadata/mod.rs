@@ -1,5 +1,5 @@
 //! The on-disk format of a thin pool's metadata, read from bytes.
 
-mod superblock;
+pub(crate) mod superblock;
 
 pub use superblock::{BLOCK, BadSuperblock, SpaceMap, Superblock};

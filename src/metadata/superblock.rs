@@ -152,7 +152,7 @@ fn space_map(block: &[u8], at: usize, what: &str) -> Result<SpaceMap, BadSuperbl
 }
 
 /// The kernel's `dm_bm_checksum`: CRC-32C without the final inversion, salted by the kind of block.
-fn checksum(block: &[u8]) -> u32 {
+pub(crate) fn checksum(block: &[u8]) -> u32 {
     crc32c::crc32c(block.get(4..).unwrap_or_default()) ^ u32::MAX ^ CHECKSUM_SALT
 }
 

@@ -122,7 +122,7 @@ impl History {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<History, Trouble> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<History, Trouble> {
     let damaged = |why: &str| Trouble::Damaged(why.to_owned());
     let mut document: Value =
         serde_json::from_slice(bytes).map_err(|e| Trouble::Damaged(format!("it is no JSON: {e}")))?;

@@ -123,7 +123,7 @@ pub fn remove(state: &State, name: &PoolName) -> anyhow::Result<()> {
     fs::remove_durably(&path_of(state, name)).map(drop)
 }
 
-fn parse(bytes: &[u8], name: &PoolName) -> Result<Entry, String> {
+pub(crate) fn parse(bytes: &[u8], name: &PoolName) -> Result<Entry, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| format!("it is not TOML: {}", e.message()))?;
     match table.get("format").and_then(toml::Value::as_integer) {

@@ -211,7 +211,7 @@ fn meta(bytes: &[u8], at: usize) -> Option<Bolt<'_>> {
 }
 
 /// FNV-1a, 64 bits (Go's hash/fnv).
-fn fnv_1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv_1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

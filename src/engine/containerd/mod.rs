@@ -180,7 +180,7 @@ fn newest(path: &Path) -> io::Result<Option<u64>> {
 }
 
 /// Returns the devices in a database's bytes; what is wrong otherwise.
-fn devices_in(bytes: &[u8]) -> Result<Vec<Device>, String> {
+pub(crate) fn devices_in(bytes: &[u8]) -> Result<Vec<Device>, String> {
     let read = || -> Result<Vec<_>, BadBolt> {
         match Bolt::parse(bytes)?.root().bucket("devices")? {
             Some(bucket) => bucket.items(),

@@ -5,8 +5,8 @@
 //! namesakes. Generated and transient units are not looked at: nobody generates Docker's.
 
 pub mod env_file;
-mod unit;
-mod words;
+pub(crate) mod unit;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -94,20 +94,25 @@ impl HeaderCall {
 
     /// Returns what the kernel said about the device in the last answer.
     pub(super) fn info(&self) -> DmInfo {
-        let flags = DmFlags::from_bits_retain(number(&self.answer, FLAGS));
-        let uuid = text(&self.answer, UUID);
-        DmInfo {
-            name: text(&self.answer, NAME),
-            uuid: (!uuid.is_empty()).then_some(uuid),
-            devno: DevNo::from_kernel(long(&self.answer, DEV)),
-            open_count: number(&self.answer, OPEN_COUNT),
-            suspended: flags.contains(DmFlags::DM_SUSPEND),
-            read_only: flags.contains(DmFlags::DM_READONLY),
-            live_table: flags.contains(DmFlags::DM_ACTIVE_PRESENT),
-            inactive_table: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
-            event_nr: number(&self.answer, EVENT_NR),
-            target_count: number(&self.answer, TARGET_COUNT),
-        }
+        info_in(&self.answer)
+    }
+}
+
+/// Reads a `struct dm_ioctl` that the kernel has answered with; of one that is too short, what is missing is zero.
+pub(crate) fn info_in(answer: &[u8]) -> DmInfo {
+    let flags = DmFlags::from_bits_retain(number(answer, FLAGS));
+    let uuid = text(answer, UUID);
+    DmInfo {
+        name: text(answer, NAME),
+        uuid: (!uuid.is_empty()).then_some(uuid),
+        devno: DevNo::from_kernel(long(answer, DEV)),
+        open_count: number(answer, OPEN_COUNT),
+        suspended: flags.contains(DmFlags::DM_SUSPEND),
+        read_only: flags.contains(DmFlags::DM_READONLY),
+        live_table: flags.contains(DmFlags::DM_ACTIVE_PRESENT),
+        inactive_table: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
+        event_nr: number(answer, EVENT_NR),
+        target_count: number(answer, TARGET_COUNT),
     }
 }
 

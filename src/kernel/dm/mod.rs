@@ -15,8 +15,8 @@ use self::header::HeaderCall;
 use super::{Called, DevNo, KernelError, udev};
 use crate::units::Sectors;
 
-mod header;
-mod open;
+pub(crate) mod header;
+pub(crate) mod open;
 mod prepared;
 
 pub use self::open::{CONTROL, DmUnavailable};

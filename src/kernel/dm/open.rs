@@ -115,7 +115,7 @@ fn make_control() -> Result<(), DmUnavailable> {
 }
 
 /// Returns the minor number that /proc/misc gives for a driver.
-fn misc_minor(misc: &str, driver: &str) -> Option<u64> {
+pub(crate) fn misc_minor(misc: &str, driver: &str) -> Option<u64> {
     misc.lines().find_map(|line| {
         let (minor, name) = line.trim().split_once(' ')?;
         (name.trim() == driver).then(|| minor.parse().ok()).flatten()

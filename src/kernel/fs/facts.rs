@@ -138,7 +138,7 @@ pub fn file_size_limit() -> Result<Option<Bytes>> {
     Ok(parse_limits(&text))
 }
 
-fn parse_limits(text: &str) -> Option<Bytes> {
+pub(crate) fn parse_limits(text: &str) -> Option<Bytes> {
     let line = text.lines().find_map(|line| line.strip_prefix("Max file size"))?;
     line.split_whitespace().next()?.parse().ok().map(Bytes::new)
 }

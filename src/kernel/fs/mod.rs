@@ -1,7 +1,7 @@
 //! File systems: what one can hold, and changes to files that survive a power cut.
 
 mod durable;
-mod facts;
+pub(crate) mod facts;
 mod tree;
 
 pub use self::durable::{

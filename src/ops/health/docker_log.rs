@@ -21,7 +21,7 @@ const LOGS: [&str; 4] = ["/var/log/docker.log", "/var/log/upstart/docker.log", "
 
 /// Why Docker does not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// The base device is not the one it knows, or cannot be activated.
     BaseDevice,
     /// The pool it was told to use is not there.
@@ -52,10 +52,10 @@ pub(super) enum Why {
 
 /// Why, and the line that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cause {
-    pub(super) why: Why,
+pub(crate) struct Cause {
+    pub(crate) why: Why,
     /// The message, without what its log put before it.
-    pub(super) line: String,
+    pub(crate) line: String,
 }
 
 /// What means that a start succeeded: causes before it are history.
@@ -97,7 +97,7 @@ const FATAL: [&str; 5] = [
 ];
 
 /// Reads the end of a log, which may hold any bytes; returns why the last start failed, when it did.
-pub(super) fn parse(log: &[u8]) -> Option<Cause> {
+pub(crate) fn parse(log: &[u8]) -> Option<Cause> {
     let mut cause: Option<Cause> = None;
     // Said before the end of a failing start, and more telling than the end.
     let mut hint: Option<Cause> = None;

@@ -13,15 +13,15 @@ const EXT_64BIT: u32 = 0x80;
 
 /// A file system by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileSystem {
+pub(crate) struct FileSystem {
     /// `xfs` or `ext`.
-    pub(super) kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Its length.
-    pub(super) size: Bytes,
+    pub(crate) size: Bytes,
 }
 
 /// Reads the head of a volume; nothing when no known file system is on it, or its numbers cannot be true.
-pub(super) fn parse(head: &[u8]) -> Option<FileSystem> {
+pub(crate) fn parse(head: &[u8]) -> Option<FileSystem> {
     xfs(head).or_else(|| ext(head))
 }
 

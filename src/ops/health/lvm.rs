@@ -57,7 +57,7 @@ pub(super) fn look(pool: &PoolReport, limit: Duration) -> Option<Lvm> {
 }
 
 /// Reads `seg_monitor|lv_profile`: `monitored|docker-thinpool`, `not monitored|`, `|`.
-fn parse_lvs(answer: &str) -> (Option<bool>, Option<String>) {
+pub(crate) fn parse_lvs(answer: &str) -> (Option<bool>, Option<String>) {
     let line = answer.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let (monitor, profile) = line.split_once('|').unwrap_or((line, ""));
     let monitored = match monitor.trim() {
@@ -81,7 +81,7 @@ fn threshold(profile: Option<&str>) -> u8 {
 }
 
 /// Returns what a text in LVM's own syntax sets a key to, unquoted; the last one counts.
-fn setting(text: &str, key: &str) -> Option<String> {
+pub(crate) fn setting(text: &str, key: &str) -> Option<String> {
     let value = |line: &str| {
         let line = line.split('#').next().unwrap_or_default().trim();
         // `activation/thin_pool…=70` and `activation { thin_pool…=70` are the same.

@@ -4,21 +4,21 @@
 
 mod disk_name;
 mod docker;
-mod docker_log;
+pub(crate) mod docker_log;
 mod down;
 mod files;
-mod filesystem;
+pub(crate) mod filesystem;
 mod filling;
-mod lvm;
-mod owners;
+pub(crate) mod lvm;
+pub(crate) mod owners;
 mod run;
 mod space;
-mod start;
+pub(crate) mod start;
 mod state;
 mod stray;
 mod unprivileged;
 mod volume_findings;
-mod volumes;
+pub(crate) mod volumes;
 mod ways;
 
 pub use run::{Health, Options, PoolHealth, health};

@@ -19,7 +19,7 @@ const LARGEST_RECORD: u64 = 64 << 10;
 
 /// What Docker's files say of its devices.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     /// The container's name by its device's.
     names: BTreeMap<String, String>,
     /// Docker's record of each device, by name.
@@ -44,7 +44,7 @@ impl Owners {
     }
 
     /// Reads them; what cannot be read is left out.
-    pub(super) fn read(root: &DockerRoot) -> Self {
+    pub(crate) fn read(root: &DockerRoot) -> Self {
         let Ok(directory) = Directory::open(&root.path) else { return Self::default() };
         let (devices, problems) = devices(&directory).unwrap_or_default();
         Self { names: names(&directory).unwrap_or_default(), devices, problems }

@@ -46,7 +46,7 @@ pub(super) fn activator(base: &Path, pool: &str) -> Option<PathBuf> {
 }
 
 /// Whether a text activates the pool: with dmpool, or by a dmsetup of its own.
-fn activates(text: &[u8], pool: &str) -> bool {
+pub(crate) fn activates(text: &[u8], pool: &str) -> bool {
     let text = String::from_utf8_lossy(text);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     lines.any(|line| {

@@ -95,13 +95,13 @@ pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Own
 }
 
 /// Returns the pool in a thin target's parameters, `POOL ID [ORIGIN]`.
-fn pool_of(params: &str) -> Option<DevNo> {
+pub(crate) fn pool_of(params: &str) -> Option<DevNo> {
     params.split_whitespace().next()?.parse().ok()
 }
 
 /// Reads a thin target's status, `MAPPED HIGHEST`, in sectors; HIGHEST is the last sector of the last mapped block and
 /// `-` when there is none.
-fn parse_status(params: &str, block: Bytes) -> Option<(Bytes, Option<Bytes>)> {
+pub(crate) fn parse_status(params: &str, block: Bytes) -> Option<(Bytes, Option<Bytes>)> {
     let mut words = params.split_whitespace();
     let mapped = Sectors::new(words.next()?.parse().ok()?).bytes();
     let end = words.next().and_then(|word| word.parse::<u64>().ok()).and_then(|last| last.checked_add(1));

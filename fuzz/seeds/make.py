@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Writes the seeds that are no text, field by field: python3 fuzz/seeds/make.py"""
+import os
+import struct
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def write(name, content):
+    path = os.path.join(HERE, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def at(length, *fields):
+    """Zeros, with packed values at their places."""
+    block = bytearray(length)
+    for place, form, value in fields:
+        struct.pack_into(form, block, place, value)
+    return bytes(block)
+
+
+# The superblock of Docker's usual pool (drivers/md/dm-thin-metadata.c, struct thin_disk_superblock), cut after its last
+# field; the check fills it up and puts the checksum.
+write("superblock/docker", at(344, (32, "<Q", 27022010), (40, "<I", 2), (48, "<Q", 133), (64, "<Q", 1638400),
+                              (72, "<Q", 1083), (192, "<Q", 524288), (200, "<Q", 150), (336, "<I", 128), (340, "<I", 8)))
+write("superblock/needs-check", at(344, (4, "<I", 1), (32, "<Q", 27022010), (40, "<I", 2), (56, "<Q", 9),
+                                   (336, "<I", 128), (340, "<I", 8)))
+
+# XFS and ext4 of 10 GiB, as far as the sizes stand in their superblocks.
+write("file_system/xfs", at(16, (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 2621440)))
+write("file_system/ext4", at(1024 + 0x154, (1024 + 4, "<I", 2621440), (1024 + 0x18, "<I", 2), (1024 + 0x38, "<H", 0xEF53),
+                             (1024 + 0x60, "<I", 0x80)))
+
+# struct dm_ioctl (linux/dm-ioctl.h) of a pool that is active.
+write("dm_answer/pool", at(312, (0, "<I", 4), (4, "<I", 48), (12, "<I", 312), (16, "<I", 312), (20, "<I", 1), (24, "<I", 3),
+                           (28, "<I", 0x20), (32, "<I", 7), (40, "<Q", 0xFD02), (48, "14s", b"docker-8:1-1-pool"[:14]),
+                           (176, "11s", b"DMPOOL-pool")))
+
+
+def leaf(number, items):
+    """A leaf page of bbolt: keys and values, each with its flag."""
+    head, data, start = b"", b"", 16 + 16 * len(items)
+    for index, (key, flag, value) in enumerate(items):
+        head += struct.pack("<IIII", flag, start + len(data) - 16 - 16 * index, len(key), len(value))
+        data += key + value
+    return struct.pack("<QHHI", number, 2, len(items), 0) + head + data
+
+
+def pages(*all_pages):
+    """Pages for the check: 256 bytes each, from number 2 on."""
+    return b"".join(page.ljust(256, b"\0") for page in all_pages)
+
+
+DEVICE = b'{"name":"p-snap-1","parent_name":"","device_id":1,"state":4,"error":"","size":10737418240}'
+write("containerd_database/one-device", pages(
+    leaf(2, [(b"devices", 1, struct.pack("<QQ", 3, 0))]),
+    struct.pack("<QHHI", 3, 1, 1, 0) + struct.pack("<IIQ", 16, 3, 4) + b"p-s",
+    leaf(4, [(b"p-snap-1", 0, DEVICE)])))
+write("containerd_database/inline", pages(
+    leaf(2, [(b"devices", 1, bytes(16) + leaf(0, [(b"d", 0, b'{"name":"d"}')]))])))

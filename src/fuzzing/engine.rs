@@ -1,0 +1,128 @@
+//! What Docker and containerd keep, and how they are started.
+
+use super::text;
+use crate::engine::bookkeeping::{Device, DeviceSet, MAX_DEVICE_ID, Transaction};
+use crate::engine::containerd::{self, bolt};
+use crate::engine::daemon_json::DaemonJson;
+use crate::engine::docker_root::DirectLvm;
+use crate::engine::dockerd::Flags;
+use crate::engine::libdm as library;
+use crate::engine::options::StorageOptions;
+use crate::engine::start::env_file::{self as file, Reader};
+use crate::engine::start::words::{self, Backslash};
+use crate::engine::start::{Unit, Variables};
+use crate::engine::version::{self, Version};
+
+pub(super) fn dockerd_flags(bytes: &[u8]) {
+    let Some(flags) = Flags::parse(bytes) else { return };
+    let all = flags.keys.get("storage-opts").map_or(&[][..], Vec::as_slice);
+    assert!(flags.storage_options.iter().all(|option| all.contains(option)));
+}
+
+/// Options, one a line.
+pub(super) fn storage_options(bytes: &[u8]) {
+    let text = text(bytes);
+    let options = StorageOptions::parse(text.lines());
+    // Docker refuses to start with more (`dm.min_free_space`, daemon/graphdriver/devmapper/deviceset.go).
+    assert!(options.min_free_space_percent.is_none_or(|percent| percent < 100));
+    assert!(options.unreadable.iter().all(|option| text.lines().any(|line| line == option)));
+    assert_eq!(options.named_pool().is_some(), options.thin_pool.is_some() || options.direct_lvm.is_some());
+}
+
+pub(super) fn daemon_json(bytes: &[u8]) {
+    if let Ok(json) = DaemonJson::parse(bytes) {
+        assert!(json.storage_options.is_none() || json.keys.contains_key("storage-opts"));
+        assert!(json.keys.values().all(|shown| shown.chars().count() <= 201));
+    }
+}
+
+/// The files under `devicemapper/metadata`, and `setup-config.json`.
+pub(super) fn docker_record(bytes: &[u8]) {
+    if let Ok(device) = Device::parse(bytes) {
+        assert!(device.id <= MAX_DEVICE_ID);
+    }
+    let _ = (DeviceSet::parse(bytes), Transaction::parse(bytes), DirectLvm::parse(bytes));
+}
+
+pub(super) fn docker_version(bytes: &[u8]) {
+    let text = text(bytes);
+    if let Some(version) = Version::parse(&text) {
+        assert_eq!(Version::parse(&version.to_string()), Some(version));
+    }
+    let _ = (version::in_dpkg_status(bytes), version::in_directory_name(&text));
+}
+
+/// A unit, and after each NUL a drop-in.
+pub(super) fn unit(bytes: &[u8]) {
+    let text = text(bytes);
+    let mut unit = Unit::default();
+    text.split('\0').for_each(|piece| unit.read(piece));
+    if let Some(words) = unit.command(&unit.environment) {
+        let _ = Flags::of_words(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    unit.read("[Service]\nExecStart=\nEnvironment=\nEnvironmentFile=\n");
+    assert_eq!(unit, Unit::default());
+    for backslash in [Backslash::C, Backslash::Plain] {
+        let split = words::split(&text, backslash);
+        assert!(split.iter().map(String::len).sum::<usize>() <= text.len());
+    }
+}
+
+/// A file of variables, as systemd and as a shell read it.
+pub(super) fn env_file(bytes: &[u8]) {
+    let text = text(bytes);
+    for reader in [Reader::Systemd, Reader::Shell] {
+        let mut variables = Variables::new();
+        file::read_into(&mut variables, &text, reader);
+        assert!(variables.keys().all(|name| words::is_name(name)));
+    }
+}
+
+pub(super) fn containerd_config(bytes: &[u8]) {
+    if let Ok(Some((pool, root))) = containerd::parse(&text(bytes)) {
+        assert!(!pool.is_empty() && !root.as_os_str().is_empty());
+    }
+}
+
+/// How many bytes of the input make a page of the database; the rest of the page is zeros.
+const PIECE: usize = 256;
+const PAGE: usize = 4096;
+
+/// A database as it stands; and one whose pages, from number 2 on, begin with a piece of the input each, under a meta page
+/// whose checksum is right.
+pub(super) fn containerd_database(bytes: &[u8]) {
+    let _ = containerd::devices_in(bytes);
+    let mut database = meta();
+    database.resize(2 * PAGE, 0);
+    for piece in bytes.chunks(PIECE) {
+        database.extend(piece);
+        database.resize(database.len().next_multiple_of(PAGE), 0);
+    }
+    if let Ok(devices) = containerd::devices_in(&database) {
+        assert!(devices.iter().all(|device| !device.state_name().is_empty()));
+    }
+}
+
+/// A meta page that says: pages of 4096 bytes, the root is page 2, transaction 1.
+fn meta() -> Vec<u8> {
+    let fields: [&[u8]; 9] = [
+        &0xED0C_DAED_u32.to_le_bytes(),
+        &2_u32.to_le_bytes(),
+        &4096_u32.to_le_bytes(),
+        &[0; 4],
+        &2_u64.to_le_bytes(),
+        &[0; 8],
+        &[0; 8],
+        &[0; 8],
+        &1_u64.to_le_bytes(),
+    ];
+    let summed = fields.concat();
+    [vec![0; 16], summed.clone(), bolt::fnv_1a(&summed).to_le_bytes().to_vec()].concat()
+}
+
+pub(super) fn libdm(bytes: &[u8]) {
+    if let Some(version) = library::version_in_library(bytes) {
+        assert!(library::version_numbers(&version).is_some());
+    }
+    let _ = library::mapped_library(bytes);
+}

@@ -1,0 +1,77 @@
+//! Every parser of what comes from outside, each with a check that holds for any bytes: it does not panic, and what it
+//! returns is true of itself (what was read and is written again reads the same; no count above its total).
+//!
+//! libFuzzer runs the checks under `cargo lab fuzz`, which sets `--cfg fuzzing`; the tests below run them on every seed
+//! (`fuzz/seeds/NAME/`) and on damaged ones. A seed is a file that somebody once wrote, or one that was once read wrong.
+
+mod engine;
+mod kernel;
+mod ops;
+mod pool;
+mod tree;
+
+/// A parser, or several of one kind of text.
+#[derive(Clone, Copy, Debug)]
+pub struct Parser {
+    /// Its name, also that of its folder of seeds.
+    pub name: &'static str,
+    /// The files it is in, below `src`.
+    pub files: &'static [&'static str],
+    /// Panics when the parser is wrong about these bytes.
+    pub check: fn(&[u8]),
+}
+
+const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[u8])) -> Parser {
+    Parser { name, files, check }
+}
+
+/// All of them, by name.
+pub const PARSERS: [Parser; 29] = [
+    parser("activation", &["ops/health/start.rs"], ops::activation),
+    parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
+    parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
+    parser("containerd_config", &["engine/containerd/mod.rs"], engine::containerd_config),
+    parser("containerd_database", &["engine/containerd/bolt.rs"], engine::containerd_database),
+    parser("daemon_json", &["engine/daemon_json.rs"], engine::daemon_json),
+    parser("device_number", &["pool/devno.rs"], pool::device_number),
+    parser("dm_answer", &["kernel/dm/header.rs"], kernel::dm_answer),
+    parser("docker_log", &["ops/health/docker_log.rs"], ops::docker_log),
+    parser("docker_record", &["engine/bookkeeping.rs", "engine/docker_root.rs"], engine::docker_record),
+    parser("docker_root", &["engine/docker_root.rs", "ops/health/owners.rs"], tree::docker_root),
+    parser("docker_version", &["engine/version.rs"], engine::docker_version),
+    parser("dockerd_flags", &["engine/dockerd.rs"], engine::dockerd_flags),
+    parser("env_file", &["engine/start/env_file.rs"], engine::env_file),
+    parser("file_system", &["ops/health/filesystem.rs"], ops::file_system),
+    parser("history", &["ops/history.rs"], ops::history),
+    parser("journal", &["ops/journal/record.rs"], ops::journal),
+    parser("libdm", &["engine/libdm.rs"], engine::libdm),
+    parser("list", &["report/merged.rs"], ops::list),
+    parser("lvm", &["ops/health/lvm.rs"], ops::lvm),
+    parser("mountinfo", &["kernel/mounts.rs"], kernel::mountinfo),
+    parser("pool_status", &["pool/status.rs", "ops/health/volumes.rs"], pool::pool_status),
+    parser("pool_table", &["pool/table.rs"], pool::pool_table),
+    parser("proc", PROC, kernel::proc),
+    parser("registry", &["ops/registry.rs", "pool/name.rs"], ops::registry),
+    parser("size", &["units.rs"], pool::size),
+    parser("storage_options", &["engine/options.rs"], engine::storage_options),
+    parser("superblock", &["metadata/superblock.rs"], pool::superblock),
+    parser("unit", &["engine/start/unit.rs", "engine/start/words.rs"], engine::unit),
+];
+
+/// The small texts of /proc and of lock files.
+const PROC: &[&str] = &[
+    "kernel/dm/open.rs",
+    "kernel/fs/facts.rs",
+    "kernel/holders.rs",
+    "kernel/identity.rs",
+    "kernel/lock.rs",
+    "kernel/udev.rs",
+];
+
+/// Returns bytes as text, as most parsers' callers do.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! What dmpool itself has written, what programs answer, and what people type.
+
+use super::text;
+use crate::cli;
+use crate::ops::health::{docker_log as log, filesystem, lvm as volume_manager, start};
+use crate::ops::history as past;
+use crate::ops::journal::Journal;
+use crate::ops::registry as entries;
+use crate::pool::PoolName;
+use crate::report::{merged, plan};
+
+/// The words of a command line, one a line; only the parser runs.
+pub(super) fn command_line(bytes: &[u8]) {
+    let text = text(bytes);
+    let words = std::iter::once("dmpool").chain(text.lines());
+    if let Err(error) = cli::command().try_get_matches_from(words) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// A journal whose records get the checksums that belong to them, and one as it stands.
+pub(super) fn journal(bytes: &[u8]) {
+    for bytes in [bytes.to_vec(), sealed(bytes)] {
+        if let Ok(journal) = Journal::parse(&bytes) {
+            assert!(journal.length <= bytes.len());
+            assert_eq!(journal.progress.len(), journal.opened.plan.steps.len());
+            let again = bytes.get(..journal.length).unwrap_or_default();
+            assert_eq!(Journal::parse(again).as_ref(), Ok(&journal), "what was torn off did not happen");
+            assert!(!plan::text(&journal.opened.plan).is_empty());
+        }
+    }
+}
+
+/// Puts the right checksum before every line but the first.
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut lines = bytes.split_inclusive(|b| *b == b'\n');
+    let mut whole = lines.next().unwrap_or_default().to_vec();
+    for line in lines {
+        let json = line.iter().position(|b| *b == b' ').and_then(|at| line.get(at + 1..)).unwrap_or(line);
+        let summed = json.strip_suffix(b"\n").unwrap_or(json);
+        whole.extend(format!("{:08x} ", crc32c::crc32c(summed)).into_bytes());
+        whole.extend(json);
+    }
+    whole
+}
+
+pub(super) fn history(bytes: &[u8]) {
+    let _ = past::parse(bytes);
+}
+
+pub(super) fn registry(bytes: &[u8]) {
+    if let Ok(name) = PoolName::new(&text(bytes)) {
+        assert_eq!(name.as_str().as_bytes(), bytes);
+    }
+    let Ok(name) = PoolName::new("p0") else { return };
+    if let Ok(entry) = entries::parse(bytes, &name) {
+        let written = toml::to_string_pretty(&entry);
+        assert_eq!(written.map(|text| entries::parse(text.as_bytes(), &name)), Ok(Ok(entry)));
+    }
+}
+
+/// What `list --format json` printed elsewhere.
+pub(super) fn list(bytes: &[u8]) {
+    if let Ok(mut rows) = merged::parse(bytes) {
+        merged::sort(&mut rows);
+        assert!(merged::text(&rows).lines().all(|line| !line.contains(char::is_control)));
+        assert_eq!(merged::parse(merged::json(&rows).as_bytes()), Ok(rows), "what was merged can be merged again");
+    }
+}
+
+/// What `lvs` answers, and settings as lvm.conf and profiles have them.
+pub(super) fn lvm(bytes: &[u8]) {
+    let text = text(bytes);
+    let (_, profile) = volume_manager::parse_lvs(&text);
+    assert!(profile.is_none_or(|profile| !profile.is_empty() && !profile.contains('\n')));
+    let set = volume_manager::setting(&text, "thin_pool_autoextend_threshold");
+    assert!(set.is_none_or(|value| !value.contains('\n')));
+}
+
+pub(super) fn docker_log(bytes: &[u8]) {
+    if let Some(cause) = log::parse(bytes) {
+        assert!(cause.line.chars().all(|c| !c.is_control()));
+    }
+}
+
+/// The first bytes of a volume.
+pub(super) fn file_system(bytes: &[u8]) {
+    if let Some(found) = filesystem::parse(bytes) {
+        assert!(found.size.get() > 0);
+    }
+}
+
+pub(super) fn activation(bytes: &[u8]) {
+    let _ = start::activates(bytes, "p0");
+}

@@ -1,0 +1,197 @@
+//! Whole Docker roots, made of files that the input describes.
+//!
+//! Each line of the input is one name in the root: which (a key of [`PLACES`], else a device's file of that name), a
+//! blank, what it is (`=` a file, `>` a symbolic link, `/` a directory, `|` a FIFO, `#` a file that is a gigabyte long),
+//! and for files their content, for links where they lead (a word of [`TARGETS`]).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::text;
+use crate::engine::bookkeeping::{self, Device};
+use crate::engine::docker_root::{About, DeviceCounts, DockerRoot, Standing, read_if_there};
+use crate::ops::health::owners::Owners;
+
+/// Names of places in a root.
+const PLACES: [(&str, &str); 14] = [
+    ("home", "devicemapper"),
+    ("setup", "devicemapper/setup-config.json"),
+    ("files", "devicemapper/devicemapper"),
+    ("data", "devicemapper/devicemapper/data"),
+    ("metadata", "devicemapper/devicemapper/metadata"),
+    ("records", "devicemapper/metadata"),
+    ("image", "image"),
+    ("buildkit", "buildkit"),
+    ("containers", "containers"),
+    ("container", "containers/c1"),
+    ("config", "containers/c1/config.v2.json"),
+    ("mounts", "image/devicemapper/layerdb/mounts"),
+    ("mount", "image/devicemapper/layerdb/mounts/c1"),
+    ("mount-id", "image/devicemapper/layerdb/mounts/c1/mount-id"),
+];
+
+/// Where links may lead: to files and folders beside the root that hold the secret, or nowhere.
+const TARGETS: [&str; 5] = ["secret", "folder", "fifo", "itself", "nowhere"];
+
+/// What stands in every file outside of the root.
+const SECRET: &str = "a-secret-beside-the-root";
+const SECRET_NUMBER: u64 = 7_465_983_210_457;
+
+#[derive(Clone, Debug)]
+enum Thing {
+    File(Vec<u8>),
+    Link(&'static str),
+    Directory,
+    Fifo,
+    Huge,
+}
+
+/// A root that is removed again.
+struct Sandbox {
+    path: PathBuf,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Links are removed, not followed.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The root is read without harm; nothing beside it is; and what is there and not taken over is named.
+pub(super) fn docker_root(bytes: &[u8]) {
+    let things = things(bytes);
+    // Where no temporary files can be made, nothing is learned, and nothing is wrong.
+    let Ok(sandbox) = lay_out(&things) else { return };
+    let path = sandbox.path.join("root");
+    let Ok(Some(root)) = read_if_there(&path, About::only(Standing::Named)) else { return };
+    let counts = root.count_devices();
+    let owners = Owners::read(&root);
+    let seen = format!("{root:?} {counts:?} {owners:?}");
+    let given = text(bytes);
+    if !given.contains(SECRET) && !given.contains(&SECRET_NUMBER.to_string()) {
+        assert!(!seen.contains(SECRET) && !seen.contains(&SECRET_NUMBER.to_string()), "it was led out: {seen}");
+    }
+    all_is_named(&things, &root, &counts);
+}
+
+fn all_is_named(things: &BTreeMap<PathBuf, Thing>, root: &DockerRoot, counts: &DeviceCounts) {
+    let is_real = |path: &Path| match things.get(path) {
+        None | Some(Thing::Directory) => true,
+        Some(_) => false,
+    };
+    let named = |path: &str| root.problems.iter().any(|p| p.path == root.path.join(path));
+    for folder in ["devicemapper", "devicemapper/devicemapper", "devicemapper/metadata"] {
+        if !is_real(Path::new(folder)) {
+            assert!(named(folder), "{folder} is not what it must be, and nobody is told: {:?}", root.problems);
+            return;
+        }
+    }
+    for (path, is_read) in [
+        ("devicemapper/setup-config.json", root.direct_lvm.is_some()),
+        ("devicemapper/metadata/base", root.base.is_some()),
+        ("devicemapper/metadata/deviceset-metadata", root.device_set.is_some()),
+        ("devicemapper/metadata/transaction-metadata", root.transaction.is_some()),
+    ] {
+        let is_there = things.contains_key(Path::new(path));
+        assert_eq!(is_there && !is_read, named(path), "{path}: {:?}", root.problems);
+    }
+    let mut ids = BTreeMap::<u32, usize>::new();
+    let (mut devices, mut broken) = (0, 0);
+    for (path, thing) in things {
+        let name = path.strip_prefix("devicemapper/metadata").ok().and_then(Path::to_str).unwrap_or_default();
+        if !name.is_empty() && bookkeeping::is_device_file(name) {
+            devices += 1;
+            match thing {
+                Thing::File(json) if json.len() <= 64 << 10 => match Device::parse(json) {
+                    Ok(device) => *ids.entry(device.id).or_default() += 1,
+                    Err(_) => broken += 1,
+                },
+                _ => broken += 1,
+            }
+        }
+    }
+    let twice: usize = ids.values().map(|count| count - 1).sum();
+    assert_eq!((counts.all, counts.problems.len(), counts.duplicates.len()), (devices, broken, twice));
+}
+
+/// Reads the input; the last line about a place counts.
+fn things(bytes: &[u8]) -> BTreeMap<PathBuf, Thing> {
+    let mut things = BTreeMap::new();
+    for line in bytes.split(|b| *b == b'\n') {
+        let mut words = line.splitn(3, |b| *b == b' ');
+        let (Some(place), Some(kind)) = (words.next().map(text), words.next()) else { continue };
+        let content = words.next().unwrap_or_default();
+        let named = PLACES.iter().find(|(key, _)| *key == place).map(|(_, path)| PathBuf::from(path));
+        let is_name = !place.is_empty() && place.len() < 200 && place != "." && place != "..";
+        let of_device = is_name && !place.contains(['/', '\0']);
+        let Some(path) = named.or_else(|| of_device.then(|| Path::new("devicemapper/metadata").join(place))) else {
+            continue;
+        };
+        let leads_to = TARGETS.iter().find(|word| word.as_bytes() == content).unwrap_or(&"nowhere");
+        let thing = match kind {
+            b"=" => Thing::File(content.to_vec()),
+            b">" => Thing::Link(leads_to),
+            b"/" => Thing::Directory,
+            b"|" => Thing::Fifo,
+            b"#" => Thing::Huge,
+            _ => continue,
+        };
+        things.insert(path, thing);
+    }
+    // What would have to be below something that is no directory cannot be made.
+    let below_no_directory =
+        |path: &Path| path.ancestors().skip(1).any(|a| things.get(a).is_some_and(|t| !matches!(t, Thing::Directory)));
+    let lost: Vec<PathBuf> = things.keys().filter(|path| below_no_directory(path)).cloned().collect();
+    lost.iter().for_each(|path| drop(things.remove(path)));
+    things
+}
+
+fn lay_out(things: &BTreeMap<PathBuf, Thing>) -> io::Result<Sandbox> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("dmpool-test-root-{}-{number}", std::process::id());
+    let sandbox = Sandbox { path: std::env::temp_dir().join(name) };
+    let outside = sandbox.path.join("outside");
+    let secret = format!(
+        "{{\"device_id\":1,\"size\":{SECRET_NUMBER},\"transaction_id\":1,\"BaseDeviceUUID\":\"{SECRET}\",\"next_device_id\":1,\
+         \"open_transaction_id\":1,\"device_hash\":\"{SECRET}\",\"Device\":\"{SECRET}\",\"Name\":\"{SECRET}\"}}"
+    );
+    fs::create_dir_all(outside.join("folder/c1"))?;
+    fs::create_dir_all(sandbox.path.join("root/devicemapper/metadata"))?;
+    let files = ["secret", "folder/base", "folder/deviceset-metadata", "folder/transaction-metadata", "folder/aa"];
+    for file in files.into_iter().chain(["folder/c1/config.v2.json", "folder/c1/mount-id", "folder/config.v2.json"]) {
+        fs::write(outside.join(file), &secret)?;
+    }
+    mkfifo(&outside.join("fifo"), Mode::S_IRUSR)?;
+    for (path, thing) in things {
+        make(&sandbox.path.join("root").join(path), thing, &outside)?;
+    }
+    Ok(sandbox)
+}
+
+/// Makes one name; its folders are real ones.
+fn make(path: &Path, thing: &Thing, outside: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    if !matches!(thing, Thing::Directory) && path.is_dir() {
+        // The folders that every root has, empty so far.
+        fs::remove_dir_all(path)?;
+    }
+    match thing {
+        Thing::File(content) => fs::write(path, content),
+        Thing::Link("itself") => symlink(path.file_name().unwrap_or_default(), path),
+        Thing::Link(target) => symlink(outside.join(target), path),
+        Thing::Directory => fs::create_dir_all(path),
+        Thing::Fifo => mkfifo(path, Mode::S_IRUSR).map_err(io::Error::from),
+        Thing::Huge => fs::File::create(path)?.set_len(1 << 30),
+    }
+}
