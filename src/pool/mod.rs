@@ -6,6 +6,7 @@ pub mod finding;
 pub mod growth;
 mod identity;
 mod interrupted;
+pub mod label;
 mod name;
 mod report;
 pub mod sizing;

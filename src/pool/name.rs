@@ -116,6 +116,12 @@ impl PoolUuid {
         Self(format!("{bits:032x}"))
     }
 
+    /// Returns the bits.
+    pub fn bits(&self) -> u128 {
+        // The constructors take nothing but 32 hexadecimal digits.
+        u128::from_str_radix(&self.0, 16).unwrap_or_default()
+    }
+
     /// Returns the dm UUID of the pool device.
     pub fn pool(&self) -> String {
         format!("{UUID_PREFIX}{}-pool", self.0)

@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 9] = [
+pub const TEXTS: [(&str, &str); 10] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -83,6 +83,7 @@ pub const TEXTS: [(&str, &str); 9] = [
     ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),
     ("docs/guide.md", include_str!("../../docs/guide.md")),
     ("docs/journal-format.md", include_str!("../../docs/journal-format.md")),
+    ("docs/label-format.md", include_str!("../../docs/label-format.md")),
     ("docs/support.md", include_str!("../../docs/support.md")),
 ];
 
