@@ -13,6 +13,7 @@ use std::path::Path;
 use nix::errno::Errno;
 
 pub mod ask;
+pub mod beneath;
 pub mod block;
 pub mod critical;
 pub mod dm;

@@ -1,10 +1,9 @@
 //! What lies on the pool itself: an operation that suspends it must not need any of that.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::kernel::{block, loopdev};
+use crate::kernel::{beneath, block, loopdev};
 use crate::ops::State;
 use crate::pool::DevNo;
 
@@ -21,8 +20,12 @@ pub fn needs_on(state: &State, device: DevNo) -> Vec<PathBuf> {
 
 /// Returns whether a file, or the nearest folder of it that is there, is on a file system on that device.
 pub fn lies_on(path: &Path, device: DevNo) -> bool {
-    let there = path.ancestors().find_map(|p| fs::metadata(p).ok());
-    there.is_some_and(|found| stands_on(DevNo::from_dev_t(found.dev()), device, DEPTH))
+    path_stands_on(path, device, DEPTH)
+}
+
+fn path_stands_on(path: &Path, device: DevNo, depth: usize) -> bool {
+    let there = path.ancestors().find(|p| fs::metadata(p).is_ok());
+    there.is_some_and(|there| beneath::devices_of(there).into_iter().any(|upper| stands_on(upper, device, depth)))
 }
 
 /// Returns whether a device stands on another, through slaves and loop files.
@@ -32,7 +35,11 @@ fn stands_on(upper: DevNo, device: DevNo, depth: usize) -> bool {
     }
     let Some(depth) = depth.checked_sub(1) else { return false };
     if let Ok(Some(info)) = loopdev::info(upper) {
-        return stands_on(info.backing_dev, device, depth);
+        return match info.backing_path {
+            // A number of no device: where the file is tells more.
+            Some(path) if info.backing_dev.major == 0 => path_stands_on(&path, device, depth),
+            _ => stands_on(info.backing_dev, device, depth),
+        };
     }
     block::slaves(upper).unwrap_or_default().into_iter().any(|below| stands_on(below, device, depth))
 }

@@ -3,11 +3,45 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use lab::guest::disk::{Mounted, fill};
+use lab::guest::disk::{Kind, LoopDisk, Mounted, fill};
 use lab::guest::run::Cmd;
+use lab::guest::sys::dmsetup;
 
-use crate::support::Bench;
+use crate::support::pools::HandMade;
 use crate::support::refusals::{REFUSED, Row, Table, row};
+use crate::support::{Bench, volume};
+
+const M: u64 = 1 << 20;
+
+/// A pool is suspended for a moment when it grows: nothing that dmpool writes or reads then may be on it, whatever number
+/// the file system in between makes up.
+#[test]
+fn a_pool_that_carries_the_state_directory_is_refused() {
+    let bench = Bench::new();
+    let pool = HandMade::new(&bench, "under", 256 * M, 8 * M);
+    let name = bench.sweep.name("v");
+    let device = volume(&pool.name, 0, &name, 128 * M);
+    let on_it = Mounted::format(Kind::Ext4, &device, &bench.sweep.path("on-it")).unwrap();
+    let overlay = Mounted::overlay(on_it.dir(), &bench.sweep.path("overlay")).unwrap();
+    let inner = LoopDisk::create(&overlay.dir().join("disk"), 32 * M).unwrap();
+    let inner = (Mounted::format(Kind::Ext4, inner.device(), &bench.sweep.path("inner")).unwrap(), inner);
+    let table = || dmsetup(["table", &pool.name]).run().checked().unwrap().stdout;
+    let before = table();
+    // The file systems write to the pool by themselves: only the pool is compared.
+    for dir in [&on_it, &overlay, &inner.0] {
+        let state = dir.dir().join("state");
+        let args = ["grow", &pool.name, "--overcommit", "+16M"];
+        let ran = Cmd::new("dmpool").arg("--state-dir").arg(&state).args(args).run();
+        let says = ran.stderr.contains("dmpool itself needs files that lie on it");
+        assert!(ran.code() == Some(REFUSED) && says && ran.stderr.contains(&state.display().to_string()), "{ran}");
+    }
+    assert_eq!(table(), before);
+    inner.0.unmount().unwrap();
+    drop(inner.1);
+    overlay.unmount().unwrap();
+    on_it.unmount().unwrap();
+    dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
+}
 
 #[test]
 fn registry_files_and_journals_that_cannot_be_used_are_refused() {

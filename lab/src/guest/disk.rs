@@ -163,6 +163,20 @@ impl Mounted {
         mount(&format!("{guest}/{name}")).map(Some)
     }
 
+    /// An overlay whose changes go to new folders in `base`.
+    ///
+    /// # Errors
+    /// When a folder cannot be made, or mount fails.
+    pub fn overlay(base: &Path, dir: &Path) -> Result<Self> {
+        let folders = ["lower", "upper", "work"].map(|name| base.join(name));
+        for folder in &folders {
+            fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let [lower, upper, work] = folders.map(|folder| folder.display().to_string());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        Self::mount_any(&["-t", "overlay", "-o", &options], Path::new("overlay"), dir)
+    }
+
     fn mount_any(options: &[&str], source: &Path, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Cmd::new("mount").args(options).arg(source).arg(dir).run().checked()?;
