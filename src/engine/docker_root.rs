@@ -373,15 +373,21 @@ impl DockerRoot {
     }
 
     /// Counts the devices in Docker's bookkeeping; one small file is read for each.
-    pub fn count_devices(&self) -> DeviceCounts {
+    ///
+    /// # Errors
+    /// What keeps the bookkeeping from being listed: then nobody knows how many there are.
+    pub fn count_devices(&self) -> Result<DeviceCounts, Problem> {
         let mut counts = DeviceCounts::default();
         let home = Directory::open(&self.path).and_then(|root| root.enter(DRIVER));
-        let Some(records) = folder(home.as_ref().ok(), RECORDS, &mut counts.problems) else { return counts };
-        let names = match records.names() {
-            Ok(names) => names,
+        let records = home.and_then(|home| home.enter(RECORDS));
+        let listed = records.and_then(|records| Ok((records.names()?, records)));
+        let (names, records) = match listed {
+            Ok(listed) => listed,
+            // Docker makes it with its first device.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(counts),
             Err(error) => {
-                counts.problems.push(Problem { path: records.path().to_owned(), why: error.to_string() });
-                return counts;
+                let path = self.path.join(DRIVER).join(RECORDS);
+                return Err(Problem { path, why: error.to_string() });
             }
         };
         let mut owners = BTreeMap::new();
@@ -402,7 +408,7 @@ impl DockerRoot {
                 counts.duplicates.push(Problem { path: records.path().join(name), why });
             }
         }
-        counts
+        Ok(counts)
     }
 }
 
@@ -451,7 +457,7 @@ mod tests {
         assert!(found.data_file.as_ref().unwrap().ends_with("devicemapper/devicemapper/data"));
         assert_eq!(found.options, Options::Unknown);
         assert_eq!(found.pool().unwrap(), found.own_pool());
-        assert_eq!(found.count_devices(), DeviceCounts { all: 3, deleted: 1, ..DeviceCounts::default() });
+        assert_eq!(found.count_devices(), Ok(DeviceCounts { all: 3, deleted: 1, ..DeviceCounts::default() }));
     }
 
     #[test]
@@ -470,9 +476,20 @@ mod tests {
         assert_eq!(said.len(), 3, "{said:?}");
         assert!(said[0].0 == "base" && said[0].1.contains("empty"), "{said:?}");
         assert!(said[1].1.contains("not what Docker writes"), "{said:?}");
-        let counts = found.count_devices();
+        let counts = found.count_devices().unwrap();
         assert_eq!((counts.all, counts.deleted, counts.problems.len()), (4, 1, 2));
         assert!(counts.problems.iter().any(|p| p.why == "it is longer than 65536 bytes"));
+    }
+
+    #[test]
+    fn bookkeeping_that_cannot_be_listed_is_unknown_and_none_is_none() {
+        let temp = root();
+        let records = temp.path().join("devicemapper/metadata");
+        fs::remove_dir_all(&records).unwrap();
+        assert_eq!(read(temp.path()).count_devices(), Ok(DeviceCounts::default()));
+        fs::write(&records, "no folder").unwrap();
+        let problem = read(temp.path()).count_devices().unwrap_err();
+        assert_eq!(problem.path, records);
     }
 
     #[test]
@@ -481,7 +498,7 @@ mod tests {
         let records = temp.path().join("devicemapper/metadata");
         fs::copy(records.join("aa"), records.join("bb")).unwrap();
         fs::write(records.join("cc"), r#"{"device_id":16777216,"size":1,"transaction_id":1}"#).unwrap();
-        let counts = read(temp.path()).count_devices();
+        let counts = read(temp.path()).count_devices().unwrap();
         assert_eq!((counts.all, counts.deleted), (5, 2));
         assert_eq!(counts.duplicates[0].why, "its device id 2 is that of aa too");
         assert_eq!(counts.problems[0].why, "its device id 16777216 is larger than 16777215");
@@ -527,9 +544,8 @@ mod tests {
                 let found = read(temp.path());
                 assert_eq!((found.problems.len(), &found.problems[0].path), (1, &folder));
                 assert!(found.problems[0].why.contains(why), "{:?}", found.problems);
-                let counts = found.count_devices();
-                let unread = name == "metadata";
-                assert_eq!((counts.all == 0, counts.problems == found.problems), (unread, unread), "{counts:?}");
+                let uncounted = found.count_devices().err().map(|problem| problem.path);
+                assert_eq!(uncounted, (name == "metadata").then_some(folder));
             }
         }
     }

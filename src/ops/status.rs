@@ -18,7 +18,7 @@ pub struct Status {
     pub report: PoolReport,
     /// The Docker root that uses it.
     pub docker: Option<DockerRoot>,
-    /// How many devices Docker's bookkeeping names.
+    /// How many devices Docker's bookkeeping names; nothing also when it cannot be listed.
     pub devices: Option<DeviceCounts>,
     /// The version of the kernel's device-mapper driver.
     pub driver: Option<(u32, u32)>,
@@ -126,9 +126,12 @@ fn with_history(kit: &Kit, pools: &mut [Status]) {
 /// # Errors
 /// When the device cannot be read as a pool.
 pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
-    let report = facts::look(kit, &found)?;
+    let mut report = facts::look(kit, &found)?;
     let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
-    let devices = docker.as_ref().map(DockerRoot::count_devices);
+    let counted = docker.as_ref().map(DockerRoot::count_devices);
+    let unknown = counted.as_ref().and_then(|counted| counted.as_ref().err());
+    report.unread.extend(unknown.map(|problem| format!("{}: {}", problem.path.display(), problem.why)));
+    let devices = counted.and_then(Result::ok);
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
     let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);
     let (identity, forecast) = (report.identity(), Forecast::default());
