@@ -67,7 +67,6 @@ pub(super) fn view(status: &Status) -> StatusView<'_> {
             driver_version: status.driver,
             layout: Layout::of_root(status.docker.as_ref()),
         },
-        volumes: None,
         findings: &status.findings,
         forecast: status.forecast,
     }

@@ -88,7 +88,6 @@ struct Pool {
     features: Option<Vec<String>>,
     table: Option<String>,
     open_count: Option<u32>,
-    thin_volumes: Option<u64>,
     overcommitted_by: Option<Bytes>,
     binds_first: Option<Binds>,
     growth: Growth,
@@ -277,7 +276,6 @@ impl Pool {
             features: pool.table.as_ref().map(|table| table.features.clone()),
             table: pool.table.as_ref().map(ToString::to_string),
             open_count: pool.open_count,
-            thin_volumes: view.volumes,
             overcommitted_by: pool.overcommitted_by(),
             binds_first: pool.binding_limit().map(|(limit, after)| Binds { limit, after }),
             growth: Growth { data_bytes_per_day: view.forecast.data, metadata_bytes_per_day: view.forecast.metadata },
@@ -461,14 +459,9 @@ mod tests {
             driver_version: Some((4, 43)),
             ..DockerView::default()
         };
-        let value: Value = serde_json::from_str(&status(&StatusView {
-            pool: &pool,
-            docker,
-            volumes: Some(61),
-            findings: &[],
-            forecast: growing(),
-        }))
-        .unwrap();
+        let value: Value =
+            serde_json::from_str(&status(&StatusView { pool: &pool, docker, findings: &[], forecast: growing() }))
+                .unwrap();
         assert_eq!(value["format"], 1);
         let pool = &value["pool"];
         assert_eq!(pool["data"]["used"], 137_985_u64 * 65_536);
@@ -494,7 +487,7 @@ mod tests {
             keys(&value["pool"]),
             "activity binds_first block_size containerd_devices containerd_root data device discard docker docker_root features findings full \
              gave_up_queueing growth held_metadata_root interrupted low_water_mark_blocks maker metadata metadata_low_watermark_blocks mode name \
-             needs_check no_space_policy not_read open_count overcommitted_by table thin_volumes transaction_id user \
+             needs_check no_space_policy not_read open_count overcommitted_by table transaction_id user \
              user_known_by uuid verdict"
         );
         assert_eq!(keys(&value["pool"]["data"]), "device device_size disk file free link path total used");

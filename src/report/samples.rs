@@ -204,5 +204,5 @@ pub(crate) fn growing() -> Forecast {
 
 /// A pool alone, with these findings.
 pub(crate) fn alone<'a>(pool: &'a PoolReport, findings: &'a [Finding]) -> StatusView<'a> {
-    StatusView { pool, docker: DockerView::default(), volumes: None, findings, forecast: Forecast::default() }
+    StatusView { pool, docker: DockerView::default(), findings, forecast: Forecast::default() }
 }

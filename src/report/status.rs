@@ -21,8 +21,6 @@ pub struct StatusView<'a> {
     pub pool: &'a PoolReport,
     /// What Docker's files say of it.
     pub docker: DockerView<'a>,
-    /// How many thin volumes it has, when somebody has counted them.
-    pub volumes: Option<u64>,
     /// What is wrong with it, or worth knowing, the worst first.
     pub findings: &'a [Finding],
     /// How fast it fills.
@@ -100,11 +98,8 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
         ("Held Metadata Root", held_root(working)),
         ("Zeroing", known(pool.table.as_ref().map(|t| if t.has("skip_block_zeroing") { "no" } else { "yes" }))),
     ]);
-    if let Some(volumes) = view.volumes {
-        pairs.push(("Thin Volumes", volumes.to_string()));
-    }
-    if let Some(devices) = view.docker.devices {
-        pairs.push(("Thin Volumes Known To Docker", devices.all.to_string()));
+    if view.docker.root.is_some() {
+        pairs.push(("Thin Volumes Known To Docker", known(view.docker.devices.map(|devices| devices.all))));
     }
     pairs.extend(view.docker.root.into_iter().flat_map(|root| root_lines(root, pool.tie)));
     if let User::Containerd { devices, .. } = &pool.user {
@@ -326,13 +321,7 @@ mod tests {
             driver_version: Some((4, 43)),
             ..DockerView::default()
         };
-        let shown = text(&StatusView {
-            pool: &pool,
-            docker,
-            volumes: Some(61),
-            findings: &findings(&pool),
-            forecast: growing(),
-        });
+        let shown = text(&StatusView { pool: &pool, docker, findings: &findings(&pool), forecast: growing() });
         assert_eq!(shown, include_str!("../../tests/fixtures/status/docker.txt"));
     }
 
@@ -405,6 +394,14 @@ mod tests {
         assert!(interrupted(true, true).contains("dmpool undo grow-1"));
         assert!(!interrupted(true, false).contains("dmpool undo"));
         assert!(interrupted(false, true).contains("next: dmpool undo grow-1"));
+    }
+
+    #[test]
+    fn bookkeeping_that_cannot_be_read_is_unknown() {
+        let (pool, root) = (docker_pool("0 1/2 1/2 - rw discard_passdown queue_if_no_space - 1024", 0), docker_root());
+        let docker = DockerView { root: Some(&root), ..DockerView::default() };
+        let view = StatusView { pool: &pool, docker, findings: &[], forecast: Forecast::default() };
+        assert!(text(&view).contains(" Thin Volumes Known To Docker: unknown\n"));
     }
 
     #[test]
