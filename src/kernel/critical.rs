@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -66,42 +67,27 @@ impl Drop for CriticalSection {
     }
 }
 
-/// While this lives, the signals that usually end a program wait; who does the work asks for them between two steps.
-#[derive(Debug)]
-pub struct SignalHold {
-    before: Option<SigSet>,
+/// The signal that wanted an end, once one has come and was asked for.
+static CAME: OnceLock<Signal> = OnceLock::new();
+
+/// Holds the signals back that usually end a program, in this thread and until it ends: who does the work asks for them
+/// between two steps, and what became of it is told before the program goes. Where they cannot be held they act as
+/// ever: death at any point is provided for.
+pub fn hold_signals() {
+    let held: SigSet = HELD.into_iter().collect();
+    let _ = held.thread_block();
 }
 
-impl SignalHold {
-    /// Holds the signals back in this thread. Where that cannot be done they act as ever: death at any point is provided for.
-    pub fn new() -> Self {
-        let held: SigSet = HELD.into_iter().collect();
-        Self { before: held.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok() }
+/// Returns the signal by which somebody wants an end, when one has come since [`hold_signals`]. From then on every time:
+/// what has not been begun is not wanted either.
+pub fn wanted_end() -> Option<&'static str> {
+    if let Some(came) = CAME.get() {
+        return Some(came.as_str());
     }
-
-    /// Returns a signal that has come meanwhile and means that somebody wants an end, and takes it off the queue.
-    pub fn pending(&self) -> Option<&'static str> {
-        let wanted = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-        let pending = raw::pending_signals().ok()?;
-        let signal = wanted.into_iter().find(|signal| pending.contains(*signal))?;
-        let only: SigSet = std::iter::once(signal).collect();
-        only.wait().ok().map(Signal::as_str)
-    }
-}
-
-impl Default for SignalHold {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for SignalHold {
-    fn drop(&mut self) {
-        // A broken pipe is silence, never the end of a change that was done.
-        let mut mask = self.before.unwrap_or_else(SigSet::empty);
-        mask.add(Signal::SIGPIPE);
-        let _ = mask.thread_set_mask();
-    }
+    let wanted = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    let pending = raw::pending_signals().ok()?;
+    let signal = wanted.into_iter().find(|signal| pending.contains(*signal))?;
+    Some(CAME.get_or_init(|| signal).as_str())
 }
 
 /// Uses as much stack as the section may, so that it is there when the memory is locked.

@@ -27,6 +27,33 @@ fn destroy_is_whole_or_taken_back_after_any_signal() {
     signalled(Operation::Destroy, None);
 }
 
+/// Who is told to end again and again, also while it takes back and until it has ended, still says how things are.
+#[test]
+fn the_last_word_is_said_whatever_signals_come() {
+    let subject = Subject::new(Operation::Create, Bench::new());
+    let (end, _) = undisturbed(&subject);
+    for _ in 0..3 {
+        let case = Case::begin(&subject, "signals without end".to_owned());
+        let mut running = command(&case).start().unwrap();
+        while running.alive() && subject.journals().is_empty() {
+            std::thread::yield_now();
+        }
+        while running.alive() {
+            for signal in SIGNALS {
+                running.signal(signal);
+            }
+        }
+        let ran = running.wait();
+        match ran.end {
+            End::Exit(0) if ran.stdout.starts_with("made pool") => case.is_at_the_end(&end),
+            End::Exit(1) if ran.stderr.contains("interrupted by SIG") && ran.stderr.contains("state:") => {
+                case.is_at_the_beginning();
+            }
+            _ => panic!("{ran}"),
+        }
+    }
+}
+
 fn signalled(operation: Operation, io: Option<Kind>) {
     let subject = Subject::new(operation, Bench::new());
     let busy = io.map(|kind| Busy::on(&subject, kind));
@@ -46,7 +73,7 @@ fn signalled(operation: Operation, io: Option<Kind>) {
                 assert!(ran.stderr.contains(&format!("interrupted by {signal}")), "{}: {ran}", case.name);
                 case.is_at_the_beginning();
             }
-            // Before dmpool holds signals back nothing was begun; afterwards everything is done.
+            // Before dmpool holds signals back nothing was begun.
             End::Signal(number) if number == signal as i32 => case.is_at_either_end(&end, &ran),
             _ => panic!("{}: {ran}", case.name),
         }

@@ -4,7 +4,7 @@ use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
-use crate::kernel::critical::SignalHold;
+use crate::kernel::critical::{hold_signals, wanted_end};
 use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
 use crate::ops::journal::{Log, Progress, Record, ways_out};
@@ -36,15 +36,17 @@ struct Stop {
 
 /// Carries a plan out. A step that fails takes back those before it, as long as none of them has no way back.
 ///
+/// Signals that end a program stop it between two steps, and wait in this thread from then on, also when it is done.
+///
 /// # Errors
 /// Refused when its journal cannot be written; [`Kind::Failed`] when all was taken back; [`Kind::Partial`] when the journal had to be kept.
 pub fn carry_out(kit: &Kit, plan: Plan) -> Outcome<Ended> {
-    let signals = SignalHold::new();
+    hold_signals();
     let what = plan.what.clone();
     let log = Log::begin(&kit.state, plan).map_err(|e| {
         own_disk::refusal(format!("cannot {what}: its journal cannot be written"), &kit.state.journals, e)
     })?;
-    run(kit, log, Attempt::First, &signals)
+    run(kit, log, Attempt::First)
 }
 
 /// Finishes an interrupted operation.
@@ -52,9 +54,9 @@ pub fn carry_out(kit: &Kit, plan: Plan) -> Outcome<Ended> {
 /// # Errors
 /// [`Kind::Partial`] when a step cannot be done now either; the journal is kept.
 pub fn finish(kit: &Kit, mut log: Log) -> Outcome<Ended> {
-    let signals = SignalHold::new();
+    hold_signals();
     resumed(&mut log)?;
-    run(kit, log, Attempt::Again, &signals)
+    run(kit, log, Attempt::Again)
 }
 
 /// Takes an interrupted operation back, up to the first step with no way back.
@@ -62,7 +64,7 @@ pub fn finish(kit: &Kit, mut log: Log) -> Outcome<Ended> {
 /// # Errors
 /// [`Kind::Partial`] when a step cannot be taken back; the journal is kept.
 pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
-    let _signals = SignalHold::new();
+    hold_signals();
     resumed(&mut log)?;
     match revert_all(kit, &mut log) {
         Ok(stands) => {
@@ -81,11 +83,9 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
     }
 }
 
-fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outcome<Ended> {
-    let Err(first) = forward(kit, &mut log, attempt, signals) else {
+fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
+    let Err(first) = forward(kit, &mut log, attempt) else {
         close(log, "finished")?;
-        // Who wanted it ended is told that it is done, instead of being obeyed now that it is.
-        while signals.pending().is_some() {}
         return Ok(Ended::Whole);
     };
     let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, first.step));
@@ -121,12 +121,12 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt, signals: &SignalHold) -> Outco
 }
 
 /// Does every step that is not known to be done, in order.
-fn forward(kit: &Kit, log: &mut Log, attempt: Attempt, signals: &SignalHold) -> Result<(), Stop> {
+fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
     for step in 0..log.journal.progress.len() {
         let mut go = || -> Result<()> {
             if attempt == Attempt::First
                 && !no_way_back_begun(log, step)
-                && let Some(signal) = signals.pending()
+                && let Some(signal) = wanted_end()
             {
                 anyhow::bail!("interrupted by {signal}");
             }
