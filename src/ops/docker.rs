@@ -43,8 +43,8 @@ pub fn chosen(state: &State) -> Outcome<DockerRoot> {
     }
 }
 
-/// Returns the root that `docker` means to a command that is typed without `--root`; nothing when it means none, or not one
-/// alone.
+/// Returns the root that `docker` means to a command that is typed without `--root`, given what [`roots`] has found; nothing
+/// when it means none, or not one alone.
 pub fn meant(roots: &Roots) -> Option<DockerRoot> {
     let mut roots = roots.clone();
     roots.found.retain(|root| root.standing != Standing::Named);
@@ -52,7 +52,9 @@ pub fn meant(roots: &Roots) -> Option<DockerRoot> {
 }
 
 fn best(roots: Roots) -> Outcome<DockerRoot> {
-    let Roots { found: mut all, unreadable: bad } = roots;
+    // A daemon with neither the usual PID file nor a socket of Docker's name is looked for when there is no other.
+    let is_empty = roots.found.is_empty() && roots.unreadable.is_empty();
+    let Roots { found: mut all, unreadable: bad } = if is_empty { roots::find_all() } else { roots };
     if let (Some(root), true) = (bad.first(), all.iter().all(|root| root.standing == Standing::Left)) {
         return Err(unreadable(root));
     }

@@ -1,5 +1,6 @@
 //! Which pool is meant, and whose it is.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -78,7 +79,9 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
         Vec::new()
     });
     let live = live_pools(dm)?;
-    let roots = roots_of(docker::roots(state)?, &live);
+    let roots = docker::roots(state)?;
+    let meant = meant_of(roots.clone());
+    let roots = roots_of(roots, &live);
     broken.extend(roots.unreadable.iter().map(docker::unreadable));
     let mut names: Vec<String> = live.keys().cloned().collect();
     names.extend(registered.iter().map(ToString::to_string));
@@ -95,11 +98,10 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
     names.sort();
     names.dedup();
     let snapshotter = containerd::find(Path::new("/"));
-    let meant = docker::meant(&roots);
     let roots = roots.found;
     let found = |name: String| {
         let (docker, tie) = whose(&roots, &name, live.get(&name));
-        let by_root = docker.as_ref().and_then(|root| by_root(dm, root, &name, meant.as_ref()));
+        let by_root = docker.as_ref().and_then(|root| by_root(dm, root, &name, &meant));
         let (entry, bad_entry) = entry_of(state, &name);
         Found { entry, bad_entry, docker, tie, by_root, containerd: of_pool(snapshotter.clone(), &name), name }
     };
@@ -172,8 +174,7 @@ fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
     let tie = tie::tie(&root, &name, ground.as_ref());
     // Docker may have been given a pool that dmpool made.
     let (entry, bad_entry) = entry_of(state, &name);
-    let meant = docker::meant(&docker::roots(state).unwrap_or_default());
-    let by_root = word(&root, meant.as_ref());
+    let by_root = word(&root, &meant_of(docker::roots(state).unwrap_or_default()));
     Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd: Ok(None) })
 }
 
@@ -199,17 +200,29 @@ fn pool_of(dm: &Dm, root: &DockerRoot) -> Outcome<String> {
     })
 }
 
+/// The root that `docker` means, looked for when a pool asks for it.
+type Meant<F> = LazyCell<Option<DockerRoot>, F>;
+
+fn meant_of(roots: Roots) -> Meant<impl FnOnce() -> Option<DockerRoot>> {
+    LazyCell::new(move || docker::meant(&roots))
+}
+
 /// Returns what commands take in the place of a root's pool: `docker` when that means this root, else the root's path;
 /// nothing when neither can be typed.
-fn word(root: &DockerRoot, meant: Option<&DockerRoot>) -> Option<String> {
-    if meant.is_some_and(|meant| meant.path == root.path) {
+fn word<F: FnOnce() -> Option<DockerRoot>>(root: &DockerRoot, meant: &Meant<F>) -> Option<String> {
+    if meant.as_ref().is_some_and(|meant| meant.path == root.path) {
         return Some("docker".to_owned());
     }
     root.path.to_str().map(str::to_owned)
 }
 
 /// Returns what commands take for a pool in the place of its root's pool, when that is this one.
-fn by_root(dm: &Dm, root: &DockerRoot, pool: &str, meant: Option<&DockerRoot>) -> Option<String> {
+fn by_root<F: FnOnce() -> Option<DockerRoot>>(
+    dm: &Dm,
+    root: &DockerRoot,
+    pool: &str,
+    meant: &Meant<F>,
+) -> Option<String> {
     if pool_of(dm, root).is_ok_and(|name| name == pool) { word(root, meant) } else { None }
 }
 
@@ -232,9 +245,9 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
         return Err(no_such(dm, state, name));
     }
     let live: BTreeMap<_, _> = live.iter().map(|live| (name.to_owned(), Ground::of(live))).collect();
-    let meant = docker::meant(&roots);
+    let meant = meant_of(roots.clone());
     let (docker, tie) = whose(&roots_of(roots, &live).found, name, live.get(name));
-    let by_root = docker.as_ref().and_then(|root| by_root(dm, root, name, meant.as_ref()));
+    let by_root = docker.as_ref().and_then(|root| by_root(dm, root, name, &meant));
     let containerd = of_pool(containerd::find(Path::new("/")), name);
     Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, containerd })
 }

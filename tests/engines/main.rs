@@ -17,6 +17,7 @@ mod interrupted;
 mod metrics;
 mod named;
 mod parity;
+mod several;
 mod shapes;
 mod udev;
 

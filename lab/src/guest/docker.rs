@@ -293,7 +293,7 @@ impl Drop for Docker {
 }
 
 /// Removes the mounts, dm devices and loop devices that a dead daemon left for this root.
-fn take_down(root: &Path) {
+pub fn take_down(root: &Path) {
     let limit = Duration::from_secs(20);
     let below: Vec<_> = sys::mounts().unwrap_or_default().into_iter().filter(|m| m.point.starts_with(root)).collect();
     for mount in below.iter().rev().filter(|m| m.point != root) {
