@@ -14,6 +14,8 @@ use crate::engine::start::{Unit, Variables};
 use crate::engine::version::{self, Version};
 
 pub(super) fn dockerd_flags(bytes: &[u8]) {
+    let text = text(bytes);
+    let _ = containerd::Flags::of_words(&text.split('\0').collect::<Vec<_>>());
     let Some(flags) = Flags::parse(bytes) else { return };
     let all = flags.keys.get("storage-opts").map_or(&[][..], Vec::as_slice);
     assert!(flags.storage_options.iter().all(|option| all.contains(option)));
@@ -79,9 +81,10 @@ pub(super) fn env_file(bytes: &[u8]) {
 }
 
 pub(super) fn containerd_config(bytes: &[u8]) {
-    if let Ok(Some((pool, root))) = containerd::parse(&text(bytes)) {
-        assert!(!pool.is_empty() && !root.as_os_str().is_empty());
-    }
+    let Ok(file) = containerd::parse(&text(bytes)) else { return };
+    let section = file.section.unwrap_or_default();
+    assert!(section.pool.is_none_or(|pool| !pool.is_empty()));
+    assert!(section.root_path.is_none_or(|path| !path.as_os_str().is_empty()));
 }
 
 /// How many bytes of the input make a page of the database; the rest of the page is zeros.

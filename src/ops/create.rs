@@ -107,7 +107,7 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
                 docker: None,
                 tie: None,
                 by_root: None,
-                containerd: Ok(None),
+                containerd: crate::ops::containerd::Claim::default(),
             };
             Some((entry, facts::look(kit, &found)?))
         }

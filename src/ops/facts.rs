@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::containerd::{Device, Snapshotter};
 use crate::engine::docker_root::{LeadsTo, LoopLink};
 use crate::engine::options::StorageOptions;
 use crate::error::{Failure, Outcome};
@@ -20,7 +19,7 @@ use crate::ops::steps::Kit;
 use crate::ops::{carrier, journal};
 use crate::pool::{
     Activity, Backing, Carrier, Entry, HostFs, Interrupted, Link, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus,
-    Recorded, Snapshot, Tie, UUID_PREFIX, User,
+    Recorded, Tie, UUID_PREFIX, User,
 };
 use crate::units::{Bytes, Sectors};
 
@@ -40,12 +39,10 @@ pub fn look(kit: &Kit, found: &Found) -> Outcome<PoolReport> {
         Some(live) => of_live(dm, found, live, &mut unread),
         None => of_files(found, &mut unread),
     };
-    if let (User::Unknown, Ok(Some(snapshotter))) = (&report.user, &found.containerd) {
-        report.user = containerd(snapshotter, &mut unread);
-        report.tie = Some(Tie::Options);
-    }
-    if let Err(problem) = &found.containerd {
-        unread.push(format!("{}: {}", problem.path.display(), problem.why));
+    unread.extend(found.containerd.problems.iter().map(|p| format!("{}: {}", p.path.display(), p.why)));
+    if let Some((user, tie)) = found.containerd.user(&mut unread) {
+        report.user = user;
+        report.tie = Some(tie);
     }
     report.interrupted = interrupted;
     report.unread = unread;
@@ -241,22 +238,6 @@ fn is_dockers_name(name: &str) -> bool {
     let parts =
         inner.and_then(|inner| inner.split_once(':')).and_then(|(major, rest)| Some((major, rest.split_once('-')?)));
     parts.is_some_and(|(major, (minor, inode))| number(major) && number(minor) && number(inode))
-}
-
-fn containerd(snapshotter: &Snapshotter, unread: &mut Vec<String>) -> User {
-    let devices = snapshotter.devices().map_err(|p| unread.push(format!("{}: {}", p.path.display(), p.why))).ok();
-    let snapshot = |device: Device| Snapshot {
-        state: device.state_name().to_owned(),
-        name: device.name,
-        id: device.id,
-        size: Bytes::new(device.size),
-        error: Some(device.error).filter(|error| !error.is_empty()),
-    };
-    User::Containerd {
-        config: snapshotter.config.clone(),
-        root_path: snapshotter.root_path.clone(),
-        devices: devices.map(|devices| devices.into_iter().map(snapshot).collect()),
-    }
 }
 
 fn user(found: &Found) -> User {

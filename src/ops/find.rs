@@ -4,11 +4,11 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::engine::containerd::{self, Snapshotter};
-use crate::engine::docker_root::{DockerRoot, Problem, Standing};
+use crate::engine::docker_root::{DockerRoot, Standing};
 use crate::engine::roots::{self as docker_roots, Roots};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
+use crate::ops::containerd::{self, Claim};
 use crate::ops::docker::{self, chosen};
 use crate::ops::registry::{self, BadEntry};
 use crate::ops::tie::{self, Ground};
@@ -30,8 +30,8 @@ pub struct Found {
     pub tie: Option<Tie>,
     /// What commands take in the place of that root's pool, when it is this one: `docker`, or else the root's path.
     pub by_root: Option<String>,
-    /// containerd's snapshotter, when its configuration names the pool; what was wrong with that configuration.
-    pub containerd: Result<Option<Snapshotter>, Problem>,
+    /// What speaks for containerd as its user.
+    pub containerd: Claim,
 }
 
 /// Every pool on the machine.
@@ -97,13 +97,14 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
     names.extend(roots.found.iter().filter(before).map(DockerRoot::own_pool));
     names.sort();
     names.dedup();
-    let snapshotter = containerd::find(Path::new("/"));
+    let snapshotters = containerd::lazily();
     let roots = roots.found;
     let found = |name: String| {
         let (docker, tie) = whose(&roots, &name, live.get(&name));
         let by_root = docker.as_ref().and_then(|root| by_root(dm, root, &name, &meant));
         let (entry, bad_entry) = entry_of(state, &name);
-        Found { entry, bad_entry, docker, tie, by_root, containerd: of_pool(snapshotter.clone(), &name), name }
+        let containerd = Claim::of(&name, tie, live.get(&name), &snapshotters);
+        Found { entry, bad_entry, docker, tie, by_root, containerd, name }
     };
     Ok(All { found: names.into_iter().map(found).collect(), broken })
 }
@@ -122,10 +123,6 @@ fn whose(roots: &[DockerRoot], name: &str, ground: Option<&Ground>) -> (Option<D
     let ties = roots.iter().filter_map(|root| Some((tie::tie(root, name, ground)?, root)));
     let best = ties.min_by_key(|(tie, root)| (*tie, root.standing));
     (best.map(|(_, root)| root.clone()), best.map(|(tie, _)| tie))
-}
-
-fn of_pool(found: Result<Option<Snapshotter>, Problem>, pool: &str) -> Result<Option<Snapshotter>, Problem> {
-    found.map(|snapshotter| snapshotter.filter(|snapshotter| snapshotter.pool == pool))
 }
 
 /// Adds the roots that live pools tell of and nothing else does: around the files under them, and of daemons beside the
@@ -175,7 +172,8 @@ fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
     // Docker may have been given a pool that dmpool made.
     let (entry, bad_entry) = entry_of(state, &name);
     let by_root = word(&root, &meant_of(docker::roots(state).unwrap_or_default()));
-    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd: Ok(None) })
+    let containerd = Claim::of(&name, tie, ground.as_ref(), &containerd::lazily());
+    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd })
 }
 
 /// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
@@ -248,7 +246,7 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
     let meant = meant_of(roots.clone());
     let (docker, tie) = whose(&roots_of(roots, &live).found, name, live.get(name));
     let by_root = docker.as_ref().and_then(|root| by_root(dm, root, name, &meant));
-    let containerd = of_pool(containerd::find(Path::new("/")), name);
+    let containerd = Claim::of(name, tie, live.get(name), &containerd::lazily());
     Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, containerd })
 }
 

@@ -5,6 +5,7 @@
 
 pub mod activate;
 mod carrier;
+pub mod containerd;
 pub mod create;
 pub mod deactivate;
 pub mod destroy;

@@ -33,7 +33,7 @@ impl PoolReport {
     pub fn identity(&self) -> Identity {
         let (user, root) = match &self.user {
             User::Docker { root } => ("docker", Some(root)),
-            User::Containerd { root_path, .. } => ("containerd", Some(root_path)),
+            User::Containerd { root_path, .. } => ("containerd", root_path.as_ref()),
             User::Unknown => ("unknown", None),
         };
         let dockers_own = self.maker == Maker::Docker && root.is_some();

@@ -32,10 +32,10 @@ pub enum User {
     },
     /// containerd's devmapper snapshotter.
     Containerd {
-        /// The configuration that names the pool.
-        config: PathBuf,
-        /// Where the snapshotter keeps its databases.
-        root_path: PathBuf,
+        /// The configuration that names the pool; nothing when only the names on it speak for containerd.
+        config: Option<PathBuf>,
+        /// Where the snapshotter keeps its databases; as above.
+        root_path: Option<PathBuf>,
         /// The devices that it knows, by name; nothing when its database could not be read.
         devices: Option<Vec<Snapshot>>,
     },

@@ -237,7 +237,7 @@ impl Pool {
         let working = pool.status.as_ref().and_then(PoolStatus::working);
         let (user, docker_root, containerd_root) = match &pool.user {
             User::Docker { root } => ("docker", Some(text(root)), None),
-            User::Containerd { root_path, .. } => ("containerd", None, Some(text(root_path))),
+            User::Containerd { root_path, .. } => ("containerd", None, root_path.as_deref().map(text)),
             User::Unknown => ("unknown", None, None),
         };
         Self {

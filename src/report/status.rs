@@ -74,9 +74,10 @@ pub fn maker(maker: Maker) -> &'static str {
 pub fn user(user: &User) -> String {
     match user {
         User::Docker { root } => format!("Docker in {}", printable(&root.to_string_lossy())),
-        User::Containerd { root_path, .. } => {
+        User::Containerd { root_path: Some(root_path), .. } => {
             format!("containerd in {}", printable(&root_path.to_string_lossy()))
         }
+        User::Containerd { root_path: None, .. } => "containerd, by the names of its volumes".to_owned(),
         User::Unknown => "nobody that dmpool knows".to_owned(),
     }
 }

@@ -1,28 +1,26 @@
 //! containerd's devmapper snapshotter: its configuration, and the database of its devices, both only read.
 
 pub mod bolt;
+mod config;
+mod daemon;
+mod glob;
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bolt::{BadBolt, Bolt, Item};
+pub use config::{BadConfig, Config, File, Section, parse};
+pub use daemon::Flags;
 use serde::Deserialize;
-use toml::{Table, Value};
+
+use config::PLUGIN;
 
 use super::docker_root::Problem;
 use super::small_file;
 use super::start::below;
 
-/// Where containerd reads its configuration when `--config` names no other.
-pub const CONFIG: &str = "/etc/containerd/config.toml";
 /// `root` when the configuration has none.
 const ROOT: &str = "/var/lib/containerd";
-/// The plugin's name in configurations of version 2 and 3, and that of its directory; version 1 has the second.
-const PLUGIN: [&str; 2] = ["io.containerd.snapshotter.v1.devmapper", "devmapper"];
-
-/// No configuration in use comes near this.
-const LARGEST_CONFIG: u64 = 4 << 20;
 /// The database of a hundred thousand devices has some 50 MB.
 const LARGEST_DATABASE: u64 = 256 << 20;
 /// How often a database is read again that was written meanwhile.
@@ -39,6 +37,8 @@ pub struct Snapshotter {
     pub pool: String,
     /// `root_path`: where its databases are.
     pub root_path: PathBuf,
+    /// `root`: where containerd keeps everything else.
+    pub root: PathBuf,
 }
 
 /// One thin device as containerd knows it (`DeviceInfo`, snapshots/devmapper/device_info.go).
@@ -86,63 +86,58 @@ impl Device {
     }
 }
 
-/// Why a configuration says nothing.
-#[derive(Debug)]
-pub enum BadConfig {
-    /// It is no TOML.
-    Toml(Box<toml::de::Error>),
-    /// A setting is not of the kind that it must be.
-    Kind(&'static str),
+/// The snapshotters of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshotters {
+    /// Those that a configuration gives a pool, of daemons that run first.
+    pub found: Vec<Snapshotter>,
+    /// What could not be read, and may have named others.
+    pub problems: Vec<Problem>,
 }
 
-impl fmt::Display for BadConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Toml(error) => write!(f, "it is not what containerd reads: {}", error.message()),
-            Self::Kind(key) => write!(f, "its {key} is not what containerd reads"),
+/// Returns the snapshotters of this machine: of each containerd that runs, and of the one that its unit will start.
+pub fn find() -> Snapshotters {
+    of(Path::new("/"), daemon::running())
+}
+
+fn of(base: &Path, running: Vec<daemon::Flags>) -> Snapshotters {
+    let mut all = Snapshotters::default();
+    let mut seen = Vec::new();
+    for flags in running.into_iter().chain(daemon::next(base, &mut all.problems)) {
+        if seen.contains(&flags) {
+            continue;
         }
+        let config = Config::load(base, &flags.config);
+        all.found.extend(snapshotter(base, &flags, &config));
+        let fresh = config.problems.into_iter().filter(|problem| !all.problems.contains(problem));
+        let fresh: Vec<_> = fresh.collect();
+        all.problems.extend(fresh);
+        seen.push(flags);
     }
+    all
 }
 
-impl std::error::Error for BadConfig {}
-
-/// Returns pool and `root_path` that a configuration of version 1, 2 or 3 gives the snapshotter; nothing when it does not
-/// give it a pool, without which containerd passes the snapshotter over.
-///
-/// # Errors
-/// When the text is no TOML, or a setting is of another kind.
-pub fn parse(text: &str) -> Result<Option<(String, PathBuf)>, BadConfig> {
-    let config: Table = text.parse().map_err(|e| BadConfig::Toml(Box::new(e)))?;
-    let string = |table: &Table, key: &'static str| match table.get(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-        Some(_) => Err(BadConfig::Kind(key)),
+/// Returns the snapshotter that a configuration makes; where containerds of different ages read it differently, the one that
+/// has a database.
+fn snapshotter(base: &Path, flags: &daemon::Flags, config: &Config) -> Option<Snapshotter> {
+    let root = flags.root.as_ref().or(config.root.as_ref()).cloned().unwrap_or_else(|| PathBuf::from(ROOT));
+    let of = |section: &Section| {
+        Some(Snapshotter {
+            config: flags.config.clone(),
+            pool: section.pool.clone()?,
+            root_path: below(base, &section.root_path.clone().unwrap_or_else(|| root.join(PLUGIN))),
+            root: below(base, &root),
+        })
     };
-    let Some(plugins) = config.get("plugins") else { return Ok(None) };
-    let plugins = plugins.as_table().ok_or(BadConfig::Kind("plugins"))?;
-    let Some(plugin) = PLUGIN.into_iter().find_map(|name| plugins.get(name)) else { return Ok(None) };
-    let plugin = plugin.as_table().ok_or(BadConfig::Kind("plugins"))?;
-    let Some(pool) = string(plugin, "pool_name")? else { return Ok(None) };
-    let root = string(&config, "root")?.unwrap_or_else(|| ROOT.to_owned());
-    let own = string(plugin, "root_path")?.map_or_else(|| Path::new(&root).join(PLUGIN[0]), PathBuf::from);
-    Ok(Some((pool, own)))
-}
-
-/// Returns the snapshotter of the machine whose root directory that is (`/`); nothing when containerd has none.
-///
-/// # Errors
-/// When its configuration is there and cannot be read.
-pub fn find(base: &Path) -> Result<Option<Snapshotter>, Problem> {
-    let config = below(base, Path::new(CONFIG));
-    let problem = |why: String| Problem { path: config.clone(), why };
-    let bytes = match small_file::read_at(&config, LARGEST_CONFIG) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(problem(error.to_string())),
-    };
-    let text = String::from_utf8(bytes).map_err(|_| problem("it is no text".to_owned()))?;
-    let found = parse(&text).map_err(|error| problem(error.to_string()))?;
-    Ok(found.map(|(pool, root_path)| Snapshotter { config: config.clone(), pool, root_path }))
+    if config.disabled {
+        return None;
+    }
+    let [before, since] = [of(&config.last), of(&config.merged)];
+    match (before, since) {
+        (Some(before), Some(since)) if !before.database().exists() && since.database().exists() => Some(since),
+        (Some(before), _) => Some(before),
+        (None, since) => since,
+    }
 }
 
 impl Snapshotter {
@@ -201,44 +196,20 @@ pub(crate) fn devices_in(bytes: &[u8]) -> Result<Vec<Device>, String> {
 mod tests {
     use std::fs;
 
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn configurations_of_all_versions_are_read() {
-        let own = PathBuf::from("/var/lib/containerd/io.containerd.snapshotter.v1.devmapper");
-        for (text, found) in [
-            ("[plugins.devmapper]\npool_name = \"p\"\nroot_path = \"/srv/dm\"", Some(("p", PathBuf::from("/srv/dm")))),
-            (
-                "version = 2\n[plugins.\"io.containerd.snapshotter.v1.devmapper\"]\npool_name = \"cpool\"\nbase_image_size = \"1GB\"",
-                Some(("cpool", own.clone())),
-            ),
-            (
-                "version = 3\nroot = '/data'\n[plugins.'io.containerd.snapshotter.v1.devmapper']\npool_name = 'p'",
-                Some(("p", PathBuf::from("/data/io.containerd.snapshotter.v1.devmapper"))),
-            ),
-            ("version = 2\n[plugins.\"io.containerd.snapshotter.v1.devmapper\"]\npool_name = \"\"", None),
-            ("version = 2", None),
-            ("", None),
-        ] {
-            assert_eq!(parse(text).unwrap(), found.map(|(pool, root)| (pool.to_owned(), root)), "{text}");
-        }
-        for broken in ["{", "plugins = 7", "[plugins.devmapper]\npool_name = 7", "[plugins]\ndevmapper = 1"] {
-            assert!(parse(broken).is_err(), "{broken}");
-        }
-    }
 
     #[test]
     fn a_machine_with_a_snapshotter_and_its_devices() {
         let temp = tempfile::tempdir().unwrap();
-        assert_eq!(find(temp.path()).unwrap(), None);
+        let find = || of(temp.path(), Vec::new());
+        assert_eq!(find(), Snapshotters::default());
         let config = temp.path().join("etc/containerd/config.toml");
         fs::create_dir_all(config.parent().unwrap()).unwrap();
         let root = temp.path().join("dm");
-        fs::write(&config, format!("[plugins.devmapper]\npool_name='cpool'\nroot_path='{}'", root.display())).unwrap();
-        let found = find(temp.path()).unwrap().unwrap();
-        assert_eq!((found.pool.as_str(), &found.config), ("cpool", &config));
+        fs::write(&config, "[plugins.devmapper]\npool_name='cpool'\nroot_path='/dm'").unwrap();
+        let found = find().found.remove(0);
+        assert_eq!((found.pool.as_str(), found.config.to_str()), ("cpool", Some("/etc/containerd/config.toml")));
+        assert_eq!((&found.root_path, &found.root), (&root, &temp.path().join("var/lib/containerd")));
         assert!(found.devices().unwrap_err().why.contains("No such file"));
         fs::create_dir(&root).unwrap();
         let json = br#"{"device_id":1,"size":1073741824,"name":"cpool-snap-1","parent_name":"","state":4,"error":""}"#;
@@ -250,13 +221,6 @@ mod tests {
         fs::write(found.database(), b"").unwrap();
         assert!(found.devices().unwrap_err().why.contains("no bolt database"));
         fs::write(&config, [0xff]).unwrap();
-        assert_eq!(find(temp.path()).unwrap_err().why, "it is no text");
-    }
-
-    proptest! {
-        #[test]
-        fn no_configuration_makes_it_panic(text in "[\\PC\n\\[\\]=\"']{0,80}") {
-            let _ = parse(&text);
-        }
+        assert_eq!(find().problems[0].why, "it is no text");
     }
 }

@@ -66,7 +66,7 @@ pub struct Start {
 /// says it: then somebody starts it by hand.
 pub fn read(base: &Path) -> Start {
     let mut start = Start::default();
-    let masked = match find_unit(base, &mut start) {
+    let masked = match find_unit(base, &UNITS, &mut start) {
         Some(Placed::Unit(name, path, text)) => {
             of_unit(base, name, path, &text, &mut start);
             return start;
@@ -80,14 +80,28 @@ pub fn read(base: &Path) -> Start {
     start
 }
 
+/// Reads the words with which a service of that name (`containerd.service`) starts its program on such a machine; nothing
+/// when there is no such unit, or they cannot be told, which is a problem.
+pub(super) fn service(base: &Path, name: &'static str) -> (Option<Vec<String>>, Vec<Problem>) {
+    let mut start = Start::default();
+    let words = match find_unit(base, &[name], &mut start) {
+        Some(Placed::Unit(name, path, text)) => {
+            let read = Service::read(base, name, &path, &text, &mut start);
+            read.words.filter(|_| read.whole)
+        }
+        Some(Placed::Masked) | None => None,
+    };
+    (words, start.problems)
+}
+
 enum Placed {
     Unit(&'static str, PathBuf, String),
     Masked,
 }
 
-fn find_unit(base: &Path, start: &mut Start) -> Option<Placed> {
+fn find_unit(base: &Path, names: &[&'static str], start: &mut Start) -> Option<Placed> {
     let mut masked = false;
-    for name in UNITS {
+    for name in names {
         for directory in UNIT_DIRECTORIES {
             let path = base.join(directory).join(name);
             match fs::symlink_metadata(&path) {
@@ -112,43 +126,63 @@ fn leads_to_null(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
-fn of_unit(base: &Path, name: &str, path: PathBuf, text: &str, start: &mut Start) {
-    let mut unit = Unit::default();
-    unit.read(text);
-    for drop_in in drop_ins(base, name) {
-        if let Some(text) = start.text(&drop_in) {
-            unit.read(&text);
-        }
-    }
-    let mut variables = unit.environment.clone();
-    let mut whole = true;
-    for file in &unit.environment_files {
-        let at = below(base, Path::new(&file.path));
-        let before = start.problems.len();
-        match start.text(&at) {
-            Some(text) => env_file::read_into(&mut variables, &text, Reader::Systemd),
-            None if start.problems.len() > before => whole = false,
-            None if file.optional => {}
-            None => {
-                start.problem(&path, format!("it names {}, which is missing, so systemd does not start it", file.path));
-                whole = false;
+/// How a unit starts its program.
+struct Service {
+    /// The words of its command line; nothing when it has none that systemd takes.
+    words: Option<Vec<String>>,
+    /// All variables that it gives.
+    variables: Variables,
+    /// Whether all of that could be read.
+    whole: bool,
+}
+
+impl Service {
+    fn read(base: &Path, name: &str, path: &Path, text: &str, start: &mut Start) -> Self {
+        let mut unit = Unit::default();
+        unit.read(text);
+        for drop_in in drop_ins(base, name) {
+            if let Some(text) = start.text(&drop_in) {
+                unit.read(&text);
             }
         }
+        let mut variables = unit.environment.clone();
+        let mut whole = true;
+        for file in &unit.environment_files {
+            let at = below(base, Path::new(&file.path));
+            let before = start.problems.len();
+            match start.text(&at) {
+                Some(text) => env_file::read_into(&mut variables, &text, Reader::Systemd),
+                None if start.problems.len() > before => whole = false,
+                None if file.optional => {}
+                None => {
+                    let why = format!("it names {}, which is missing, so systemd does not start it", file.path);
+                    start.problem(path, why);
+                    whole = false;
+                }
+            }
+        }
+        let words = unit.command(&variables);
+        match (&words, unit.exec_start.is_empty()) {
+            (Some(_), _) => {}
+            (None, true) => start.problem(path, "it has no ExecStart=".to_owned()),
+            (None, false) => start.problem(path, "it has more than one ExecStart=, which systemd refuses".to_owned()),
+        }
+        Self { words, variables, whole }
     }
+}
+
+fn of_unit(base: &Path, name: &str, path: PathBuf, text: &str, start: &mut Start) {
+    let Service { words, variables, mut whole } = Service::read(base, name, &path, text, start);
     let storage = variables.get(STORAGE_OPTIONS).is_some_and(|options| !options.trim().is_empty());
     if !storage && will_be_set_up(base, start) {
         whole = false;
     }
-    match unit.command(&variables) {
-        Some(words) => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            start.flags = whole.then(|| Flags::of_words(&words)).flatten();
-            if whole && start.flags.is_none() {
-                start.problem(&path, format!("it starts `{}`, which is no dockerd", words.join(" ")));
-            }
+    if let Some(words) = words {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        start.flags = whole.then(|| Flags::of_words(&words)).flatten();
+        if whole && start.flags.is_none() {
+            start.problem(&path, format!("it starts `{}`, which is no dockerd", words.join(" ")));
         }
-        None if unit.exec_start.is_empty() => start.problem(&path, "it has no ExecStart=".to_owned()),
-        None => start.problem(&path, "it has more than one ExecStart=, which systemd refuses".to_owned()),
     }
     start.from = Some(path);
 }
