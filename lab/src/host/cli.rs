@@ -25,7 +25,7 @@ pub enum Command {
     Test {
         /// Run only tests whose name contains this
         filter: Option<String>,
-        /// Run every suite on every kernel and in every lane that can run it
+        /// Run every suite on every kernel and in every lane that can run it, and fuzz every parser
         #[arg(long)]
         full: bool,
         /// Run only what needs a guest
@@ -40,6 +40,14 @@ pub enum Command {
         /// In which guests
         #[command(flatten)]
         guest: GuestOptions,
+    },
+    /// Give dmpool's parsers inputs that libFuzzer makes up, guided by the code that they reach
+    Fuzz {
+        /// Try only parsers whose `fuzz::NAME` contains this
+        filter: Option<String>,
+        /// How long each is tried
+        #[arg(long, default_value_t = super::fuzz::USUAL.as_secs())]
+        seconds: u64,
     },
     /// Show what dmpool does, on a real kernel with a real Docker
     Demo {

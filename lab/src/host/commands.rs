@@ -23,6 +23,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test { filter, full, guests_only, write_proof, prebuilt, guest } => {
             testing::run(&Asked { filter, full, guests_only, write_proof, prebuilt, guest })
         }
+        Command::Fuzz { filter, seconds } => testing::fuzz(filter.as_deref(), seconds),
         Command::Demo { guest } => visit::program("lab-demo", &[], guest),
         Command::Bench { guest, arguments } => visit::program("lab-bench", &arguments, guest),
         Command::Shell { docker, systemd, guest } => visit::shell(docker, systemd, guest),

@@ -9,8 +9,7 @@ use super::show;
 use super::tally::Tally;
 use super::trouble::{OrTrouble, Result, Trouble};
 
-/// How many cases a property test tries when all is to be done that can be: with random bytes, each parser's fuzzing.
-/// Otherwise it tries proptest's own 256.
+/// How many cases a property test tries when all is to be done that can be. Otherwise it tries proptest's own 256.
 const FULL_CASES: &str = "20000";
 
 /// Runs them, shows what cargo shows, and counts.

@@ -6,6 +6,7 @@ pub mod commands;
 pub mod cpio;
 pub mod debian;
 pub mod dist;
+pub mod fuzz;
 pub mod guest;
 pub mod hosttests;
 pub mod image;

@@ -31,6 +31,9 @@ pub const TO_MAKE_IMAGES: &[Need] = &[
 pub const TO_RUN_QEMU: &[Need] =
     &[("qemu-system-x86", "runs guests with a distribution's kernel"), ("qemu-utils", "makes copy-on-write disks")];
 
+/// To give parsers inputs that libFuzzer makes up.
+pub const TO_FUZZ: &[Need] = &[("g++", "compiles libFuzzer")];
+
 /// To run user mode Linux of a newer Debian.
 pub const TO_RUN_NEWER_UML: &[Need] = &[("patchelf", "lets a newer user mode Linux use its own C library")];
 

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use super::cli::GuestOptions;
+use super::fuzz;
 use super::hosttests;
 use super::lab::Lab;
 use super::machine::Lane;
@@ -34,6 +36,20 @@ pub struct Asked {
     pub guest: GuestOptions,
 }
 
+/// Tries the parsers whose `fuzz::NAME` contains the filter; fails if one is wrong about an input, or if none was tried.
+///
+/// # Errors
+/// When the fuzzer cannot be built.
+pub fn fuzz(filter: Option<&str>, seconds: u64) -> Result<ExitCode> {
+    let lab = Lab::open(false)?;
+    let mut tally = fuzz::run(&lab.places, filter, Duration::from_secs(seconds))?;
+    if tally.is_empty() {
+        tally.fail("this run", "it ran nothing: no parser has such a name");
+    }
+    tally.finish();
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// Runs what was asked for; fails if a test did, or if nothing ran.
 ///
 /// # Errors
@@ -60,6 +76,9 @@ pub fn run(asked: &Asked) -> Result<ExitCode> {
     let mut tally = Tally::default();
     if !asked.guests_only && asked.guest.lane.is_none() && asked.guest.kernel.is_none() {
         tally.add(hosttests::run(&lab.places, asked.filter.as_deref(), asked.full)?);
+        if asked.full {
+            tally.add(fuzz::run(&lab.places, asked.filter.as_deref(), fuzz::USUAL)?);
+        }
     }
     tally.add(in_guests(&lab, asked)?);
     if tally.is_empty() {
