@@ -208,7 +208,7 @@ pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
             // Docker follows it, and takes the numbers of what it leads to; what is in there is not read.
             let why = format!("it is a symbolic link to {}, which is not followed", target.display());
             problems.push(Problem { path: path.join(DRIVER), why });
-            (None, Directory::open(&path.join(DRIVER))?.identity()?)
+            (None, numbers_of_directory(&path.join(DRIVER))?)
         }
         Some(_) => {
             let home = directory.enter(DRIVER)?;
@@ -220,6 +220,7 @@ pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
     let (data_file, data_link) = loop_file(files.as_ref(), &path, "data", &mut problems);
     let (metadata_file, metadata_link) = loop_file(files.as_ref(), &path, "metadata", &mut problems);
     let records = folder(home.as_ref(), RECORDS, &mut problems);
+    missing(records.as_ref(), &mut problems);
     let options = configuration.options();
     Ok(Some(DockerRoot {
         standing,
@@ -243,6 +244,16 @@ pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
         problems,
         path,
     }))
+}
+
+/// Returns device and inode number of the directory that a path leads to, without opening it.
+fn numbers_of_directory(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = path.metadata()?;
+    if !found.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it leads to no directory"));
+    }
+    Ok((found.dev(), found.ino()))
 }
 
 /// Enters a folder of the driver's home; one that is not there is nothing, one that cannot be entered is nothing and a
@@ -325,6 +336,22 @@ fn record<T>(
     };
     problems.push(Problem { path: records.path().join(name), why });
     None
+}
+
+/// Names the records that a folder with devices must have and has not: Docker writes all three before or with its first
+/// device, and without `base` it makes a new base device.
+fn missing(records: Option<&Directory>, problems: &mut Vec<Problem>) {
+    let Some(records) = records else { return };
+    let wanted = [bookkeeping::BASE, bookkeeping::DEVICE_SET, bookkeeping::TRANSACTION];
+    let gone: Vec<_> = wanted.into_iter().filter(|name| matches!(records.kind(name), Ok(None))).collect();
+    if gone.is_empty() {
+        return;
+    }
+    let is_device = |name: &str| name != bookkeeping::BASE && bookkeeping::is_device_file(name);
+    if records.names().is_ok_and(|names| names.iter().filter_map(|name| name.to_str()).any(is_device)) {
+        let why = "it is missing, and there are devices";
+        problems.extend(gone.iter().map(|name| Problem { path: records.path().join(name), why: why.to_owned() }));
+    }
 }
 
 /// Returns `docker-MAJOR:MINOR-INODE` of the driver's home, its numbers taken apart as Docker does
@@ -467,6 +494,7 @@ mod tests {
         fs::write(records.join("base"), b"").unwrap();
         fs::write(records.join("deviceset-metadata"), b"{\"next_device_id\":").unwrap();
         fs::remove_file(records.join("transaction-metadata")).unwrap();
+        assert_eq!(read(temp.path()).problems[0].why, "it is missing, and there are devices");
         symlink("/etc/shadow", records.join("transaction-metadata")).unwrap();
         fs::write(records.join("huge"), vec![b' '; 70_000]).unwrap();
         let found = read(temp.path());

@@ -37,6 +37,9 @@ const PLACES: [(&str, &str); 14] = [
     ("mount-id", "image/devicemapper/layerdb/mounts/c1/mount-id"),
 ];
 
+/// Where the devices' files are.
+const RECORDS: &str = "devicemapper/metadata";
+
 /// Where links may lead: to files and folders beside the root that hold the secret, or nowhere.
 const TARGETS: [&str; 5] = ["secret", "folder", "fifo", "itself", "nowhere"];
 
@@ -70,6 +73,10 @@ pub(super) fn docker_root(bytes: &[u8]) {
     let things = things(bytes);
     // Where no temporary files can be made, nothing is learned, and nothing is wrong.
     let Ok(sandbox) = lay_out(&things) else { return };
+    check(&things, &sandbox, bytes);
+}
+
+fn check(things: &BTreeMap<PathBuf, Thing>, sandbox: &Sandbox, bytes: &[u8]) {
     let path = sandbox.path.join("root");
     let Ok(Some(root)) = read_if_there(&path, About::only(Standing::Named)) else { return };
     let counts = root.count_devices();
@@ -79,7 +86,7 @@ pub(super) fn docker_root(bytes: &[u8]) {
     if !given.contains(SECRET) && !given.contains(&SECRET_NUMBER.to_string()) {
         assert!(!seen.contains(SECRET) && !seen.contains(&SECRET_NUMBER.to_string()), "it was led out: {seen}");
     }
-    all_is_named(&things, &root, counts.as_ref().ok());
+    all_is_named(things, &root, counts.as_ref().ok());
 }
 
 fn all_is_named(things: &BTreeMap<PathBuf, Thing>, root: &DockerRoot, counts: Option<&DeviceCounts>) {
@@ -96,20 +103,23 @@ fn all_is_named(things: &BTreeMap<PathBuf, Thing>, root: &DockerRoot, counts: Op
     }
     assert!(counts.is_some(), "the records are in a folder, and could not be listed");
     let Some(counts) = counts else { return };
+    let record = |path: &Path| path.strip_prefix(RECORDS).ok().and_then(Path::to_str).unwrap_or_default().to_owned();
+    let is_device = |name: &str| !name.is_empty() && bookkeeping::is_device_file(name);
+    let has_devices = things.keys().map(|path| record(path)).any(|name| name != bookkeeping::BASE && is_device(&name));
+    let must_be = |path: &str| path.starts_with(RECORDS);
     for (path, is_read) in [
         ("devicemapper/setup-config.json", root.direct_lvm.is_some()),
         ("devicemapper/metadata/base", root.base.is_some()),
         ("devicemapper/metadata/deviceset-metadata", root.device_set.is_some()),
         ("devicemapper/metadata/transaction-metadata", root.transaction.is_some()),
     ] {
-        let is_there = things.contains_key(Path::new(path));
-        assert_eq!(is_there && !is_read, named(path), "{path}: {:?}", root.problems);
+        let must_be_named = !is_read && (things.contains_key(Path::new(path)) || (must_be(path) && has_devices));
+        assert_eq!(must_be_named, named(path), "{path}: {:?}", root.problems);
     }
     let mut ids = BTreeMap::<u32, usize>::new();
     let (mut devices, mut broken) = (0, 0);
     for (path, thing) in things {
-        let name = path.strip_prefix("devicemapper/metadata").ok().and_then(Path::to_str).unwrap_or_default();
-        if !name.is_empty() && bookkeeping::is_device_file(name) {
+        if is_device(&record(path)) {
             devices += 1;
             match thing {
                 Thing::File(json) if json.len() <= 64 << 10 => match Device::parse(json) {
@@ -134,7 +144,7 @@ fn things(bytes: &[u8]) -> BTreeMap<PathBuf, Thing> {
         let named = PLACES.iter().find(|(key, _)| *key == place).map(|(_, path)| PathBuf::from(path));
         let is_name = !place.is_empty() && place.len() < 200 && place != "." && place != "..";
         let of_device = is_name && !place.contains(['/', '\0']);
-        let Some(path) = named.or_else(|| of_device.then(|| Path::new("devicemapper/metadata").join(place))) else {
+        let Some(path) = named.or_else(|| of_device.then(|| Path::new(RECORDS).join(place))) else {
             continue;
         };
         let leads_to = TARGETS.iter().find(|word| word.as_bytes() == content).unwrap_or(&"nowhere");
@@ -195,5 +205,33 @@ fn make(path: &Path, thing: &Thing, outside: &Path) -> io::Result<()> {
         Thing::Directory => fs::create_dir_all(path),
         Thing::Fifo => mkfifo(path, Mode::S_IRUSR).map_err(io::Error::from),
         Thing::Huge => fs::File::create(path)?.set_len(1 << 30),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+    use super::*;
+
+    #[test]
+    fn nothing_beside_a_root_is_opened_whatever_leads_there() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/docker_root");
+        for seed in fs::read_dir(seeds).unwrap() {
+            let seed = seed.unwrap().path();
+            let bytes = fs::read(&seed).unwrap();
+            let things = things(&bytes);
+            let sandbox = lay_out(&things).unwrap();
+            let outside = sandbox.path.join("outside");
+            let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+            for folder in ["", "folder", "folder/c1"] {
+                watch.add_watch(&outside.join(folder), AddWatchFlags::IN_OPEN | AddWatchFlags::IN_ACCESS).unwrap();
+            }
+            check(&things, &sandbox, &bytes);
+            assert_eq!(watch.read_events().err(), Some(nix::Error::EAGAIN), "{}", seed.display());
+            fs::read(outside.join("secret")).unwrap();
+            assert!(!watch.read_events().unwrap().is_empty(), "the watch sees nothing");
+        }
     }
 }
