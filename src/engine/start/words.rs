@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 /// The variables that a command line may name.
 pub type Variables = BTreeMap<String, String>;
 
+/// The longest a word can be that a program is started with (`MAX_ARG_STRLEN`, linux/binfmts.h). Variables that hold each
+/// other twice over have no end otherwise.
+const LONGEST_WORD: usize = 128 << 10;
+/// The most that a program can be started with, all words together (a quarter of the usual stack, execve(2)).
+const LONGEST_LINE: usize = 2 << 20;
+
 /// How a backslash is read outside of quotes and in double ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backslash {
@@ -81,16 +87,21 @@ fn unescape(rest: &mut std::str::Chars<'_>, word: &mut String) {
 }
 
 /// Puts the variables into words: a word that is `$NAME` becomes as many words as its value has, `${NAME}` is put in
-/// anywhere as it is, `$$` is a dollar sign. A variable that is not there is nothing.
+/// anywhere as it is, `$$` is a dollar sign. A variable that is not there is nothing. What is too long to start a program
+/// with is cut.
 pub fn expand(words: &[String], variables: &Variables) -> Vec<String> {
     let mut expanded = Vec::new();
+    let mut room = LONGEST_LINE;
     for word in words {
-        match word.strip_prefix('$').filter(|name| is_name(name)) {
-            Some(name) => {
-                let value = variables.get(name).map_or("", String::as_str);
-                expanded.extend(split(value, Backslash::Plain));
-            }
-            None => expanded.push(braced(word, variables)),
+        let put_in = match word.strip_prefix('$').filter(|name| is_name(name)) {
+            Some(name) => split(variables.get(name).map_or("", String::as_str), Backslash::Plain),
+            None => vec![braced(word, variables)],
+        };
+        for word in put_in {
+            // Each word has a NUL behind it.
+            let Some(left) = room.checked_sub(word.len() + 1) else { return expanded };
+            room = left;
+            expanded.push(word);
         }
     }
     expanded
@@ -100,50 +111,65 @@ fn braced(word: &str, variables: &Variables) -> String {
     let mut text = String::new();
     let mut rest = word;
     while let Some((before, after)) = rest.split_once('$') {
-        text.push_str(before);
-        let name = after.strip_prefix('{').and_then(|inner| inner.split_once('}')).filter(|(name, _)| is_name(name));
-        rest = match (after.strip_prefix('$'), name) {
+        push(&mut text, before);
+        rest = match (after.strip_prefix('$'), in_braces(after)) {
             (Some(after), _) => {
-                text.push('$');
+                push(&mut text, "$");
                 after
             }
             (None, Some((name, after))) => {
-                text.push_str(variables.get(name).map_or("", String::as_str));
+                push(&mut text, variables.get(name).map_or("", String::as_str));
                 after
             }
             (None, None) => {
-                text.push('$');
+                push(&mut text, "$");
                 after
             }
         };
     }
-    text.push_str(rest);
+    push(&mut text, rest);
     text
 }
 
 /// Puts variables into a line of shell, with and without braces: what `sh -c '…'` in old units does. Quotes are not
-/// looked at.
+/// looked at. What is too long for one word is cut.
 pub fn expand_shell(line: &str, variables: &Variables) -> String {
     let mut text = String::new();
     let mut rest = line;
     while let Some((before, after)) = rest.split_once('$') {
-        text.push_str(before);
-        let length = after.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(after.len());
-        let bare = after.split_at_checked(length).filter(|(name, _)| is_name(name));
-        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}')).filter(|(name, _)| is_name(name));
-        match braced.or(bare) {
+        push(&mut text, before);
+        let bare = after.split_at_checked(length_of_name(after)).filter(|(name, _)| is_name(name));
+        match in_braces(after).or(bare) {
             Some((name, after)) => {
-                text.push_str(variables.get(name).map_or("", String::as_str));
+                push(&mut text, variables.get(name).map_or("", String::as_str));
                 rest = after;
             }
             None => {
-                text.push('$');
+                push(&mut text, "$");
                 rest = after;
             }
         }
     }
-    text.push_str(rest);
+    push(&mut text, rest);
     text
+}
+
+/// Returns the name in braces that a text begins with, and what follows it.
+fn in_braces(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix('{')?;
+    let (name, rest) = inner.split_at_checked(length_of_name(inner))?;
+    rest.strip_prefix('}').filter(|_| is_name(name)).map(|rest| (name, rest))
+}
+
+/// Returns how many bytes at the beginning of a text can be of a name.
+fn length_of_name(text: &str) -> usize {
+    text.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(text.len())
+}
+
+/// Puts a piece behind a text, as far as a word may go.
+fn push(text: &mut String, piece: &str) {
+    let room = LONGEST_WORD.saturating_sub(text.len());
+    text.push_str(piece.get(..piece.floor_char_boundary(room)).unwrap_or_default());
 }
 
 /// Returns whether a text is what a variable can be called.
@@ -195,6 +221,17 @@ mod tests {
     #[test]
     fn a_shell_puts_in_both_kinds() {
         assert_eq!(expand_shell("exec d $ROOT/x ${ROOT} $NONE$ 2>&1", &variables()), "exec d /srv/d/x /srv/d $ 2>&1");
+    }
+
+    #[test]
+    fn variables_that_hold_each_other_come_to_an_end() {
+        let long: Variables = [("A".to_owned(), "ä b ".repeat(LONGEST_WORD / 5))].into();
+        let many = "$A".repeat(100);
+        assert_eq!(expand_shell(&many, &long).len(), LONGEST_WORD);
+        let words = expand(&vec!["$A".to_owned(); 100], &long);
+        let length: usize = words.iter().map(|word| word.len() + 1).sum();
+        assert!((LONGEST_LINE - 3..=LONGEST_LINE).contains(&length), "{length}");
+        assert_eq!(expand(&["${A}".repeat(100)], &long), [expand_shell(&many, &long)]);
     }
 
     proptest! {
