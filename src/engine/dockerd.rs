@@ -82,10 +82,14 @@ pub fn running() -> Vec<Dockerd> {
     }
 }
 
+/// More than a kernel's table of a hundred thousand sockets has.
+const LONGEST_TABLE: u64 = 16 << 20;
+
 /// Whether a Unix socket with Docker's name is open: beside the one it is asked by (`docker.sock`), every daemon with
 /// networks has one below `/run/docker` (libnetwork's). Where it cannot be told, it may be.
 fn has_socket() -> bool {
-    fs::read("/proc/net/unix").map_or(true, |table| table.windows(6).any(|word| word == b"docker"))
+    let table = small_file::read_at(Path::new("/proc/net/unix"), LONGEST_TABLE);
+    table.map_or(true, |table| table.windows(6).any(|word| word == b"docker"))
 }
 
 /// Returns every Docker daemon that runs, also those beside the one of the usual PID file.

@@ -129,8 +129,12 @@ pub fn read_at(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_limited(File::from(open(path, flags, Mode::empty())?), limit)
 }
 
+/// As long as most of what Docker, systemd and the kernel's own file systems have to say.
+const USUAL: usize = 4096;
+
 fn read_limited(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Room for a usual one: into an empty vector it would be read in bits of 32, 64, 128 bytes.
+    let mut bytes = Vec::with_capacity(USUAL);
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {limit} bytes")));

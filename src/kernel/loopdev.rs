@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
 use serde::{Deserialize, Serialize};
 
-use super::{Called, DevNo, block, errno_from, raw, read_if_there};
+use super::{Called, DevNo, block, errno_from, raw, read_if_there, read_whole};
 use crate::units::{Bytes, Sectors};
 
 /// Major number of loop devices (`LOOP_MAJOR`, linux/major.h).
@@ -205,7 +205,7 @@ pub fn backing_path(devno: DevNo) -> Option<PathBuf> {
 
 fn backing_file(devno: DevNo) -> Result<(Option<PathBuf>, bool)> {
     let path = block::sysfs(devno).join("loop/backing_file");
-    match fs::read(&path) {
+    match read_whole(&path) {
         Ok(bytes) => {
             let (path, deleted) = parse_backing_file(&bytes);
             Ok((Some(path), deleted))

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs as std_fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -87,11 +87,19 @@ fn errno_from(error: &io::Error) -> Errno {
 /// # Errors
 /// When it is there and cannot be read.
 fn read_if_there(path: &Path) -> Result<Option<String>, KernelError> {
-    match std_fs::read(path) {
+    match read_whole(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
         Err(e) if is_gone(&e) => Ok(None),
         Err(e) => Err(e).called("read", path.display()),
     }
+}
+
+/// Reads a file of the kernel's own, whose length nothing tells beforehand: a page and more at a time, where the standard
+/// library would begin with 32 bytes.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
+    std_fs::File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether the error only says that the object is not there, or went away meanwhile.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Called, DevNo, is_gone, processes};
+use super::{Called, DevNo, is_gone, processes, read_whole};
 
 /// One mount: a line of mountinfo (proc(5)).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ pub fn of_process(pid: u32) -> Result<Vec<Mount>> {
 }
 
 fn of_file(path: &Path) -> Result<Vec<Mount>> {
-    match fs::read(path) {
+    match read_whole(path) {
         Ok(text) => Ok(parse(&text)),
         // EINVAL: the process is ending and has no namespace any more (mounts_open_common, fs/proc_namespace.c).
         Err(e) if is_gone(&e) || e.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),

@@ -10,13 +10,24 @@ use crate::pool::{Backing, Carrier, DevNo, Link, LoopDisk, LoopFile};
 use crate::units::Sectors;
 
 /// Follows the devices of a pool's table down to what carries them; each with the link that is known to lead there. What
-/// cannot be followed is added to `unread`.
-pub fn of_devices(dm: &Dm, devices: [DevNo; 2], links: [Option<Link>; 2], unread: &mut Vec<String>) -> [Backing; 2] {
+/// cannot be followed is added to `unread`. `known` are loop devices that need not be asked again.
+pub fn of_devices(
+    dm: &Dm,
+    devices: [DevNo; 2],
+    links: [Option<Link>; 2],
+    known: &[LoopInfo],
+    unread: &mut Vec<String>,
+) -> [Backing; 2] {
     let linear = devices.map(|device| linear_over(dm, device));
     let [first, second] = &linear;
     let [data, metadata] = devices;
     let lowest = [(first, data), (second, metadata)].map(|(linear, device)| linear.as_ref().map_or(device, |l| l.1));
-    let mut loops = sight::loops_at(lowest).into_iter();
+    let is_known = |device: DevNo| known.iter().find(|info| info.devno == device).cloned();
+    let mut loops = match lowest.map(is_known) {
+        [Some(data), Some(metadata)] => [Ok(Some(data)), Ok(Some(metadata))],
+        _ => sight::loops_at(lowest),
+    }
+    .into_iter();
     let mut links = links.into_iter();
     let mut linear = linear.into_iter();
     devices.map(|device| {

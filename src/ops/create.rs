@@ -108,6 +108,7 @@ pub fn look(kit: &Kit, spec: &Spec) -> Outcome<Facts> {
                 tie: None,
                 by_root: None,
                 containerd: crate::ops::containerd::Claim::default(),
+                loops: Vec::new(),
             };
             Some((entry, facts::look(kit, &found)?))
         }

@@ -12,6 +12,7 @@ use crate::engine::options::StorageOptions;
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::Dm;
 use crate::kernel::fs::FsFacts;
+use crate::kernel::loopdev::LoopInfo;
 use crate::kernel::{ask, block};
 use crate::ops::find::Found;
 use crate::ops::sight::{self, Live};
@@ -29,6 +30,18 @@ use crate::units::{Bytes, Sectors};
 /// When the device is there and is no thin pool, or the kernel does not answer at all. What else cannot be read is
 /// listed in the report.
 pub fn look(kit: &Kit, found: &Found) -> Outcome<PoolReport> {
+    look_knowing(kit, found, &[])
+}
+
+/// The same for who changes nothing: what was seen of the pool's loop devices when it was found stands.
+///
+/// # Errors
+/// As [`look`].
+pub fn look_as_found(kit: &Kit, found: &Found) -> Outcome<PoolReport> {
+    look_knowing(kit, found, &found.loops)
+}
+
+fn look_knowing(kit: &Kit, found: &Found, loops: &[LoopInfo]) -> Outcome<PoolReport> {
     let dm = &kit.dm;
     let live = sight::live(dm, &found.name)
         .map_err(|e| Failure::refused(format!("cannot read `{}` as a thin pool", found.name)).because(e))?;
@@ -36,7 +49,7 @@ pub fn look(kit: &Kit, found: &Found) -> Outcome<PoolReport> {
     unread.extend(found.bad_entry.iter().map(|bad| format!("the registry's {}: {}", bad.path.display(), bad.why)));
     let interrupted = interrupted(kit, &found.name, &mut unread);
     let mut report = match live {
-        Some(live) => of_live(dm, found, live, &mut unread),
+        Some(live) => of_live(dm, found, live, loops, &mut unread),
         None => of_files(found, &mut unread),
     };
     unread.extend(found.containerd.problems.iter().map(|p| format!("{}: {}", p.path.display(), p.why)));
@@ -49,7 +62,7 @@ pub fn look(kit: &Kit, found: &Found) -> Outcome<PoolReport> {
     Ok(report)
 }
 
-fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> PoolReport {
+fn of_live(dm: &Dm, found: &Found, live: Live, loops: &[LoopInfo], unread: &mut Vec<String>) -> PoolReport {
     let root = found.docker.as_ref();
     let link = |file: Option<&PathBuf>, link: Option<&LoopLink>| {
         Some(Link { at: file?.clone(), target: link?.target.clone() })
@@ -57,7 +70,7 @@ fn of_live(dm: &Dm, found: &Found, live: Live, unread: &mut Vec<String>) -> Pool
     let data_link = root.and_then(|root| link(root.data_file.as_ref(), root.data_link.as_ref()));
     let metadata_link = root.and_then(|root| link(root.metadata_file.as_ref(), root.metadata_link.as_ref()));
     let devices = [live.table.data, live.table.metadata];
-    let [mut data, mut metadata] = carrier::of_devices(dm, devices, [data_link, metadata_link], unread);
+    let [mut data, mut metadata] = carrier::of_devices(dm, devices, [data_link, metadata_link], loops, unread);
     let mut status = None;
     {
         let mut ask_status = || Seen::Status(sight::status(dm, &found.name).map_err(|e| format!("{e:#}")));

@@ -8,6 +8,7 @@ use crate::engine::docker_root::{DockerRoot, Standing};
 use crate::engine::roots::{self as docker_roots, Roots};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
+use crate::kernel::loopdev::LoopInfo;
 use crate::ops::containerd::{self, Claim};
 use crate::ops::docker::{self, chosen};
 use crate::ops::registry::{self, BadEntry};
@@ -32,6 +33,8 @@ pub struct Found {
     pub by_root: Option<String>,
     /// What speaks for containerd as its user.
     pub containerd: Claim,
+    /// The loop devices under it, as they were when it was found live.
+    pub loops: Vec<LoopInfo>,
 }
 
 /// Every pool on the machine.
@@ -104,7 +107,8 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
         let by_root = docker.as_ref().and_then(|root| by_root(dm, root, &name, &meant));
         let (entry, bad_entry) = entry_of(state, &name);
         let containerd = Claim::of(&name, tie, live.get(&name), &snapshotters);
-        Found { entry, bad_entry, docker, tie, by_root, containerd, name }
+        let loops = live.get(&name).map(Ground::loops).unwrap_or_default();
+        Found { entry, bad_entry, docker, tie, by_root, containerd, loops, name }
     };
     Ok(All { found: names.into_iter().map(found).collect(), broken })
 }
@@ -173,7 +177,8 @@ fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
     let (entry, bad_entry) = entry_of(state, &name);
     let by_root = word(&root, &meant_of(docker::roots(state).unwrap_or_default()));
     let containerd = Claim::of(&name, tie, ground.as_ref(), &containerd::lazily());
-    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd })
+    let loops = ground.as_ref().map(Ground::loops).unwrap_or_default();
+    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd, loops })
 }
 
 /// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
@@ -247,7 +252,8 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
     let (docker, tie) = whose(&roots_of(roots, &live).found, name, live.get(name));
     let by_root = docker.as_ref().and_then(|root| by_root(dm, root, name, &meant));
     let containerd = Claim::of(name, tie, live.get(name), &containerd::lazily());
-    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, containerd })
+    let loops = live.get(name).map(Ground::loops).unwrap_or_default();
+    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, containerd, loops })
 }
 
 fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {

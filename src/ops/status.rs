@@ -126,7 +126,7 @@ fn with_history(kit: &Kit, pools: &mut [Status]) {
 /// # Errors
 /// When the device cannot be read as a pool.
 pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
-    let mut report = facts::look(kit, &found)?;
+    let mut report = facts::look_as_found(kit, &found)?;
     let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
     let counted = docker.as_ref().map(DockerRoot::count_devices);
     let unknown = counted.as_ref().and_then(|counted| counted.as_ref().err());

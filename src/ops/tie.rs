@@ -47,6 +47,11 @@ impl Ground {
         }
     }
 
+    /// Returns what is behind its loop devices.
+    pub fn loops(&self) -> Vec<LoopInfo> {
+        self.loops.iter().flatten().cloned().collect()
+    }
+
     /// Returns where the files behind its loop devices are, as the kernel names them.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.loops.iter().flatten().filter_map(|info| info.backing_path.as_deref())

@@ -124,7 +124,8 @@ pub fn read_limited(path: &Path, limit: Bytes) -> Result<Option<Vec<u8>>> {
         Err(e) if is_gone(&e) => return Ok(None),
         Err(e) => return Err(e).called("open", path.display()).with_context(context),
     };
-    let mut bytes = Vec::new();
+    // Room for a usual one: into an empty vector it would be read in bits of 32, 64, 128 bytes.
+    let mut bytes = Vec::with_capacity(4096);
     let read = file.take(limit.get().saturating_add(1)).read_to_end(&mut bytes);
     let read = read.called("read", path.display()).with_context(context)?;
     if u64::try_from(read).is_ok_and(|read| read > limit.get()) {
