@@ -32,6 +32,8 @@ struct Stop {
     step: usize,
     /// Why.
     why: Error,
+    /// Whether it was not even begun, because somebody wanted an end.
+    unbegun: bool,
 }
 
 /// Carries a plan out. A step that fails takes back those before it, as long as none of them has no way back.
@@ -77,7 +79,7 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
             Ok(Ended::TakenBack { stands, left })
         }
         Err(stop) => {
-            let what = format!("cannot take back `{}`: {}", log.journal.opened.id, sentence(&log, stop.step));
+            let what = format!("cannot take back `{}`: {}", log.journal.opened.id, sentence(&log, &stop));
             Err(kept(kit, &log, Failure::new(Kind::Partial, what).because(stop.why)))
         }
     }
@@ -88,7 +90,7 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
         close(log, "finished")?;
         return Ok(Ended::Whole);
     };
-    let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, first.step));
+    let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, &first));
     // What cannot be written down must not stop taking back.
     let _ = log.write(Record::Failed(first.step, format!("{:#}", first.why)));
     if attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
@@ -113,7 +115,7 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
         }
         Err(then) => {
             let failure = Failure::new(Kind::Partial, format!("{what}; and so did taking it back"))
-                .fact("then", format!("{}: {:#}", sentence(&log, then.step), then.why))
+                .fact("then", format!("{}: {:#}", sentence(&log, &then), then.why))
                 .because(first.why);
             Err(kept(kit, &log, failure))
         }
@@ -123,13 +125,13 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
 /// Does every step that is not known to be done, in order.
 fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
     for step in 0..log.journal.progress.len() {
+        if attempt == Attempt::First
+            && !no_way_back_begun(log, step)
+            && let Some(signal) = wanted_end()
+        {
+            return Err(Stop { step, why: anyhow::anyhow!("interrupted by {signal}"), unbegun: true });
+        }
         let mut go = || -> Result<()> {
-            if attempt == Attempt::First
-                && !no_way_back_begun(log, step)
-                && let Some(signal) = wanted_end()
-            {
-                anyhow::bail!("interrupted by {signal}");
-            }
             let it = log.journal.opened.plan.steps.get(step).context("reading the plan")?.clone();
             let act = it.act();
             if attempt == Attempt::Again
@@ -151,7 +153,7 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
             act.verify(kit).context("looking whether it was done")?;
             log.write(Record::Done(step))
         };
-        go().map_err(|why| Stop { step, why })?;
+        go().map_err(|why| Stop { step, why, unbegun: false })?;
     }
     Ok(())
 }
@@ -180,7 +182,7 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
             let _ = log.write(Record::Reverted(step));
             Ok(())
         };
-        go().map_err(|why| Stop { step, why })?;
+        go().map_err(|why| Stop { step, why, unbegun: false })?;
         if !stands.is_empty() {
             // What came before a step that stands is what it stands on.
             break;
@@ -217,10 +219,11 @@ fn close(log: Log, how: &str) -> Outcome<()> {
     })
 }
 
-fn sentence(log: &Log, step: usize) -> String {
+fn sentence(log: &Log, stop: &Stop) -> String {
     let steps = &log.journal.opened.plan.steps;
-    let says = steps.get(step).map_or_else(String::new, |s| s.act().sentence());
-    format!("step {} of {} failed, {says}", step + 1, steps.len())
+    let says = steps.get(stop.step).map_or_else(String::new, |s| s.act().sentence());
+    let became = if stop.unbegun { "was not begun" } else { "failed" };
+    format!("step {} of {} {became}, {says}", stop.step + 1, steps.len())
 }
 
 /// Adds to a failure what an interrupted operation leaves behind and how to go on.
