@@ -1,12 +1,13 @@
 //! Whether containerd uses a pool: by its configuration, else by the names of the volumes on it.
 
 use std::cell::LazyCell;
+use std::collections::BTreeMap;
 
-use crate::engine::containerd::{self, Device, Snapshotter, Snapshotters};
+use crate::engine::containerd::{self, Device, Owner, Snapshotter, Snapshotters};
 use crate::engine::docker_root::Problem;
 use crate::kernel::ask;
 use crate::ops::tie::Ground;
-use crate::pool::{Snapshot, Tie, User};
+use crate::pool::{Snapshot, SnapshotOwner, Tie, User};
 use crate::units::Bytes;
 
 /// What speaks for containerd as the user of a pool.
@@ -43,13 +44,8 @@ impl Claim {
     /// Returns the user that the claim makes, and how that is known; what cannot be read is named.
     pub fn user(&self, unread: &mut Vec<String>) -> Option<(User, Tie)> {
         if let Some(snapshotter) = &self.snapshotter {
-            let devices = match devices(snapshotter) {
-                Ok(devices) => Some(devices),
-                Err(why) => {
-                    unread.push(why);
-                    None
-                }
-            };
+            let (devices, problems) = devices(snapshotter);
+            unread.extend(problems);
             let (config, root_path) = (snapshotter.config.clone(), Some(snapshotter.root_path.clone()));
             return Some((User::Containerd { config: Some(config), root_path, devices }, Tie::Options));
         }
@@ -58,14 +54,30 @@ impl Claim {
     }
 }
 
-/// Returns the devices that the snapshotter knows: asked of a child, since its databases may lie on what hangs.
-fn devices(snapshotter: &Snapshotter) -> Result<Vec<Snapshot>, String> {
-    let place = snapshotter.database();
+/// Returns the devices that the snapshotter knows, with whose they are, and what could not be read: asked of a child, since
+/// its databases may lie on what hangs.
+fn devices(snapshotter: &Snapshotter) -> (Option<Vec<Snapshot>>, Vec<String>) {
+    let named = |p: Problem| format!("{}: {}", p.path.display(), p.why);
     let asked = ask::within_limit(|| {
-        let devices = snapshotter.devices().map_err(|p| format!("{}: {}", p.path.display(), p.why))?;
-        Ok::<Vec<_>, String>(devices.into_iter().map(snapshot).collect())
+        let mut devices = match snapshotter.devices() {
+            Ok(devices) => devices.into_iter().map(snapshot).collect::<Vec<_>>(),
+            Err(problem) => return (None, vec![named(problem)]),
+        };
+        let (owners, problems) = snapshotter.owners();
+        let mut owners: BTreeMap<String, Owner> =
+            owners.into_iter().map(|(id, owner)| (snapshotter.device(id), owner)).collect();
+        for device in &mut devices {
+            device.owner = owners.remove(&device.name).map(owner);
+        }
+        (Some(devices), problems.into_iter().map(named).collect())
     });
-    asked.unwrap_or_else(|why| Err(format!("{}: {why}", place.display())))
+    asked.unwrap_or_else(|why| (None, vec![format!("{}: {why}", snapshotter.database().display())]))
+}
+
+fn owner(owner: Owner) -> SnapshotOwner {
+    let Owner { namespace, key, container } = owner;
+    let (container, image) = container.map(|c| (c.id, c.image)).unzip();
+    SnapshotOwner { namespace, key, container, image: image.flatten() }
 }
 
 fn snapshot(device: Device) -> Snapshot {
@@ -75,5 +87,6 @@ fn snapshot(device: Device) -> Snapshot {
         id: device.id,
         size: Bytes::new(device.size),
         error: Some(device.error).filter(|error| !error.is_empty()),
+        owner: None,
     }
 }

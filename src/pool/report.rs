@@ -56,6 +56,33 @@ pub struct Snapshot {
     pub state: String,
     /// What went wrong with it last.
     pub error: Option<String>,
+    /// Whose it is, when that could be told.
+    pub owner: Option<SnapshotOwner>,
+}
+
+/// Whose a snapshot of containerd's is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotOwner {
+    /// The namespace.
+    pub namespace: String,
+    /// The snapshot's key there.
+    pub key: String,
+    /// The id of the container whose root it is.
+    pub container: Option<String>,
+    /// The image that this container was made from.
+    pub image: Option<String>,
+}
+
+impl Snapshot {
+    /// Returns how people name it: ``container `k8s.io/web` ``, else its snapshot by its key; nothing when its owner is
+    /// unknown.
+    pub fn label(&self) -> Option<String> {
+        let SnapshotOwner { namespace, key, container, .. } = self.owner.as_ref()?;
+        Some(match container {
+            Some(container) => format!("container `{namespace}/{container}`"),
+            None => format!("snapshot `{namespace}/{key}`"),
+        })
+    }
 }
 
 /// How it is known which user a pool has. Names come late: they change when a root moves, and its pool may still run.

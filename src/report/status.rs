@@ -14,6 +14,9 @@ use crate::pool::{
 };
 use crate::units::{Bytes, META_BLOCK_BYTES};
 
+/// How many containers are named in one line.
+const MOST_CONTAINERS: usize = 10;
+
 /// All that is shown of one pool.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusView<'a> {
@@ -105,6 +108,7 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     pairs.extend(view.docker.root.into_iter().flat_map(|root| root_lines(root, pool.tie)));
     if let User::Containerd { devices, .. } = &pool.user {
         pairs.push(("Devices Known To containerd", known(devices.as_deref().map(states))));
+        pairs.extend(devices.as_deref().and_then(containers).map(|names| ("Containers Of containerd", names)));
     }
     pairs.push(("Open Count", known(pool.open_count)));
     pairs.push(carried(&pool.data, "Data File Allocated", "Data Device Size"));
@@ -132,6 +136,23 @@ fn states(devices: &[Snapshot]) -> String {
     }
     let counts: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     if counts.is_empty() { "none".to_owned() } else { format!("{}: {}", devices.len(), counts.join(", ")) }
+}
+
+/// The containers whose roots are on the pool, as `ctr` and `crictl` know them; nothing without any.
+fn containers(devices: &[Snapshot]) -> Option<String> {
+    let named = |device: &Snapshot| {
+        let owner = device.owner.as_ref()?;
+        let image = owner.image.as_ref().map(|image| format!(" ({image})")).unwrap_or_default();
+        Some(format!("{}/{}{image}", owner.namespace, owner.container.as_ref()?))
+    };
+    let mut names: Vec<_> = devices.iter().filter_map(named).collect();
+    names.sort();
+    let more = names.len().saturating_sub(MOST_CONTAINERS);
+    names.truncate(MOST_CONTAINERS);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// The root that the pool belongs to, how that is known, and which Docker's it is.

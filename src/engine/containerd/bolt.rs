@@ -15,7 +15,9 @@
 //! A key's place counts from the beginning of its own entry. No file lock is taken: containerd holds one for as long as it
 //! runs. There is a crate for containerd's databases; it checks neither checksums nor against going round in circles.
 
+use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
@@ -26,6 +28,8 @@ const LEAF: u16 = 2;
 const SUMMED: usize = 56;
 /// Deeper than any tree that fits a file: each storey has two pages or more.
 const DEPTH: usize = 48;
+/// How many items are looked at in one database, again or not: ten thousand containers have a tenth of them.
+const MOST_ITEMS: usize = 4_000_000;
 const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
 
 /// What is wrong with a database.
@@ -37,6 +41,8 @@ pub enum BadBolt {
     Page(u64),
     /// It holds more pages than its file: it goes round in circles.
     Endless,
+    /// It holds more than anybody keeps in one.
+    TooMany,
 }
 
 impl fmt::Display for BadBolt {
@@ -45,6 +51,7 @@ impl fmt::Display for BadBolt {
             Self::NoMeta => write!(f, "it is no bolt database: neither meta page has its magic and checksum"),
             Self::Page(page) => write!(f, "its page {page} is damaged"),
             Self::Endless => write!(f, "its pages lead round in circles"),
+            Self::TooMany => write!(f, "it holds more than {MOST_ITEMS} items; the rest was not read"),
         }
     }
 }
@@ -52,16 +59,18 @@ impl fmt::Display for BadBolt {
 impl std::error::Error for BadBolt {}
 
 /// A database.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bolt<'a> {
     bytes: &'a [u8],
     page_size: usize,
     root: u64,
     transaction: u64,
+    /// How many more items may be looked at, in all its buckets.
+    items: Rc<Cell<usize>>,
 }
 
 /// A bucket in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bucket<'a> {
     bolt: Bolt<'a>,
     place: Place<'a>,
@@ -74,7 +83,7 @@ enum Place<'a> {
 }
 
 /// What is under a key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Item<'a> {
     /// A value.
     Value(&'a [u8]),
@@ -101,8 +110,8 @@ impl<'a> Bolt<'a> {
     }
 
     /// Returns the bucket that holds all others.
-    pub const fn root(self) -> Bucket<'a> {
-        Bucket { bolt: self, place: Place::Page(self.root) }
+    pub fn root(self) -> Bucket<'a> {
+        Bucket { place: Place::Page(self.root), bolt: self }
     }
 
     fn page(&self, id: u64) -> Result<&'a [u8], BadBolt> {
@@ -122,7 +131,7 @@ impl<'a> Bucket<'a> {
     /// Returns everything in the bucket, in the order of its keys.
     ///
     /// # Errors
-    /// When a page is damaged.
+    /// When a page is damaged, or more has been looked at than any database holds.
     pub fn items(&self) -> Result<Vec<(&'a [u8], Item<'a>)>, BadBolt> {
         let mut items = Vec::new();
         // No tree has more pages than its file.
@@ -143,6 +152,29 @@ impl<'a> Bucket<'a> {
             Item::Bucket(bucket) if key == name.as_bytes() => Some(bucket),
             _ => None,
         }))
+    }
+
+    /// Returns the value of that name in it; nothing when there is none, or a bucket.
+    ///
+    /// # Errors
+    /// As [`Self::items`].
+    pub fn value(&self, name: &str) -> Result<Option<&'a [u8]>, BadBolt> {
+        Ok(self.items()?.into_iter().find_map(|(key, item)| match item {
+            Item::Value(value) if key == name.as_bytes() => Some(value),
+            _ => None,
+        }))
+    }
+
+    /// Returns the buckets in it, by name.
+    ///
+    /// # Errors
+    /// As [`Self::items`].
+    pub fn buckets(&self) -> Result<Vec<(&'a [u8], Bucket<'a>)>, BadBolt> {
+        let buckets = self.items()?.into_iter().filter_map(|(key, item)| match item {
+            Item::Bucket(bucket) => Some((key, bucket)),
+            Item::Value(_) => None,
+        });
+        Ok(buckets.collect())
     }
 
     fn walk(
@@ -173,6 +205,8 @@ impl<'a> Bucket<'a> {
         if u16_at(page, 8) != Some(LEAF) {
             return Err(bad());
         }
+        let left = self.bolt.items.get().checked_sub(entries(page).len()).ok_or(BadBolt::TooMany)?;
+        self.bolt.items.set(left);
         for entry in entries(page) {
             let field = |n: usize| u32_at(page, entry + n).and_then(|v| usize::try_from(v).ok()).ok_or_else(bad);
             let (flags, place, key, value) = (field(0)?, field(4)?, field(8)?, field(12)?);
@@ -192,12 +226,12 @@ impl<'a> Bucket<'a> {
             0 => Place::Inline(value.get(HEADER..)?),
             id => Place::Page(id),
         };
-        Some(Bucket { bolt: self.bolt, place })
+        Some(Bucket { bolt: self.bolt.clone(), place })
     }
 }
 
 /// Returns where the entries of a page begin; those that its length has no room for fail where they are read.
-fn entries(page: &[u8]) -> impl Iterator<Item = usize> + use<> {
+fn entries(page: &[u8]) -> impl ExactSizeIterator<Item = usize> + use<> {
     (0..usize::from(u16_at(page, 10).unwrap_or(0))).map(|n| HEADER + n * 16)
 }
 
@@ -207,7 +241,8 @@ fn meta(bytes: &[u8], at: usize) -> Option<Bolt<'_>> {
     let is_whole = u32_at(meta, 0)? == MAGIC && u32_at(meta, 4)? == VERSION && u64_at(meta, SUMMED)? == fnv_1a(summed);
     let page_size = usize::try_from(u32_at(meta, 8)?).ok().filter(|size| PAGE_SIZES.contains(size))?;
     is_whole.then_some(())?;
-    Some(Bolt { bytes, page_size, root: u64_at(meta, 16)?, transaction: u64_at(meta, 48)? })
+    let items = Rc::new(Cell::new(MOST_ITEMS));
+    Some(Bolt { bytes, page_size, root: u64_at(meta, 16)?, transaction: u64_at(meta, 48)?, items })
 }
 
 /// FNV-1a, 64 bits (Go's hash/fnv).

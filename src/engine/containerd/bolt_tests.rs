@@ -145,3 +145,14 @@ proptest! {
         let _ = values(&bytes, "an inline one");
     }
 }
+
+#[test]
+fn what_is_read_again_and_again_comes_to_an_end() {
+    let bytes = database("devices", &[("a", b"1"), ("b", b"22")]);
+    let bolt = Bolt::parse(&bytes).unwrap();
+    bolt.items.set(7);
+    let devices = bolt.root().bucket("devices").unwrap().unwrap();
+    assert_eq!(devices.value("b").unwrap(), Some(&b"22"[..]));
+    assert_eq!(devices.items().map(|items| items.len()), Ok(2));
+    assert_eq!(devices.items().map(|items| items.len()).err(), Some(BadBolt::TooMany));
+}

@@ -4,13 +4,16 @@ pub mod bolt;
 mod config;
 mod daemon;
 mod glob;
+mod owners;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bolt::{BadBolt, Bolt, Item};
 pub use config::{BadConfig, Config, File, Section, parse};
 pub use daemon::Flags;
+pub use owners::{Container, Owner, containers_in, snapshots_in};
 use serde::Deserialize;
 
 use config::PLUGIN;
@@ -19,6 +22,11 @@ use super::docker_root::Problem;
 use super::small_file;
 use super::start::below;
 
+/// The snapshotter's database of snapshots, in its `root_path`, and containerd's own database, in its `root`.
+const SNAPSHOTS: &str = "metadata.db";
+const METADATA: &str = "io.containerd.metadata.v1.bolt/meta.db";
+/// What containerd calls the snapshotter.
+const NAME: &str = "devmapper";
 /// `root` when the configuration has none.
 const ROOT: &str = "/var/lib/containerd";
 /// The database of a hundred thousand devices has some 50 MB.
@@ -146,24 +154,55 @@ impl Snapshotter {
         self.root_path.join(format!("{}.db", self.pool))
     }
 
-    /// Returns the devices that containerd knows, by name. Its file lock is not taken: a file that is written while it is
-    /// read is read again.
+    /// Returns the devices that containerd knows, by name.
     ///
     /// # Errors
     /// When the database is not there, cannot be read, is damaged, or is written all the time.
     pub fn devices(&self) -> Result<Vec<Device>, Problem> {
-        let path = self.database();
-        let problem = |why: String| Problem { path: path.clone(), why };
-        for _ in 0..ATTEMPTS {
-            let bytes = small_file::read_at(&path, LARGEST_DATABASE).map_err(|e| problem(e.to_string()))?;
-            let devices = devices_in(&bytes);
-            let now = newest(&path).map_err(|e| problem(e.to_string()))?;
-            if Bolt::parse(&bytes).ok().map(|bolt| bolt.transaction()) == now {
-                return devices.map_err(problem);
-            }
-        }
-        Err(problem("it was written each time that it was read".to_owned()))
+        read_database(&self.database(), devices_in)
     }
+
+    /// Returns whose the snapshots are, by their ids, and what of it could not be read. The device of one has
+    /// [`Snapshotter::device`] for its name.
+    pub fn owners(&self) -> (BTreeMap<u64, Owner>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let words = |bad: BadBolt| bad.to_string();
+        let snapshots = read_database(&self.root_path.join(SNAPSHOTS), |bytes| snapshots_in(bytes).map_err(words));
+        let mut snapshots = snapshots.unwrap_or_else(|problem| {
+            problems.push(problem);
+            BTreeMap::new()
+        });
+        let containers = |bytes: &[u8]| containers_in(bytes, NAME).map_err(words);
+        match read_database(&self.root.join(METADATA), containers) {
+            Ok(containers) => {
+                for owner in snapshots.values_mut() {
+                    owner.container = containers.get(&(owner.namespace.clone(), owner.key.clone())).cloned();
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+        (snapshots, problems)
+    }
+
+    /// Returns the dm name of a snapshot's device (snapshots/devmapper/snapshotter.go, `getDeviceName`).
+    pub fn device(&self, snapshot: u64) -> String {
+        format!("{}-snap-{snapshot}", self.pool)
+    }
+}
+
+/// Returns what is in a database. containerd's file lock is not taken: it is held for as long as containerd runs, and a file
+/// that is written while it is read is read again.
+fn read_database<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<T, Problem> {
+    let problem = |why: String| Problem { path: path.to_owned(), why };
+    for _ in 0..ATTEMPTS {
+        let bytes = small_file::read_at(path, LARGEST_DATABASE).map_err(|e| problem(e.to_string()))?;
+        let found = parse(&bytes);
+        let now = newest(path).map_err(|e| problem(e.to_string()))?;
+        if Bolt::parse(&bytes).ok().map(|bolt| bolt.transaction()) == now {
+            return found.map_err(problem);
+        }
+    }
+    Err(problem("it was written each time that it was read".to_owned()))
 }
 
 /// Returns the last transaction in a database as it is now.

@@ -218,6 +218,7 @@ mod tests {
             file_system: Some(FileSystem { kind: "xfs", size: Bytes::new(10 * GIB) }),
             in_use: None,
             retries_forever: Some(false),
+            containerd: None,
             docker: Some(Owned {
                 hash: "aa".to_owned(),
                 size: Some(Bytes::new(10 * GIB)),
@@ -301,6 +302,9 @@ mod tests {
     #[test]
     fn volumes_of_nobody_may_promise_too_much() {
         let pool = docker_pool(WELL, 1 << 40);
+        let of_containerd =
+            Volume { docker: None, containerd: Some("container `k8s.io/web`".to_owned()), ..volume(None) };
+        assert_eq!(of_containerd.label(), "container `k8s.io/web`");
         let own = Volume { docker: None, size: Bytes::new(60 * GIB), file_system: None, ..volume(None) };
         let facts = Facts { pool: &pool, docker: None };
         let judged = |volumes: &[Volume]| judge(&facts, &Thresholds::default(), volumes);

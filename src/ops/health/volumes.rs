@@ -10,7 +10,7 @@ use crate::kernel::block;
 use crate::kernel::dm::{Dm, DmId};
 use crate::kernel::fs::FsFacts;
 use crate::kernel::mounts::{self, Mount};
-use crate::pool::{Activity, DevNo, PoolReport, Space};
+use crate::pool::{Activity, DevNo, PoolReport, Space, User};
 use crate::units::{Bytes, Sectors};
 
 /// One active volume.
@@ -34,6 +34,8 @@ pub(super) struct Volume {
     pub(super) retries_forever: Option<bool>,
     /// What Docker has written down, when it is Docker's.
     pub(super) docker: Option<Owned>,
+    /// How people name it, when it is containerd's and known there.
+    pub(super) containerd: Option<String>,
 }
 
 /// What Docker has written down about a volume.
@@ -52,7 +54,7 @@ impl Volume {
     pub(super) fn label(&self) -> String {
         match self.docker.as_ref().and_then(|d| d.container.as_deref()) {
             Some(container) => format!("container `{container}`"),
-            None => format!("volume `{}`", self.name),
+            None => self.containerd.clone().unwrap_or_else(|| format!("volume `{}`", self.name)),
         }
     }
 }
@@ -88,6 +90,7 @@ pub(super) fn look(dm: &Dm, pool: &PoolReport, docker: Option<(&DockerRoot, &Own
             in_use: if awake { in_use(&mounts, found.devno) } else { None },
             retries_forever: retries_forever(found.devno),
             docker: docker.and_then(|(root, owners)| owned(root, owners, &found.name)),
+            containerd: of_containerd(&pool.user, &found.name),
             name: found.name,
         });
     }
@@ -139,6 +142,11 @@ fn owned(root: &DockerRoot, owners: &Owners, name: &str) -> Option<Owned> {
         container: owners.container(hash).map(str::to_owned),
         hash: hash.to_owned(),
     })
+}
+
+fn of_containerd(user: &User, name: &str) -> Option<String> {
+    let User::Containerd { devices: Some(devices), .. } = user else { return None };
+    devices.iter().find(|device| device.name == name)?.label()
 }
 
 #[cfg(test)]
