@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::bookkeeping::{self, Device, DeviceSet, Transaction};
 use super::configuration::{Configuration, Twice};
@@ -60,7 +60,7 @@ impl Options {
 }
 
 /// Something that should have been read and could not be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file.
     pub path: PathBuf,
@@ -161,7 +161,7 @@ pub struct DockerRoot {
 }
 
 /// How many devices Docker's bookkeeping names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceCounts {
     /// All of them, the base included.
     pub all: u64,

@@ -1,5 +1,7 @@
 //! Which Docker roots a machine has: those of running daemons, the one of the next daemon, and those left behind.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,16 +38,25 @@ impl Roots {
     }
 }
 
+/// Looks at what [`find`] and [`at`] look at below a root: to be asked of somebody who can be given up, since what a root
+/// lies on may hang. Nobody waits who looks again.
+pub fn touch(path: &Path) {
+    let _ = read_if_there(path, About::only(Standing::Left));
+}
+
+/// Whether a path can be looked at without waiting for ever; why not.
+pub type Answers<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+
 /// Returns the Docker roots of this machine that use devicemapper, each once: those of the running daemons, the one that
 /// the next daemon will use, and Docker's own place when it has one that nobody uses. A daemon in a container is passed
-/// over: its root is not ours.
-pub fn find() -> Roots {
-    of(Path::new("/"), dockerd::running())
+/// over: its root is not ours. One that does not answer is unreadable.
+pub fn find(answers: Answers<'_>) -> Roots {
+    of(Path::new("/"), dockerd::running(), answers)
 }
 
 /// Returns what [`find`] does, and looks at every process for daemons: for a pool that none of those roots explains.
-pub fn find_all() -> Roots {
-    of(Path::new("/"), dockerd::all())
+pub fn find_all(answers: Answers<'_>) -> Roots {
+    of(Path::new("/"), dockerd::all(), answers)
 }
 
 /// Returns the path of the root that this machine's Docker uses, or will use, whatever its storage driver.
@@ -54,35 +65,64 @@ pub fn in_use() -> PathBuf {
     daemon.map_or_else(|| Configuration::of_next(Path::new("/")), |daemon| Configuration::of_running(&daemon)).root()
 }
 
-fn of(base: &Path, daemons: Vec<Dockerd>) -> Roots {
+fn of(base: &Path, daemons: Vec<Dockerd>, answers: Answers<'_>) -> Roots {
     let next = Configuration::of_next(base);
+    let next_root = super::start::below(base, &next.root());
+    let mut asked = Asked { answers, before: BTreeMap::new() };
     let mut roots = Roots::default();
     for daemon in daemons {
         let configuration = Configuration::of_running(&daemon);
         let root = configuration.root();
-        if seen_by_both(&daemon, &root) {
-            let next = same(&root, &next.root()).then(|| next.clone());
-            let about = About { standing: Standing::Running, daemon: Some(daemon), configuration, next };
+        if let Err(why) = asked.of(&root) {
+            roots.take(&root, Err(why));
+        } else if seen_by_both(&daemon, &root) {
+            let is_next = root == next_root || asked.of(&next_root).is_ok() && same(&root, &next_root);
+            let about = About {
+                standing: Standing::Running,
+                daemon: Some(daemon),
+                configuration,
+                next: is_next.then(|| next.clone()),
+            };
             roots.take(&root, read_if_there(&root, about));
         }
     }
-    let path = super::start::below(base, &next.root());
     let about = About { standing: Standing::Configured, daemon: None, configuration: next, next: None };
-    roots.take(&path, read_if_there(&path, about));
-    // One that was left behind must not keep anyone from the others.
+    roots.take(&next_root, asked.of(&next_root).and_then(|()| read_if_there(&next_root, about)));
     let usual = super::start::below(base, Path::new(DEFAULT_ROOT));
-    roots.add(read_if_there(&usual, About::only(Standing::Left)).unwrap_or_default());
+    match asked.of(&usual) {
+        // One that was left behind must not keep anyone from the others.
+        Ok(()) => roots.add(read_if_there(&usual, About::only(Standing::Left)).unwrap_or_default()),
+        Err(why) => roots.take(&usual, Err(why)),
+    }
     roots
+}
+
+/// Which paths answer, each asked once.
+struct Asked<'a> {
+    answers: Answers<'a>,
+    before: BTreeMap<PathBuf, Result<(), String>>,
+}
+
+impl Asked<'_> {
+    fn of(&mut self, path: &Path) -> io::Result<()> {
+        let answer = self.before.entry(path.to_owned()).or_insert_with(|| (self.answers)(path));
+        answer.clone().map_err(io::Error::other)
+    }
 }
 
 /// Returns the Docker root at a path that somebody named, with its daemon if one runs on it; nothing when no
 /// devicemapper driver ever ran there.
 ///
 /// # Errors
-/// When the path cannot be opened, or what is below it cannot.
-pub fn at(path: &Path) -> io::Result<Option<DockerRoot>> {
+/// When the path cannot be opened, or what is below it cannot, or does not answer.
+pub fn at(path: &Path, answers: Answers<'_>) -> io::Result<Option<DockerRoot>> {
+    let asked = RefCell::new(Asked { answers, before: BTreeMap::new() });
+    asked.borrow_mut().of(path)?;
     let identity = Directory::open(path)?.identity()?;
-    let is_it = |root: &Path| Directory::open(root).and_then(|d| d.identity()).is_ok_and(|other| other == identity);
+    let is_it = |root: &Path| {
+        let answered = asked.borrow_mut().of(root);
+        answered.and_then(|()| Directory::open(root)?.identity()).is_ok_and(|other| other == identity)
+    };
     let next = Configuration::of_next(Path::new("/"));
     let will_be = is_it(&next.root());
     let runs_on_it = |daemon: Dockerd| {
@@ -107,13 +147,15 @@ pub fn at(path: &Path) -> io::Result<Option<DockerRoot>> {
 
 /// Returns the Docker root whose loop files are at such a path (`ROOT/devicemapper/devicemapper/data`), where the kernel
 /// says that a live pool has them; nothing when the path is of no such shape, or there is no such root.
-pub fn around(loop_file: &Path) -> Option<DockerRoot> {
+pub fn around(loop_file: &Path, answers: Answers<'_>) -> Option<DockerRoot> {
     let home = loop_file.parent()?.parent()?;
     let shape = [loop_file.parent()?, home].iter().all(|d| d.file_name().is_some_and(|name| name == "devicemapper"));
     if !shape || !loop_file.file_name().is_some_and(|name| name == "data" || name == "metadata") {
         return None;
     }
-    read_if_there(home.parent()?, About::only(Standing::Left)).ok().flatten()
+    let root = home.parent()?;
+    answers(root).ok()?;
+    read_if_there(root, About::only(Standing::Left)).ok().flatten()
 }
 
 fn same(one: &Path, other: &Path) -> bool {
@@ -147,7 +189,7 @@ mod tests {
 
     /// The standing and path of every root, below the machine's directory.
     fn told(base: &Path, daemons: Vec<Dockerd>) -> Vec<(Standing, PathBuf)> {
-        let roots = of(base, daemons).found;
+        let roots = of(base, daemons, &|_| Ok(())).found;
         let base = base.canonicalize().unwrap();
         roots.into_iter().map(|r| (r.standing, r.path.strip_prefix(&base).unwrap().to_owned())).collect()
     }
@@ -187,17 +229,35 @@ mod tests {
     }
 
     #[test]
+    fn a_root_that_does_not_answer_is_named_and_hides_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path();
+        for root in ["srv/docker", "var/lib/docker"] {
+            lay_out(&base.join(root));
+        }
+        fs::create_dir_all(base.join("etc/docker")).unwrap();
+        fs::write(base.join("etc/docker/daemon.json"), r#"{"data-root": "/srv/docker"}"#).unwrap();
+        let hung = base.join("srv/docker");
+        let roots = of(base, vec![], &|path| if path == hung { Err("it hangs".to_owned()) } else { Ok(()) });
+        assert_eq!(roots.unreadable, [Problem { path: hung.clone(), why: "it hangs".to_owned() }]);
+        assert_eq!(roots.found.iter().map(|root| root.standing).collect::<Vec<_>>(), [Standing::Left]);
+    }
+
+    #[test]
     fn a_root_is_found_around_the_files_of_a_pool() {
         let temp = tempfile::tempdir().unwrap();
         lay_out(temp.path());
         let file = temp.path().join("devicemapper/devicemapper/data");
-        let found = around(&file).unwrap();
+        let answers = |_: &Path| Ok(());
+        let found = around(&file, &answers).unwrap();
         assert_eq!((found.standing, &found.options), (Standing::Left, &Options::Unknown));
         assert_eq!(found.path, temp.path().canonicalize().unwrap());
         for other in ["devicemapper/data", "devicemapper/devicemapper/other", "data"] {
-            assert_eq!(around(&temp.path().join(other)), None, "{other}");
+            assert_eq!(around(&temp.path().join(other), &answers), None, "{other}");
         }
-        assert!(at(&temp.path().join("no")).is_err());
-        assert_eq!(at(temp.path()).unwrap().unwrap().standing, Standing::Named);
+        assert!(at(&temp.path().join("no"), &answers).is_err());
+        assert_eq!(at(temp.path(), &answers).unwrap().unwrap().standing, Standing::Named);
+        let hangs = |_: &Path| Err("it hangs".to_owned());
+        assert_eq!(at(temp.path(), &hangs).unwrap_err().to_string(), "it hangs");
     }
 }

@@ -6,6 +6,7 @@ use crate::engine::docker_root::{DockerRoot, Problem, Standing};
 use crate::engine::driver::{self, Driver};
 use crate::engine::roots::{self, Roots};
 use crate::error::{Failure, Kind, Outcome};
+use crate::kernel::ask;
 use crate::ops::State;
 
 /// Returns the Docker roots of the machine, and the one that was named, each once.
@@ -17,10 +18,18 @@ pub fn roots(state: &State) -> Outcome<Roots> {
     if let Some(path) = &state.docker_root {
         all.add([at(path)?]);
     }
-    let Roots { found, unreadable } = roots::find();
+    let Roots { found, unreadable } = roots::find(&answers);
     all.add(found);
     all.unreadable = unreadable;
     Ok(all)
+}
+
+/// Whether a Docker root can be looked at: asked of a child, since what it lies on may hang.
+///
+/// # Errors
+/// In words: what the child did not do.
+pub fn answers(root: &Path) -> Result<(), String> {
+    ask::within_limit(|| roots::touch(root))
 }
 
 /// Returns the failure of a Docker root that cannot be opened.
@@ -54,7 +63,7 @@ pub fn meant(roots: &Roots) -> Option<DockerRoot> {
 fn best(roots: Roots) -> Outcome<DockerRoot> {
     // A daemon with neither the usual PID file nor a socket of Docker's name is looked for when there is no other.
     let is_empty = roots.found.is_empty() && roots.unreadable.is_empty();
-    let Roots { found: mut all, unreadable: bad } = if is_empty { roots::find_all() } else { roots };
+    let Roots { found: mut all, unreadable: bad } = if is_empty { roots::find_all(&answers) } else { roots };
     if let (Some(root), true) = (bad.first(), all.iter().all(|root| root.standing == Standing::Left)) {
         return Err(unreadable(root));
     }
@@ -84,7 +93,7 @@ fn best(roots: Roots) -> Outcome<DockerRoot> {
 /// # Errors
 /// Refused when it cannot be read, or no devicemapper driver ever ran there: with the driver that did.
 pub fn at(path: &Path) -> Outcome<DockerRoot> {
-    let found = roots::at(path).map_err(|e| {
+    let found = roots::at(path, &answers).map_err(|e| {
         Failure::refused(format!("cannot read the Docker root `{}`", path.display()))
             .next("dmpool list    shows every pool here")
             .because(e)

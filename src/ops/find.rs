@@ -136,11 +136,11 @@ fn roots_of(mut roots: Roots, live: &BTreeMap<String, Ground>) -> Roots {
         ground.looks_like_dockers(name) && whose(roots, name, Some(ground)).0.is_none()
     };
     if live.iter().any(|(name, ground)| orphan(&roots.found, name, ground)) {
-        roots.add(docker_roots::find_all().found);
+        roots.add(docker_roots::find_all(&docker::answers).found);
     }
     for (name, ground) in live {
         if orphan(&roots.found, name, ground) {
-            roots.add(ground.files().filter_map(docker_roots::around));
+            roots.add(ground.files().filter_map(|file| docker_roots::around(file, &docker::answers)));
         }
     }
     roots

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::roots;
-use crate::ops::{State, registry};
+use crate::ops::{State, docker, registry};
 use crate::pool::DevNo;
 use crate::units::Bytes;
 
@@ -13,7 +13,7 @@ use crate::units::Bytes;
 /// have, those of the files in `except` left out. What cannot be looked at counts as nothing: this is for a remark.
 pub fn by_others(state: &State, host: DevNo, except: &[PathBuf]) -> Bytes {
     let entries = registry::read_all(state).unwrap_or_default();
-    let roots = roots::find().found;
+    let roots = roots::find(&docker::answers).found;
     let mut files: Vec<PathBuf> =
         entries.into_iter().flat_map(|entry| [entry.data.file, entry.metadata.file]).collect();
     files.extend(roots.into_iter().flat_map(|root| [root.data_file, root.metadata_file]).flatten());

@@ -2,7 +2,7 @@
 
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
 use crate::error::{Failure, Outcome};
-use crate::kernel::identity;
+use crate::kernel::{ask, identity};
 use crate::ops::facts;
 use crate::ops::find::{self, Found};
 use crate::ops::health::{self, Facts, Thresholds};
@@ -128,12 +128,20 @@ fn with_history(kit: &Kit, pools: &mut [Status]) {
 pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<Status> {
     let mut report = facts::look_as_found(kit, &found)?;
     let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
-    let counted = docker.as_ref().map(DockerRoot::count_devices);
-    let unknown = counted.as_ref().and_then(|counted| counted.as_ref().err());
-    report.unread.extend(unknown.map(|problem| format!("{}: {}", problem.path.display(), problem.why)));
-    let devices = counted.and_then(Result::ok);
+    let devices = docker.as_ref().and_then(|root| count(root, &mut report.unread));
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
     let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);
     let (identity, forecast) = (report.identity(), Forecast::default());
     Ok(Status { report, docker, devices, driver, findings, identity, forecast })
+}
+
+/// Returns how many devices Docker's files name: asked of a child, since there may be thousands on what hangs.
+fn count(root: &DockerRoot, unread: &mut Vec<String>) -> Option<DeviceCounts> {
+    let why = match ask::within_limit(|| root.count_devices()) {
+        Ok(Ok(counts)) => return Some(counts),
+        Ok(Err(problem)) => format!("{}: {}", problem.path.display(), problem.why),
+        Err(why) => format!("Docker's records in {}: {why}", root.path.display()),
+    };
+    unread.push(why);
+    None
 }

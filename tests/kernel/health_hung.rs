@@ -1,9 +1,11 @@
 //! Whatever hangs, `health` answers: with what it saw, and UNKNOWN for the rest.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use lab::guest::disk::{Kind, LoopDisk, Mounted};
+use lab::guest::docker::DAEMON_JSON;
 use lab::guest::run::Cmd;
 use lab::guest::sys::dmsetup;
 
@@ -90,4 +92,66 @@ fn a_file_system_that_hangs_is_unknown_in_time() {
     bench.ok(&["destroy", &pool, "--yes"]);
     host.unmount().unwrap();
     dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
+}
+
+/// Docker's root, which `daemon.json` names, does not answer; a pool of dmpool's is told all the same.
+#[test]
+fn a_docker_root_that_hangs_hides_no_other_pool() {
+    let bench = Bench::new();
+    let pool = bench.create();
+    let disk = LoopDisk::create(&bench.sweep.path("disk"), 256 * M).unwrap();
+    let name = bench.sweep.name("host");
+    let table = format!("0 {} linear {} 0", 256 * M / 512, disk.device().display());
+    dmsetup(["create", &name, "--table", &table]).run().checked().unwrap();
+    let device = std::path::Path::new("/dev/mapper").join(&name);
+    let host = Mounted::format(Kind::Ext4, &device, &bench.sweep.path("host")).unwrap();
+    let root = host.dir().join("docker");
+    fs::create_dir_all(root.join("devicemapper/devicemapper")).unwrap();
+    fs::write(root.join("devicemapper/devicemapper/data"), "").unwrap();
+    let config = Replaced::with(DAEMON_JSON, &format!(r#"{{"data-root": "{}"}}"#, root.display()));
+    // What ext4's journal still holds is not dropped with the caches.
+    host.unmount().unwrap();
+    let host = Mounted::mount(&device, &bench.sweep.path("host"), "defaults").unwrap();
+    let suspended = Suspended::new(&name);
+
+    let place = root.to_str().unwrap();
+    let list = bench.cmd(&["list"]).limit(LIMIT).run();
+    assert!(list.code() == Some(5) && list.stdout.contains(&pool), "{list}");
+    assert!(list.stderr.contains(place) && list.stderr.contains("did not answer within"), "{list}");
+    // It has a shorter limit for each question.
+    let said = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "4"]).limit(LIMIT));
+    assert!(said.code == 3 && said.knows(&pool));
+    assert!(said.sentence("not_seen", "unknown").contains(place));
+    for named in [place, "docker"] {
+        let said = Said::about(&bench, named, &["--timeout", "4"]);
+        assert!(said.sentence("not_seen", "unknown").contains(place), "{named}");
+    }
+
+    drop(suspended);
+    assert!(bench.ok(&["list"]).contains(&pool));
+    drop(config);
+    bench.ok(&["destroy", &pool, "--yes"]);
+    host.unmount().unwrap();
+    dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
+}
+
+/// A file of the machine with another text, until this is dropped.
+struct Replaced(&'static str, Option<Vec<u8>>);
+
+impl Replaced {
+    fn with(path: &'static str, text: &str) -> Self {
+        let before = fs::read(path).ok();
+        fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        Self(path, before)
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        let _ = match &self.1 {
+            Some(text) => fs::write(self.0, text),
+            None => fs::remove_file(self.0),
+        };
+    }
 }
