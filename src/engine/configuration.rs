@@ -92,6 +92,12 @@ impl Configuration {
         of_flags.or_else(|| self.json.root().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT))
     }
 
+    /// Returns the unit that the command line is in, without its suffix.
+    pub fn unit(&self) -> Option<String> {
+        let name = self.from.as_ref()?.file_name()?.to_str()?;
+        name.strip_suffix(".service").map(str::to_owned)
+    }
+
     /// Returns the storage driver that it is told to use, by name.
     pub fn driver(&self) -> Option<&str> {
         let of_flags = self.flags.as_ref().and_then(|flags| flags.storage_driver.as_deref());

@@ -130,6 +130,8 @@ pub struct DockerRoot {
     pub next_options: Options,
     /// The storage driver that the daemon is told to use, by name. Without, Docker takes the one that has run here.
     pub storage_driver: Option<String>,
+    /// The unit that starts it, without its suffix: `docker`; nothing when no unit does.
+    pub unit: Option<String>,
     /// Options that are set on the command line and in `daemon.json`: the next daemon refuses to start.
     pub twice: Vec<Twice>,
     /// The drivers that have made layers here.
@@ -228,6 +230,7 @@ pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
         next_options: next.as_ref().map_or_else(|| options.clone(), Configuration::options),
         options,
         storage_driver: configuration.driver().map(str::to_owned),
+        unit: next.as_ref().unwrap_or(&configuration).unit(),
         twice: next.unwrap_or(configuration).twice,
         drivers: driver::of_root(&directory),
         version: version::of_marks(&directory),

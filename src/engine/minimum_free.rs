@@ -14,13 +14,18 @@ impl Options {
     }
 }
 
+/// Returns what that share is of `total` blocks, rounded down: what `docker info` shows.
+pub fn share(total: u64, percent: u8) -> u64 {
+    let share = u128::from(total) * u128::from(percent.min(100)) / 100;
+    u64::try_from(share).unwrap_or(total)
+}
+
 /// Returns how many of `total` blocks Docker keeps free: the share rounded down, but at least one; none at 0 %.
 pub fn kept_free(total: u64, percent: u8) -> u64 {
     if percent == 0 {
         return 0;
     }
-    let share = u128::from(total) * u128::from(percent.min(100)) / 100;
-    u64::try_from(share).unwrap_or(total).max(1)
+    share(total, percent).max(1)
 }
 
 /// Returns whether Docker makes layers on a pool with that many blocks used of `total`.

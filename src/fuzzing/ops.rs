@@ -68,7 +68,7 @@ pub(super) fn list(bytes: &[u8]) {
     }
 }
 
-/// What `lvs` answers, and settings as lvm.conf and profiles have them.
+/// What `lvs` answers, and settings as `lvmconfig` prints them.
 pub(super) fn lvm(bytes: &[u8]) {
     let text = text(bytes);
     let (_, profile) = volume_manager::parse_lvs(&text);

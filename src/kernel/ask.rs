@@ -48,8 +48,29 @@ pub fn in_turn_within<T: Serialize + DeserializeOwned>(
     limit: Duration,
     questions: &mut [&mut dyn FnMut() -> T],
 ) -> Vec<Result<T, String>> {
-    let count = questions.len();
-    match answers(questions, limit) {
+    let until = Instant::now() + limit;
+    collect(ask(questions), questions.len(), until, limit)
+}
+
+/// Returns what each question returns, every one asked in a child process of its own and all at the same time: one that
+/// hangs keeps no other from answering.
+pub fn all_within<T: Serialize + DeserializeOwned>(
+    limit: Duration,
+    questions: &mut [&mut dyn FnMut() -> T],
+) -> Vec<Result<T, String>> {
+    let until = Instant::now() + limit;
+    let asked: Vec<_> = questions.iter_mut().map(|question| ask(std::slice::from_mut(question))).collect();
+    asked.into_iter().flat_map(|asked| collect(asked, 1, until, limit)).collect()
+}
+
+/// Returns that many answers of a child, parsed; for those that do not come until then, why.
+fn collect<T: DeserializeOwned>(
+    asked: std::io::Result<Asked>,
+    count: usize,
+    until: Instant,
+    limit: Duration,
+) -> Vec<Result<T, String>> {
+    match asked.map(|asked| answers(asked, count, until, limit)) {
         Ok((lines, why)) => {
             let mut found: Vec<Result<T, String>> = lines
                 .split_inclusive(|b| *b == b'\n')
@@ -63,12 +84,14 @@ pub fn in_turn_within<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Returns the answers' lines as far as they came, and why no more came.
-fn answers<T: Serialize>(
-    questions: &mut [&mut dyn FnMut() -> T],
-    limit: Duration,
-) -> std::io::Result<(Vec<u8>, String)> {
-    let (mut ours, theirs) = UnixStream::pair()?;
+/// A child that answers, a line for each question.
+struct Asked {
+    child: nix::unistd::Pid,
+    answers: UnixStream,
+}
+
+fn ask<T: Serialize>(questions: &mut [&mut dyn FnMut() -> T]) -> std::io::Result<Asked> {
+    let (ours, theirs) = UnixStream::pair()?;
     let child = raw::fork_running(|| {
         lock::leave_to_parent();
         leave_standard_streams();
@@ -82,8 +105,12 @@ fn answers<T: Serialize>(
         }
         0
     })?;
-    drop(theirs);
-    let until = Instant::now() + limit;
+    Ok(Asked { child, answers: ours })
+}
+
+/// Returns the answers' lines as far as they came, and why no more came.
+fn answers(asked: Asked, count: usize, until: Instant, limit: Duration) -> (Vec<u8>, String) {
+    let Asked { child, answers: mut ours } = asked;
     let mut lines: Vec<u8> = Vec::new();
     let mut chunk = [0_u8; 4096];
     loop {
@@ -96,13 +123,13 @@ fn answers<T: Serialize>(
         match ours.read(&mut chunk) {
             Ok(0) => {
                 let _ = waitpid(child, None);
-                return Ok((lines, NO_ANSWER.to_owned()));
+                return (lines, NO_ANSWER.to_owned());
             }
             Ok(read) => lines.extend(chunk.iter().take(read)),
             Err(_) => break,
         }
         // A child of the child that hangs keeps the other end open for ever.
-        if lines.iter().filter(|b| **b == b'\n').count() == questions.len() {
+        if lines.iter().filter(|b| **b == b'\n').count() == count {
             break;
         }
     }
@@ -110,7 +137,7 @@ fn answers<T: Serialize>(
     let _ = kill(child, Signal::SIGKILL);
     let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
     let why = format!("the kernel did not answer within {} s; something under the pool hangs", limit.as_secs());
-    Ok((lines, why))
+    (lines, why)
 }
 
 /// A child that hangs lives on, and whoever reads our output to its end would wait for it.
@@ -168,6 +195,18 @@ mod tests {
         assert_eq!(asked.first(), Some(&Ok(0)));
         assert!(asked.iter().skip(1).all(|a| a.as_ref().is_err_and(|why| why.contains("did not answer"))), "{asked:?}");
         assert_eq!(asked.len(), 3);
+    }
+
+    #[test]
+    fn who_does_not_answer_keeps_no_other_from_it() {
+        let mut hangs = || {
+            std::thread::sleep(Duration::from_secs(3600));
+            1
+        };
+        let (mut first, mut last) = (|| 0, || 2);
+        let asked = all_within(Duration::from_secs(5), &mut [&mut hangs, &mut first, &mut last]);
+        assert!(asked.first().is_some_and(Result::is_err), "{asked:?}");
+        assert_eq!(asked.get(1..), Some(&[Ok(0), Ok(2)][..]));
     }
 
     #[test]

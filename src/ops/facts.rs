@@ -103,6 +103,7 @@ fn of_live(dm: &Dm, found: &Found, live: Live, loops: &[LoopInfo], unread: &mut 
         data,
         metadata,
         table: Some(live.table),
+        volume_group: None,
         interrupted: None,
     }
 }
@@ -150,6 +151,7 @@ fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
         unread: Vec::new(),
         data,
         metadata,
+        volume_group: None,
         interrupted: None,
     }
 }

@@ -49,7 +49,11 @@ fn judge(kit: &Kit, metrics: &mut Metrics) {
     let options = Options { pool: None, thresholds: Thresholds::default(), limit: LIMIT, no_pool: Severity::Info };
     for judged in health::health(kit.state.clone(), &options).pools {
         match metrics.pools.iter_mut().find(|status| judged.name.as_ref() == Some(&status.report.name)) {
-            Some(status) => status.findings = judged.findings,
+            Some(status) => {
+                status.findings = judged.findings;
+                // What LVM adds by itself counts for what can be written, and for when the pool is full.
+                status.report.volume_group = judged.volume_group;
+            }
             // That a pool could not be looked at is in `skipped`.
             None if judged.name.is_some() => {}
             None => metrics.machine.extend(judged.findings),

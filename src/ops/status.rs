@@ -30,6 +30,13 @@ pub struct Status {
     pub forecast: Forecast,
 }
 
+impl Status {
+    /// Returns what findings are made of.
+    pub(super) const fn facts(&self) -> Facts<'_> {
+        Facts { pool: &self.report, docker: self.docker.as_ref(), devices: self.devices.as_ref() }
+    }
+}
+
 /// Which machine was looked at, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -130,9 +137,10 @@ pub(super) fn of(kit: &Kit, found: Found, thresholds: &Thresholds) -> Outcome<St
     let docker = found.docker.map(|root| root.with_library_version().with_installed_version());
     let devices = docker.as_ref().and_then(|root| count(root, &mut report.unread));
     let driver = kit.dm.version().ok().map(|(major, minor, _)| (major, minor));
-    let findings = health::judge(&Facts { pool: &report, docker: docker.as_ref() }, thresholds);
-    let (identity, forecast) = (report.identity(), Forecast::default());
-    Ok(Status { report, docker, devices, driver, findings, identity, forecast })
+    let (identity, forecast, findings) = (report.identity(), Forecast::default(), Vec::new());
+    let mut status = Status { report, docker, devices, driver, findings, identity, forecast };
+    status.findings = health::judge(&status.facts(), thresholds);
+    Ok(status)
 }
 
 /// Returns how many devices Docker's files name: asked of a child, since there may be thousands on what hangs.

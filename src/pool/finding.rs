@@ -102,6 +102,10 @@ keys! {
     DockerDown = "docker_down",
     /// A Docker that starts on this pool deletes a device.
     TransactionAhead = "transaction_ahead",
+    /// Two of Docker's records name one device.
+    DuplicateDevice = "duplicate_device",
+    /// One of Docker's records cannot be used.
+    DamagedRecord = "damaged_record",
     /// The data file is shorter than the pool.
     ShortFile = "short_file",
     /// Data and metadata are not of the same pool, or not of the same time.
@@ -158,19 +162,32 @@ impl fmt::Display for Key {
     }
 }
 
-/// One thing that can be done about a finding.
+/// One thing that can be done about a finding: by hand, with a command, or first by hand and then with a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
-    /// What to paste; or, where no command does it, what to do.
-    pub command: String,
-    /// What it costs: `online`, `~4 min, 20 s stopped`.
+    /// What somebody must do first, in words that can be told: `enlarge /dev/sdb`; all there is to do when no command
+    /// follows. It holds nothing to be pasted.
+    pub first: Option<String>,
+    /// What to paste into root's shell as it stands; nothing where no command does it.
+    pub command: Option<String>,
+    /// What it costs: `online`, `~40 s with Docker stopped`.
     pub cost: String,
 }
 
 impl Way {
-    /// Takes a command and its cost.
-    pub fn new(command: impl Into<String>, cost: impl Into<String>) -> Self {
-        Self { command: command.into(), cost: cost.into() }
+    /// A command, and its cost.
+    pub fn run(command: impl Into<String>, cost: impl Into<String>) -> Self {
+        Self { first: None, command: Some(command.into()), cost: cost.into() }
+    }
+
+    /// What only people can do, and its cost.
+    pub fn act(what: impl Into<String>, cost: impl Into<String>) -> Self {
+        Self { first: Some(what.into()), command: None, cost: cost.into() }
+    }
+
+    /// A command that is right once somebody has done something, and the cost of both.
+    pub fn after(first: impl Into<String>, command: impl Into<String>, cost: impl Into<String>) -> Self {
+        Self { first: Some(first.into()), command: Some(command.into()), cost: cost.into() }
     }
 }
 
@@ -197,9 +214,21 @@ impl Finding {
 
     /// Adds a way out; the best is added first.
     #[must_use]
-    pub fn way(mut self, command: impl Into<String>, cost: impl Into<String>) -> Self {
-        self.ways.push(Way::new(command, cost));
+    pub fn with(mut self, way: Way) -> Self {
+        self.ways.push(way);
         self
+    }
+
+    /// Adds a command as a way out.
+    #[must_use]
+    pub fn run(self, command: impl Into<String>, cost: impl Into<String>) -> Self {
+        self.with(Way::run(command, cost))
+    }
+
+    /// Adds what only people can do.
+    #[must_use]
+    pub fn act(self, what: impl Into<String>, cost: impl Into<String>) -> Self {
+        self.with(Way::act(what, cost))
     }
 }
 

@@ -191,10 +191,10 @@ pub fn forecast(points: &[Point], pool: &PoolReport, now: Moment) -> Forecast {
     let data = rate(&seen, |p| Some(i128::from(p.data_used.get())));
     let metadata = rate(&seen, |p| Some(i128::from(p.metadata_used.get())));
     let host = rate(&seen, |p| p.host_free.map(|free| -i128::from(free.get())));
-    let free = |used: Bytes, total: Bytes| total.saturating_sub(used);
+    let (of_data, left) = pool.data_limit().map_or((Limit::Pool, None), |(limit, left)| (limit, Some(left)));
     let limits = [
-        (Limit::Pool, Some(free(current.data_used, current.data_total)), data),
-        (Limit::Metadata, Some(free(current.metadata_used, current.metadata_total)), metadata),
+        (of_data, left, data),
+        (Limit::Metadata, pool.metadata_left(), metadata),
         (Limit::HostFileSystem, current.host_free, host),
     ];
     Forecast { data, metadata, full: first(&limits) }

@@ -30,11 +30,11 @@ impl Interrupted {
     pub fn ways_out(&self) -> Vec<Way> {
         let (finish, back) = (format!("dmpool continue {}", self.id), format!("dmpool undo {}", self.id));
         match (self.can_finish, self.can_go_back) {
-            (true, true) => vec![Way::new(finish, "finishes it"), Way::new(back, "takes it back")],
-            (true, false) => vec![Way::new(finish, "finishes it; there is no way back any more")],
+            (true, true) => vec![Way::run(finish, "finishes it"), Way::run(back, "takes it back")],
+            (true, false) => vec![Way::run(finish, "finishes it; there is no way back any more")],
             (false, _) => vec![
-                Way::new(back, "takes it back; the pool is kept"),
-                Way::new(format!("{finish} --yes"), "finishes it; deletes the pool, with what was written since"),
+                Way::run(back, "takes it back; the pool is kept"),
+                Way::run(format!("{finish} --yes"), "finishes it; deletes the pool, with what was written since"),
             ],
         }
     }

@@ -23,7 +23,7 @@ pub use interrupted::Interrupted;
 pub use name::{BadName, MAX_NAME, PoolName, PoolUuid, UUID_PREFIX};
 pub use report::{
     Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Snapshot,
-    SnapshotOwner, Space, Tie, User,
+    SnapshotOwner, Space, Tie, User, VolumeGroup,
 };
 pub use spec::Spec;
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::pool::{DevNo, Interrupted, Mode, NoSpace, PoolStatus, PoolTable, sizing};
-use crate::units::{BlockSize, Bytes, DataBlocks, META_BLOCK_BYTES, MetaBlocks, Sectors};
+use crate::units::{BlockSize, Bytes, DataBlocks, MAX_META_BLOCKS, META_BLOCK_BYTES, MetaBlocks, Sectors};
 
 /// Who made a pool. It decides how the pool grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +151,8 @@ pub struct PoolReport {
     pub data: Backing,
     /// Where the metadata is kept.
     pub metadata: Backing,
+    /// What the volume group of a pool of LVM's has left; nothing when LVM was not asked, or did not say.
+    pub volume_group: Option<VolumeGroup>,
     /// An operation of dmpool on this pool that was interrupted.
     pub interrupted: Option<Interrupted>,
 }
@@ -275,12 +277,42 @@ pub struct HostFs {
     pub total: Bytes,
 }
 
+/// The volume group of a pool that LVM made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeGroup {
+    /// Its name.
+    pub name: String,
+    /// What it has left.
+    pub free: Bytes,
+    /// How much of that LVM adds to the pool's data by itself as it fills; 0 when it adds nothing.
+    pub adds: Bytes,
+}
+
+impl VolumeGroup {
+    /// Returns how much is added to a pool of that size by steps of so many hundredths, in whole extents, as long as
+    /// there is a whole step left: LVM adds no part of one (`lvextend --use-policies`).
+    pub fn added_in_steps(total: Bytes, percent: u64, free: Bytes, extent: Bytes) -> Bytes {
+        let (mut total, mut left) = (total.get(), free.get());
+        let extent = extent.get().max(1);
+        loop {
+            let step = u128::from(total) * u128::from(percent) / 100;
+            let step = u64::try_from(step).ok().and_then(|step| step.checked_next_multiple_of(extent));
+            match step.filter(|step| *step > 0 && *step <= left) {
+                Some(step) => (total, left) = (total.saturating_add(step), left - step),
+                None => return Bytes::new(free.get() - left),
+            }
+        }
+    }
+}
+
 /// Which limit a pool that is written to meets first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// The pool's own free blocks.
     Pool,
+    /// Those, and what LVM adds to them by itself.
+    VolumeGroup,
     /// The free space of the file system under its sparse files.
     HostFileSystem,
     /// The free metadata blocks.
@@ -376,7 +408,7 @@ impl PoolReport {
 
     /// Returns which limit a writer meets first, and the bytes until then; those of the metadata are an estimate.
     pub fn binding_limit(&self) -> Option<(Limit, Bytes)> {
-        let mut first = (Limit::Pool, self.data_space()?.free());
+        let mut first = self.data_limit()?;
         let host = self.data.loop_file().and_then(|f| f.host.as_ref()).map(|h| (Limit::HostFileSystem, h.free));
         let metadata = self.mappable().map(|bytes| (Limit::Metadata, bytes));
         for limit in [host, metadata].into_iter().flatten() {
@@ -387,10 +419,34 @@ impl PoolReport {
         Some(first)
     }
 
+    /// Returns what the pool's data can grow to by itself, and which limit that is.
+    pub fn data_limit(&self) -> Option<(Limit, Bytes)> {
+        let free = self.data_space()?.free();
+        match self.volume_group.as_ref().map(|group| group.adds).filter(|adds| adds.get() > 0) {
+            Some(adds) => Some((Limit::VolumeGroup, free.checked_add(adds)?)),
+            None => Some((Limit::Pool, free)),
+        }
+    }
+
+    /// Returns whether LVM may extend the pool, and nobody has asked it: then the pool's own limits may be none.
+    pub fn may_be_extended(&self) -> bool {
+        self.maker == Maker::Lvm && self.volume_group.is_none()
+    }
+
+    /// Returns the bytes of metadata that are left; LVM extends it with the data, up to what the kernel can use.
+    pub fn metadata_left(&self) -> Option<Bytes> {
+        let space = self.metadata_space()?;
+        let Some(group) = self.volume_group.as_ref().filter(|group| group.adds.get() > 0) else {
+            return Some(space.free());
+        };
+        let most = space.total.checked_add(group.free)?.min(MAX_META_BLOCKS.bytes());
+        Some(most.saturating_sub(space.used).max(space.free()))
+    }
+
     /// Returns how many bytes of data the free metadata can map when its leaves are half full, as a B-tree's are at
     /// worst: 126 mappings in 4 KiB.
     fn mappable(&self) -> Option<Bytes> {
-        let free = self.metadata_space()?.free().get() / META_BLOCK_BYTES;
+        let free = self.metadata_left()?.get() / META_BLOCK_BYTES;
         Some(Bytes::new(free.saturating_mul(126).saturating_mul(self.block_bytes()?.get())))
     }
 

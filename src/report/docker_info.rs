@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::human::{Spacing, docker_size};
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
+use crate::engine::minimum_free;
 use crate::engine::options::StorageOptions;
 pub use crate::engine::version::Version;
 use crate::pool::{Backing, Carrier, PoolReport, PoolStatus, Space};
@@ -309,8 +310,7 @@ fn loop_file(backing: &Backing, dockers: Option<&Path>) -> Option<String> {
 fn minimum_free(pool: &PoolReport, percent: u8) -> Option<Bytes> {
     let block = pool.block_bytes()?;
     let blocks = pool.data_space()?.total.get().checked_div(block.get())?;
-    let kept = u128::from(blocks) * u128::from(percent) / 100;
-    u64::try_from(kept).ok()?.checked_mul(block.get()).map(Bytes::new)
+    minimum_free::share(blocks, percent).checked_mul(block.get()).map(Bytes::new)
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::failure::printable;
-use super::json::{self, FindingOf};
+use super::json::{self, Binds, FindingOf};
 use crate::ops::health::{Health, PoolHealth, Threshold, Thresholds};
-use crate::pool::{Finding, Severity, Space, finding};
+use crate::pool::{Finding, Severity, Space, Way, finding};
 use crate::units::Bytes;
 
 /// Returns the verdict in one line: `OK`, or `CRITICAL: it is full`.
@@ -24,10 +24,20 @@ pub fn findings(findings: &[Finding]) -> String {
         text.push_str(&format!("{}\n", line(finding)));
         for (number, way) in finding.ways.iter().enumerate() {
             let label = if number == 0 { "next:" } else { "or:  " };
-            text.push_str(&format!("  {label} {}    ({})\n", one_line(&way.command), one_line(&way.cost)));
+            text.push_str(&format!("  {label} {}    ({})\n", one_line(&what_to_do(way)), one_line(&way.cost)));
         }
     }
     text
+}
+
+/// What follows `$ ` is to be pasted; what comes before is to be done by hand first.
+fn what_to_do(way: &Way) -> String {
+    match (&way.first, &way.command) {
+        (None, None) => String::new(),
+        (None, Some(command)) => format!("$ {command}"),
+        (Some(first), None) => first.clone(),
+        (Some(first), Some(command)) => format!("{first}, then  $ {command}"),
+    }
 }
 
 fn line(finding: &Finding) -> String {
@@ -121,6 +131,7 @@ struct PoolOf {
     state: &'static str,
     data: Option<SpaceOf>,
     metadata: Option<SpaceOf>,
+    binds_first: Option<Binds>,
     findings: Vec<FindingOf>,
 }
 
@@ -151,6 +162,7 @@ pub fn document(health: &Health) -> String {
         state: state(finding::verdict(&pool.findings).map_or(Severity::Info, |f| f.severity)),
         data: pool.data.map(SpaceOf::of),
         metadata: pool.metadata.map(SpaceOf::of),
+        binds_first: Binds::of(pool.binds_first, pool.unless_extended),
         findings: pool.findings.iter().map(FindingOf::of).collect(),
     };
     json::document(&Document {
@@ -165,7 +177,7 @@ pub fn document(health: &Health) -> String {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::pool::Key;
+    use crate::pool::{Key, Limit};
 
     fn pool(name: &str, argument: &str, findings: Vec<Finding>) -> PoolHealth {
         PoolHealth {
@@ -173,13 +185,15 @@ mod tests {
             argument: argument.to_owned(),
             data: Some(Space { used: Bytes::new(9 << 30), total: Bytes::new(100 << 30) }),
             metadata: Some(Space { used: Bytes::new(1 << 20), total: Bytes::new(2 << 30) }),
+            binds_first: Some((Limit::Pool, Bytes::new(91 << 30))),
             findings,
+            ..PoolHealth::default()
         }
     }
 
     fn critical() -> Vec<Finding> {
         vec![
-            Finding::new(Key::Full, Severity::Critical, "p", "it is full").way("dmpool grow docker +50G", "online"),
+            Finding::new(Key::Full, Severity::Critical, "p", "it is full").run("dmpool grow docker +50G", "online"),
             Finding::new(Key::VolumeUse, Severity::Warning, "c", "container `a|b` is\nfull"),
             Finding::new(Key::LoopFiles, Severity::Info, "p", "it is on loop files"),
         ]
@@ -228,7 +242,7 @@ mod tests {
             "\
 docker-8:1-9-pool:
 CRITICAL: it is full
-  next: dmpool grow docker +50G    (online)
+  next: $ dmpool grow docker +50G    (online)
 WARNING: container `a|b` is full
 INFO: it is on loop files
 p0:
@@ -245,5 +259,6 @@ OK
         assert_eq!(value["pools"][0]["findings"][0]["key"], "full");
         assert_eq!(value["pools"][0]["findings"][0]["ways"][0]["command"], "dmpool grow docker +50G");
         assert_eq!(value["pools"][0]["data"]["used"], 9_663_676_416_u64);
+        assert_eq!(value["pools"][0]["binds_first"]["limit"], "pool");
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::docker_root::{DeviceCounts, DockerRoot, Standing};
 use crate::ops::status::Origin;
 use crate::pool::{
     Backing, BytesPerDay, Carrier, DevNo, Discard, Finding, Full, HostFs, Limit, LoopFile, Mode, NoSpace, PoolReport,
-    PoolStatus, Snapshot, Space, User, finding,
+    PoolStatus, Snapshot, Space, User, Way, finding,
 };
 use crate::units::{Bytes, MetaBlock, MetaBlocks, Sectors};
 
@@ -116,7 +116,10 @@ pub(super) struct FindingOf {
 
 #[derive(Serialize)]
 struct WayOf {
-    command: String,
+    /// What is to be done by hand first, or instead.
+    first: Option<String>,
+    /// What can be pasted.
+    command: Option<String>,
     cost: String,
 }
 
@@ -167,10 +170,19 @@ struct Host {
 }
 
 #[derive(Serialize)]
-struct Binds {
-    /// `pool`, `host_file_system`, `metadata`.
+pub(super) struct Binds {
+    /// `pool`, `volume_group`, `host_file_system`, `metadata`.
     limit: Limit,
     after: Bytes,
+    /// Whether LVM may extend the pool before that, and was not asked.
+    unless_extended: bool,
+}
+
+impl Binds {
+    /// Of a pool whose limits are known.
+    pub(super) fn of(binds: Option<(Limit, Bytes)>, unless_extended: bool) -> Option<Self> {
+        binds.map(|(limit, after)| Self { limit, after, unless_extended })
+    }
 }
 
 #[derive(Serialize)]
@@ -277,7 +289,7 @@ impl Pool {
             table: pool.table.as_ref().map(ToString::to_string),
             open_count: pool.open_count,
             overcommitted_by: pool.overcommitted_by(),
-            binds_first: pool.binding_limit().map(|(limit, after)| Binds { limit, after }),
+            binds_first: Binds::of(pool.binding_limit(), pool.may_be_extended()),
             growth: Growth { data_bytes_per_day: view.forecast.data, metadata_bytes_per_day: view.forecast.metadata },
             full: FullOf::of(view.forecast.full),
             interrupted: pool.interrupted.as_ref().map(|it| it.id.clone()),
@@ -320,13 +332,13 @@ impl Sentence {
 
 impl FindingOf {
     pub(super) fn of(finding: &Finding) -> Self {
-        let ways = finding.ways.iter().map(|way| WayOf { command: way.command.clone(), cost: way.cost.clone() });
+        let way = |way: &Way| WayOf { first: way.first.clone(), command: way.command.clone(), cost: way.cost.clone() };
         Self {
             key: finding.key.word(),
             severity: finding.severity.key(),
             object: finding.object.clone(),
             sentence: finding.sentence.clone(),
-            ways: ways.collect(),
+            ways: finding.ways.iter().map(way).collect(),
         }
     }
 }
@@ -469,7 +481,10 @@ mod tests {
         assert_eq!(pool["metadata"]["file"]["host_filesystem"]["free"], 13_740_000_000_u64);
         assert_eq!(pool["device"], "253:0");
         assert_eq!(pool["table"], "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing");
-        assert_eq!(pool["binds_first"], json!({"limit": "host_file_system", "after": 13_740_000_000_u64}));
+        assert_eq!(
+            pool["binds_first"],
+            json!({"limit": "host_file_system", "after": 13_740_000_000_u64, "unless_extended": false})
+        );
         assert_eq!(pool["growth"]["data_bytes_per_day"], 512 << 20);
         assert_eq!(pool["full"], json!({"state": "in", "limit": "host_file_system", "seconds": 25 * 86_400 + 7200}));
         assert_eq!(pool["docker"]["deferred_removal"], true);

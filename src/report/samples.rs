@@ -42,6 +42,7 @@ pub(crate) fn docker_pool(status: &str, host_free: u64) -> PoolReport {
         unread: Vec::new(),
         data: loop_backing(0, "data", 100 << 30, 10_737_418_240, host_free),
         metadata: loop_backing(1, "metadata", 2 << 30, 26_214_400, host_free),
+        volume_group: None,
         interrupted: None,
     }
 }
@@ -119,6 +120,7 @@ pub(crate) fn docker_root() -> DockerRoot {
         standing: Standing::Running,
         next_options: Options::Running(StorageOptions::default()),
         storage_driver: None,
+        unit: Some("docker".to_owned()),
         twice: Vec::new(),
         drivers: vec![Driver::Devicemapper],
         version: Some(Known { version: Version::new(18, 6), exact: false, mark: "buildkit/ in the root".to_owned() }),
@@ -190,7 +192,7 @@ pub(crate) fn mute_pool() -> PoolReport {
 
 /// What `status` finds in a pool that no Docker root belongs to.
 pub(crate) fn findings(pool: &PoolReport) -> Vec<Finding> {
-    health::judge(&health::Facts { pool, docker: None }, &health::Thresholds::default())
+    health::judge(&health::Facts::of(pool), &health::Thresholds::default())
 }
 
 /// A pool that is full on the 25th day.

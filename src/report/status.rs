@@ -120,8 +120,12 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     if pool.data.loop_file().is_some() {
         pairs.push(("Overcommitted By", overcommit(pool)));
     }
-    pairs.push(("Growth", growth(view.forecast)));
-    pairs.push(("Binds First", known(pool.binding_limit().map(|(limit, left)| binds(limit, left)))));
+    // What runs no programs does not know what LVM will do.
+    let unless = if pool.may_be_extended() { ", unless LVM extends it" } else { "" };
+    let filling = matches!(view.forecast.full, Full::In { .. });
+    pairs.push(("Growth", format!("{}{}", growth(view.forecast), if filling { unless } else { "" })));
+    let binds = |(limit, left)| format!("{}{unless}", binds(limit, left));
+    pairs.push(("Binds First", known(pool.binding_limit().map(binds))));
     if let Some(it) = &pool.interrupted {
         pairs.push(("Interrupted Operation", it.id.clone()));
     }
@@ -318,6 +322,7 @@ fn binds(limit: Limit, left: Bytes) -> String {
 pub fn limit_name(limit: Limit) -> &'static str {
     match limit {
         Limit::Pool => "the pool's data",
+        Limit::VolumeGroup => "the pool's data and its volume group",
         Limit::HostFileSystem => "the file system under its loop file",
         Limit::Metadata => "the pool's metadata",
     }
@@ -361,7 +366,7 @@ mod tests {
     fn a_status_ends_with_what_is_wrong_and_the_ways_out() {
         let line = "180 6211/524288 1589248/1638400 604 rw discard_passdown queue_if_no_space - 1024";
         let (pool, root) = (docker_pool(line, 500 << 30), docker_root());
-        let facts = crate::ops::health::Facts { pool: &pool, docker: Some(&root) };
+        let facts = crate::ops::health::Facts { docker: Some(&root), ..crate::ops::health::Facts::of(&pool) };
         let found = crate::ops::health::judge(&facts, &crate::ops::health::Thresholds::default());
         let shown = text(&samples::alone(&pool, &found));
         let end: Vec<&str> = shown.lines().skip_while(|line| !line.contains("Binds First")).skip(1).collect();
@@ -382,18 +387,18 @@ mod tests {
         let check = "0 487/512 9/1638400 - ro discard_passdown queue_if_no_space needs_check 1024";
         let well = "0 6211/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
         for (line, host_free, said) in [
-            (full, PLENTY, "CRITICAL: it is full\n  next: dmpool grow docker +50G"),
-            (&*lost, PLENTY, "acknowledged writes were lost\n  next: dmpool grow docker +50G"),
-            (full, 1 << 30, "CRITICAL: it is full\n  next: free space on / first: growing would gain nothing"),
+            (full, PLENTY, "CRITICAL: it is full\n  next: $ dmpool grow docker +50G"),
+            (&*lost, PLENTY, "acknowledged writes were lost\n  next: $ dmpool grow docker +50G"),
+            (full, 1 << 30, "CRITICAL: it is full\n  next: free space on /: growing would gain nothing"),
             (
                 metadata,
                 PLENTY,
-                "CRITICAL: it is read-only: its metadata is full\n  next: dmpool grow docker --metadata +1G",
+                "CRITICAL: it is read-only: its metadata is full\n  next: $ dmpool grow docker --metadata +1G",
             ),
             (
                 check,
                 PLENTY,
-                "needs a check; it cannot be written until then\n  next: systemctl stop docker.socket; systemctl stop docker && ! dmsetup info docker-179:2-1049372-pool && thin_check /var",
+                "needs a check; it cannot be written until then\n  next: stop what uses it and remove its volumes, then  $ dmsetup remove docker-179:2-1049372-pool && thin_check /var",
             ),
             (
                 well,
@@ -407,15 +412,15 @@ mod tests {
             assert!(shown.contains(said), "{line}\n{shown}");
         }
         let suspended = PoolReport { activity: Activity::Suspended, ..docker_pool(well, PLENTY) };
-        assert!(end(&suspended).contains("next: dmsetup resume docker-179:2-1049372-pool"));
+        assert!(end(&suspended).contains("next: $ dmsetup resume docker-179:2-1049372-pool"));
         let interrupted = |can_finish, can_go_back| {
             let it = Interrupted { id: "grow-1".to_owned(), can_finish, can_go_back };
             end(&PoolReport { interrupted: Some(it), ..docker_pool(well, PLENTY) })
         };
-        assert!(interrupted(true, true).contains("next: dmpool continue grow-1"));
+        assert!(interrupted(true, true).contains("next: $ dmpool continue grow-1"));
         assert!(interrupted(true, true).contains("dmpool undo grow-1"));
         assert!(!interrupted(true, false).contains("dmpool undo"));
-        assert!(interrupted(false, true).contains("next: dmpool undo grow-1"));
+        assert!(interrupted(false, true).contains("next: $ dmpool undo grow-1"));
     }
 
     #[test]

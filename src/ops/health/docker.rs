@@ -26,7 +26,7 @@ fn option_twice(root: &DockerRoot, twice: &Twice) -> Finding {
     let (file, from) = (file.display(), from.display());
     let severity = if root.daemon.is_some() { Severity::Warning } else { Severity::Critical };
     let sentence = format!("Docker does not start with `{key}` in two places: {flag} in {from}, and {value} in {file}");
-    Finding::new(Key::OptionTwice, severity, file.to_string(), sentence).way(
+    Finding::new(Key::OptionTwice, severity, file.to_string(), sentence).act(
         format!("remove `{key}` from {file}, or from the command line in {from}"),
         "seconds; before the next start",
     )
@@ -101,8 +101,8 @@ fn transaction(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
     };
     let object = root.path.to_string_lossy();
     let finding = Finding::new(Key::TransactionAhead, severity, object, sentence);
-    let finding = finding.way(format!("cp -a {kept} {kept}.before"), "seconds; Docker stays stopped");
-    Some(if creation { finding } else { finding.way("dmpool list", "to find the newer pool; Docker stays stopped") })
+    let finding = finding.run(format!("cp -a {kept} {kept}.before"), "seconds; Docker stays stopped");
+    Some(if creation { finding } else { finding.run("dmpool list", "to find the newer pool; Docker stays stopped") })
 }
 
 /// Docker with another pool, and its old loop files still there: started once without its option, it takes those.
@@ -120,7 +120,7 @@ fn old_loop_files(pool: &PoolReport, root: &DockerRoot) -> Option<Finding> {
     );
     Some(
         Finding::new(Key::OldLoopFiles, Severity::Warning, data.to_string_lossy(), sentence)
-            .way(format!("mv {path} {path}.old"), "online, when no loop device has it"),
+            .run(format!("mv {path} {path}.old"), "online, when no loop device has it"),
     )
 }
 
@@ -134,7 +134,7 @@ mod tests {
     use crate::report::samples::{docker_pool, docker_root, stopped_docker_pool};
 
     fn found(pool: &PoolReport, root: &DockerRoot) -> Vec<Finding> {
-        judge(&Facts { pool, docker: Some(root) })
+        judge(&Facts { docker: Some(root), ..Facts::of(pool) })
     }
 
     fn with_used(data: u64, metadata: u64) -> PoolReport {
@@ -150,10 +150,10 @@ mod tests {
         assert_eq!((refused[0].key, refused[0].severity), (Key::MinimumFree, Severity::Critical));
         // 1474561 / 0.9 rounded up, times 64 KiB.
         assert!(refused[0].sentence.ends_with("from 100.0 GiB (107374247936 bytes) on it would not"), "{refused:?}");
-        assert_eq!(refused[0].ways[0].command, "dmpool grow docker 101G");
+        assert_eq!(refused[0].ways[0].command.as_deref().unwrap(), "dmpool grow docker 101G");
         let metadata = found(&with_used(9, 471_861), &root);
         assert!(metadata[0].sentence.contains("10% of the metadata free, 204.8 MiB"), "{metadata:?}");
-        assert_eq!(metadata[0].ways[0].command, "dmpool grow docker --metadata +1G");
+        assert_eq!(metadata[0].ways[0].command.as_deref().unwrap(), "dmpool grow docker --metadata +1G");
         let none = Options::Running(StorageOptions::parse(["dm.min_free_space=0%"]));
         assert_eq!(found(&with_used(1_600_000, 9), &DockerRoot { options: none, ..docker_root() }), []);
         assert_eq!(found(&with_used(1_600_000, 9), &DockerRoot { options: Options::Unknown, ..docker_root() }), []);
@@ -176,7 +176,10 @@ mod tests {
         let older = found(&pool, &root(186, "aa"));
         assert_eq!(older[0].severity, Severity::Critical);
         assert!(older[0].sentence.contains("is 186, the pool's is 180: Docker deletes device aa"), "{older:?}");
-        assert!(older[0].ways[0].command.starts_with("cp -a /var/lib/docker/devicemapper/metadata "), "{older:?}");
+        assert!(
+            older[0].ways[0].command.as_deref().unwrap().starts_with("cp -a /var/lib/docker/devicemapper/metadata "),
+            "{older:?}"
+        );
         let running = DockerRoot { daemon: docker_root().daemon, ..root(186, "aa") };
         assert_eq!(found(&pool, &running), []);
     }
@@ -205,7 +208,7 @@ mod tests {
         let other = PoolReport { name: "tp".to_owned(), ..with_used(9, 9) };
         let old = found(&other, &root);
         assert_eq!((old[0].key, old[0].severity), (Key::OldLoopFiles, Severity::Warning));
-        assert!(old[0].ways[0].command.ends_with("devicemapper/data.old"), "{old:?}");
+        assert!(old[0].ways[0].command.as_deref().unwrap().ends_with("devicemapper/data.old"), "{old:?}");
         assert_eq!(found(&other, &DockerRoot { data_file: None, ..root }), []);
         assert_eq!(found(&with_used(9, 9), &docker_root()), [], "its own files are no old ones");
     }

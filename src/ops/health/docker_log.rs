@@ -19,6 +19,9 @@ const LONGEST: usize = 300;
 /// Where the daemon's lines go without systemd's journal, newest scheme first.
 const LOGS: [&str; 4] = ["/var/log/docker.log", "/var/log/upstart/docker.log", "/var/log/messages", "/var/log/syslog"];
 
+/// Docker's unit, and that of Red Hat's second package.
+const UNITS: [&str; 2] = ["docker", "docker-latest"];
+
 /// Why Docker does not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
@@ -28,6 +31,8 @@ pub(crate) enum Why {
     MissingPool,
     /// The pool is in use, and its files know of nothing there.
     NotItsPool,
+    /// One of its records of devices cannot be read.
+    Record,
     /// Its transaction and the pool's do not fit.
     Transaction,
     /// The pool takes no changes.
@@ -62,12 +67,13 @@ pub(crate) struct Cause {
 const UP: [&str; 2] = ["Daemon has completed initialization", "API listen on"];
 
 /// What is looked for in a line, the more telling first.
-const PATTERNS: [(&str, Why); 22] = [
+const PATTERNS: [(&str, Why); 23] = [
     ("are specified both as a flag and in the configuration file", Why::OptionTwice),
     ("storage-driver has been deprecated and removed", Why::DriverGone),
     ("prior storage driver devicemapper is deprecated", Why::DriverGone),
     ("Error running deviceCreate (CreatePool)", Why::TooSmall),
     ("Unable to take ownership of thin-pool", Why::NotItsPool),
+    ("Failed to load device files", Why::Record),
     ("Base device size cannot be smaller than", Why::BaseSize),
     ("does not match with stored UUID", Why::BaseDevice),
     ("Udev sync is not supported", Why::Udev),
@@ -136,12 +142,21 @@ fn of(why: Why, line: &str) -> Cause {
     Cause { why, line: clean.trim().to_owned() }
 }
 
-/// Looks for the reason: in the journal, else in the files that syslog and init scripts write.
+/// Returns the units whose journal is asked: those that are known, and what distributions call Docker's.
+pub(super) fn units(known: impl Iterator<Item = String>) -> Vec<String> {
+    let mut units: Vec<String> = known.chain(UNITS.map(str::to_owned)).collect();
+    units.sort();
+    units.dedup();
+    units
+}
+
+/// Looks for the reason: in the journal of these units, else in the files that syslog and init scripts write.
 ///
 /// # Errors
 /// In words, when the journal does not answer within that limit, and no file has a reason.
-pub(super) fn look(limit: Duration) -> Result<Option<Cause>, String> {
-    let journal = ["-u", "docker", "-n", "200", "--no-pager", "-o", "cat"];
+pub(super) fn look(units: &[String], limit: Duration) -> Result<Option<Cause>, String> {
+    let units = units.iter().flat_map(|unit| ["-u", unit.as_str()]);
+    let journal: Vec<&str> = units.chain(["-n", "200", "--no-pager", "-o", "cat"]).collect();
     let asked = process::run_within("journalctl", &journal, limit, TAIL);
     // A journal that has the daemon's lines is where it writes; what older files say is history.
     if let Ok(lines) = &asked
@@ -177,7 +192,7 @@ mod tests {
     use super::*;
 
     /// `tests/fixtures/docker-log/README.md` says how each came about.
-    const REAL: [(&str, Why, &str); 10] = [
+    const REAL: [(&str, Why, &str); 11] = [
         (include_str!("../../../tests/fixtures/docker-log/twice.log"), Why::OptionTwice, "storage-opts: (from flag:"),
         (include_str!("../../../tests/fixtures/docker-log/missing.log"), Why::MissingPool, "Non existing device nope"),
         (include_str!("../../../tests/fixtures/docker-log/base-size.log"), Why::BaseSize, "smaller than"),
@@ -187,6 +202,7 @@ mod tests {
         (include_str!("../../../tests/fixtures/docker-log/other-uuid.log"), Why::BaseDevice, "does not match"),
         (include_str!("../../../tests/fixtures/docker-log/short-file.log"), Why::TooSmall, "(CreatePool)"),
         (include_str!("../../../tests/fixtures/docker-log/no-udev.log"), Why::Udev, "Udev sync is not supported"),
+        (include_str!("../../../tests/fixtures/docker-log/record.log"), Why::Record, "Unknown device dd"),
         (include_str!("../../../tests/fixtures/docker-log/docker-25.log"), Why::DriverGone, "deprecated and removed"),
     ];
 

@@ -16,6 +16,7 @@ pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
         Why::BaseDevice => "its base device is not the one that Docker knows, or cannot be read",
         Why::MissingPool => "the pool that it was told to use is not there",
         Why::NotItsPool => "the pool has blocks in use, and Docker's files know nothing of them",
+        Why::Record => "one of its records of devices cannot be read",
         Why::Transaction => "its transaction is not the pool's: the two are not of the same time",
         Why::ReadOnly => "the pool takes no changes",
         Why::TooSmall => "a file or device under the pool is shorter than the pool",
@@ -29,7 +30,7 @@ pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
     };
     let sentence = format!("Docker does not start: {why}: {}", cause.line);
     let mut finding = Finding::new(Key::DockerDown, Severity::Critical, root.path.to_string_lossy(), sentence);
-    finding.ways = ways_out(facts.pool, cause);
+    finding.ways = ways_out(facts.pool, root.unit.as_deref().unwrap_or("docker"), cause);
     Some(finding)
 }
 
@@ -38,33 +39,31 @@ pub(super) fn not_seen(facts: &Facts<'_>, why: &str) -> Option<Finding> {
     let root = facts.docker.filter(|root| root.daemon.is_none())?;
     let sentence = format!("not seen: whether Docker fails to start, by its log: {why}");
     let object = root.path.to_string_lossy();
-    Some(Finding::new(Key::NotSeen, Severity::Unknown, object, sentence).way("journalctl -u docker -n 50", "online"))
+    Some(Finding::new(Key::NotSeen, Severity::Unknown, object, sentence).run("journalctl -u docker -n 50", "online"))
 }
 
-fn ways_out(pool: &PoolReport, cause: &Cause) -> Vec<Way> {
-    let stopped = "Docker is down until then";
-    let all = Way::new("dmpool list    shows every pool, and whose it is", stopped);
-    let unit = Way::new("systemctl cat docker.service && cat /etc/docker/daemon.json", "to see what it was told");
+fn ways_out(pool: &PoolReport, unit: &str, cause: &Cause) -> Vec<Way> {
+    let all = Way::run("dmpool list", "shows every pool, and whose it is; Docker is down until then");
+    let told = format!("systemctl cat {unit}.service; cat /etc/docker/daemon.json");
+    let unit = Way::run(&told, "shows what it was told");
     match cause.why {
         Why::MissingPool => activation(pool).into_iter().chain([all]).collect(),
         Why::BaseDevice | Why::Transaction | Why::NotItsPool => vec![all, unit],
         Why::ReadOnly => {
-            vec![Way::new(format!("dmpool status {}    says why it is read-only", argument(pool)), stopped)]
+            vec![Way::run(format!("dmpool status {}", argument(pool)), "says why it is read-only")]
         }
-        Why::TooSmall => vec![Way::new(format!("dmpool status {}", argument(pool)), stopped)],
+        Why::Record => vec![Way::run(format!("dmpool status {}", argument(pool)), "names the records, and what to do")],
+        Why::TooSmall => vec![Way::run(format!("dmpool status {}", argument(pool)), "says which one, and its lengths")],
         Why::DriverGone => {
-            vec![Way::new("install Docker 24 or older again: the images and containers are still there", "minutes")]
+            vec![Way::act("install Docker 24 or older again: the images and containers are still there", "minutes")]
         }
-        Why::OptionTwice => vec![Way::new(
-            "keep the option in one of the two:  systemctl cat docker.service    and    /etc/docker/daemon.json",
-            "seconds",
-        )],
+        Why::OptionTwice => vec![Way::run(told, "shows both places; keep the option in one of them, and start Docker")],
         Why::BadOption | Why::Other => vec![unit],
         Why::BaseSize => {
-            vec![Way::new("set dm.basesize to the size that the line above names, or leave it out", "seconds")]
+            vec![Way::act("set dm.basesize to the size that the line above names, or leave it out", "seconds")]
         }
-        Why::Udev => vec![Way::new("systemctl restart systemd-udevd", "seconds")],
-        Why::NoSpace => vec![Way::new("df -h    and free some space there", "minutes")],
+        Why::Udev => vec![Way::run("systemctl restart systemd-udevd", "seconds; then start Docker")],
+        Why::NoSpace => vec![Way::run("df -h", "shows where; free some space there, and start Docker")],
     }
 }
 
@@ -74,16 +73,16 @@ fn activation(pool: &PoolReport) -> Option<Way> {
         return None;
     }
     match pool.maker {
-        Maker::Dmpool => Some(Way::new(format!("dmpool activate {}", argument(pool)), "seconds; then start Docker")),
+        Maker::Dmpool => Some(Way::run(format!("dmpool activate {}", argument(pool)), "seconds; then start Docker")),
         Maker::Lvm => {
-            ways::logical_volume(pool).map(|lv| Way::new(format!("lvchange -ay {lv}"), "seconds; then start Docker"))
+            ways::logical_volume(pool).map(|lv| Way::run(format!("lvchange -ay {lv}"), "seconds; then start Docker"))
         }
         Maker::Docker | Maker::Unknown => None,
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
     use crate::engine::docker_root::DockerRoot;
@@ -93,14 +92,14 @@ mod tests {
     fn a_docker_that_runs_is_not_down_and_a_missing_pool_is_brought_up() {
         let cause = Cause { why: Why::MissingPool, line: "Non existing device docker-thinpool".to_owned() };
         let (running, pool) = (docker_root(), PoolReport { activity: Activity::Inactive, ..lvm_pool() });
-        assert_eq!(judge(&Facts { pool: &pool, docker: Some(&running) }, &cause), None);
+        assert_eq!(judge(&Facts { docker: Some(&running), ..Facts::of(&pool) }, &cause), None);
         let stopped = DockerRoot { daemon: None, standing: Standing::Configured, ..docker_root() };
-        let found = judge(&Facts { pool: &pool, docker: Some(&stopped) }, &cause).unwrap();
+        let found = judge(&Facts { docker: Some(&stopped), ..Facts::of(&pool) }, &cause).unwrap();
         assert!(found.sentence.contains("is not there: Non existing device docker-thinpool"), "{found:?}");
-        assert_eq!(found.ways.first().unwrap().command, "lvchange -ay docker/thinpool");
+        assert_eq!(found.ways[0].command.as_deref(), Some("lvchange -ay docker/thinpool"));
         // Docker's own pool is no pool that anybody brings up.
         let own = stopped_docker_pool();
-        let found = judge(&Facts { pool: &own, docker: Some(&stopped) }, &cause).unwrap();
-        assert!(found.ways.first().unwrap().command.starts_with("dmpool list"), "{found:?}");
+        let found = judge(&Facts { docker: Some(&stopped), ..Facts::of(&own) }, &cause).unwrap();
+        assert_eq!(found.ways[0].command.as_deref(), Some("dmpool list"));
     }
 }

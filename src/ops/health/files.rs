@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::Facts;
-use super::ways::ONLINE;
+use super::cost::{self, ONLINE};
+use super::ways::with_docker_stopped;
 use crate::metadata::BadSuperblock;
-use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopFile, PoolReport, Severity, User};
+use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopFile, PoolReport, Severity, User, Way};
 use crate::process::quote;
-#[cfg(test)]
 use crate::units::Bytes;
 
 /// A data file with less than this is as good as empty.
@@ -24,7 +24,7 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     }
     findings.extend(short(pool));
     findings.extend(mismatch(facts));
-    findings.extend(symlinked(pool, &|_| None));
+    findings.extend(symlinked(facts, &|_| None));
     if pool.data.loop_file().is_some() && pool.activity != Activity::Inactive {
         let sentence = "it is on loop files: slower than a disk or LV of its own, and as large as their file system";
         findings.push(Finding::new(Key::LoopFiles, Severity::Info, &pool.name, sentence));
@@ -42,12 +42,16 @@ fn deleted(pool: &PoolReport, part: &str, file: &LoopFile) -> Option<Finding> {
     // Docker's own pool goes when Docker stops; one that nobody has open is what `rm -rf` of a root has left.
     if pool.user == User::Unknown && pool.open_count == Some(0) {
         let way = format!("dmsetup remove {}", quote(&pool.name));
-        return Some(finding.way(way, "online; gives its space back, and what is in it is gone"));
+        return Some(finding.run(way, "online; gives its space back, and what is in it is gone"));
     }
-    Some(finding.way(
-        format!("stop what writes, leave the pool active, and copy its loop devices away:  {}", copies(pool)),
-        "what uses it is stopped for the copy",
-    ))
+    let bytes = [&pool.data, &pool.metadata].map(|backing| backing.loop_file().and_then(|file| file.allocated));
+    let bytes = bytes.into_iter().flatten().map(Bytes::get).sum();
+    let cost = format!(
+        "~{} stopped; needs {} where it is pasted",
+        cost::time(cost::copy(Bytes::new(bytes))),
+        Bytes::new(bytes).human()
+    );
+    Some(finding.with(Way::after("stop what writes, and leave the pool active", copies(pool), cost)))
 }
 
 fn copies(pool: &PoolReport) -> String {
@@ -63,7 +67,8 @@ fn copies(pool: &PoolReport) -> String {
 
 /// Disks behind loop devices that Docker finds by a link to a name that another disk may have after the next boot.
 /// `stable` gives a disk's name that no other has, when somebody has looked.
-pub(super) fn symlinked(pool: &PoolReport, stable: &dyn Fn(DevNo) -> Option<String>) -> Vec<Finding> {
+pub(super) fn symlinked(facts: &Facts<'_>, stable: &dyn Fn(DevNo) -> Option<String>) -> Vec<Finding> {
+    let pool = facts.pool;
     let parts = [("data", "dm.datadev", &pool.data), ("metadata", "dm.metadatadev", &pool.metadata)];
     let finding = |(part, option, backing): (&str, &str, &Backing)| {
         let Carrier::LoopOverDevice { disk, .. } = &backing.carrier else { return None };
@@ -74,20 +79,25 @@ pub(super) fn symlinked(pool: &PoolReport, stable: &dyn Fn(DevNo) -> Option<Stri
              writes on"
         );
         let finding = Finding::new(Key::SymlinkedDevice, Severity::Critical, at.as_ref(), sentence);
-        let cost = "a restart of Docker; nothing is copied";
         // A command with a name to be filled in would make a link to nothing, and Docker a new file behind it.
         let Some(name) = disk.number.and_then(stable) else {
-            let path = quote(&disk.path.to_string_lossy());
-            let way = format!(
-                "{option}=NAME among Docker's storage options, with the name that  ls -l /dev/disk/by-id  has for {path}"
-            );
-            return Some(finding.way(way, cost));
+            let path = disk.path.display();
+            let then = format!("shows a name of {path} that stays, for {option} among Docker's storage options");
+            return Some(finding.run("ls -l /dev/disk/by-id/", then));
         };
-        Some(
-            finding
-                .way(format!("{option}={name} among Docker's storage options, and then  rm {}", quote(&at)), cost)
-                .way(format!("ln -sfn {} {}", quote(&name), quote(&at)), ONLINE),
-        )
+        let away = format!("rm {}", quote(&at));
+        let cost = format!("{}; nothing is copied", cost::docker_stopped(0));
+        let restart = facts.docker.map(|root| with_docker_stopped(root, &away, cost));
+        let set = format!("add {option}={name} to Docker's storage options, where the others are");
+        let relink = format!("ln -sfn {} {}", quote(&name), quote(&at));
+        let finding = match restart {
+            Some(Way { first, command, cost }) => {
+                let first = first.map_or_else(|| set.clone(), |first| format!("{set}, {first}"));
+                finding.with(Way { first: Some(first), command, cost })
+            }
+            None => finding,
+        };
+        Some(finding.run(relink, ONLINE))
     };
     parts.into_iter().filter_map(finding).collect()
 }
@@ -119,8 +129,8 @@ fn short(pool: &PoolReport) -> Option<Finding> {
     let way = format!("truncate -s {} {}", needs.get(), quote(&path));
     Some(
         Finding::new(Key::ShortFile, Severity::Critical, path.as_ref(), sentence)
-            .way("put back the file as it was, from a backup", "stopped meanwhile")
-            .way(way, "seconds; makes it as long as it was, with zeros for what was cut off"),
+            .act("put back the file as it was, from a backup", "stopped meanwhile")
+            .run(way, "seconds; makes it as long as it was, with zeros for what was cut off"),
     )
 }
 
@@ -132,7 +142,7 @@ fn mismatch(facts: &Facts<'_>) -> Option<Finding> {
     let path = file.path.to_string_lossy();
     let critical = |sentence: String| {
         Finding::new(Key::Mismatch, Severity::Critical, path.as_ref(), sentence)
-            .way("find the files that belong together before anything is started", "stopped meanwhile")
+            .act("find the files that belong together before anything is started", "stopped meanwhile")
     };
     let holds = allocated.human();
     let much = allocated.get() > LITTLE;
@@ -165,7 +175,7 @@ mod tests {
     use crate::report::samples::{docker_pool, docker_root, stopped_docker_pool};
 
     fn found(pool: &PoolReport, docker: Option<&DockerRoot>) -> Vec<Finding> {
-        judge(&Facts { pool, docker }).into_iter().filter(|f| f.severity == Severity::Critical).collect()
+        judge(&Facts { docker, ..Facts::of(pool) }).into_iter().filter(|f| f.severity == Severity::Critical).collect()
     }
 
     fn data_file(pool: &mut PoolReport) -> &mut LoopFile {
@@ -186,6 +196,7 @@ mod tests {
     #[test]
     fn a_disk_behind_a_link_by_a_name_that_changes_is_told_with_one_that_does_not() {
         let mut pool = docker_pool("0 9/524288 9/1638400", 1 << 40);
+        let root = docker_root();
         let mut linked = |target: &str| {
             pool.data.carrier = Carrier::LoopOverDevice {
                 device: Some("/dev/loop0".into()),
@@ -199,13 +210,18 @@ mod tests {
                     }),
                 },
             };
-            symlinked(&pool, &|_| Some("/dev/disk/by-id/wwn-0x5000".to_owned()))
+            let facts = Facts { docker: Some(&root), ..Facts::of(&pool) };
+            symlinked(&facts, &|_| Some("/dev/disk/by-id/wwn-0x5000".to_owned()))
         };
         let told = linked("/dev/sdb");
         assert_eq!((told[0].key, told[0].severity), (Key::SymlinkedDevice, Severity::Critical));
-        assert!(told[0].ways[0].command.starts_with("dm.datadev=/dev/disk/by-id/wwn-0x5000 among"), "{told:?}");
+        let first = "add dm.datadev=/dev/disk/by-id/wwn-0x5000 to Docker's storage options, where the others are";
+        assert_eq!(told[0].ways[0].first.as_deref(), Some(first));
+        let away =
+            "systemctl stop docker && rm /var/lib/docker/devicemapper/devicemapper/data && systemctl start docker";
+        assert!(told[0].ways[0].command.as_deref().unwrap().ends_with(away), "{told:?}");
         assert_eq!(
-            told[0].ways[1].command,
+            told[0].ways[1].command.as_deref().unwrap(),
             "ln -sfn /dev/disk/by-id/wwn-0x5000 /var/lib/docker/devicemapper/devicemapper/data"
         );
         for stable in ["/dev/disk/by-id/wwn-0x5000", "/dev/mapper/vg-data", "/dev/vg/data"] {
@@ -222,7 +238,7 @@ mod tests {
         assert_eq!(found[0].key, Key::ShortFile);
         assert!(found[0].sentence.contains("50.0 GiB (53687091200 bytes)"), "{found:?}");
         let way = "truncate -s 107374182400 /var/lib/docker/devicemapper/devicemapper/data";
-        assert!(found[0].ways.iter().any(|w| w.command == way), "{found:?}");
+        assert!(found[0].ways.iter().any(|w| w.command.as_deref() == Some(way)), "{found:?}");
     }
 
     #[test]
@@ -252,8 +268,11 @@ mod tests {
         data_file(&mut pool).deleted = true;
         let used = found(&pool, None);
         assert_eq!(used[0].key, Key::DeletedFile);
-        assert!(used[0].ways[0].command.contains("dd if=/dev/loop0 of=data.copy"), "{used:?}");
+        assert!(used[0].ways[0].command.as_deref().unwrap().contains("dd if=/dev/loop0 of=data.copy"), "{used:?}");
         let left = PoolReport { user: User::Unknown, open_count: Some(0), ..pool };
-        assert_eq!(found(&left, None)[0].ways[0].command, "dmsetup remove docker-179:2-1049372-pool");
+        assert_eq!(
+            found(&left, None)[0].ways[0].command.as_deref().unwrap(),
+            "dmsetup remove docker-179:2-1049372-pool"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cost::ONLINE;
 use super::space;
-use super::ways::ONLINE;
 use crate::engine::docker_root::DockerRoot;
 use crate::engine::small_file::Directory;
 use crate::kernel::fs::{self, Bounds, Occupied};
@@ -93,7 +93,7 @@ pub(super) fn judge(pool: &PoolReport, findings: &[Finding], filling: &Filling) 
     if let Some((path, bytes)) = filling.largest.as_ref().filter(|(_, bytes)| bytes.get() >= MANY) {
         let way = format!("truncate -s 0 {}", quote(&path.to_string_lossy()));
         let cost = format!("{ONLINE}; gives {} back, and that log is lost", bytes.human());
-        finding.ways.insert(0, crate::pool::Way::new(way, cost));
+        finding.ways.insert(0, crate::pool::Way::run(way, cost));
     }
     Some(finding)
 }
@@ -143,7 +143,10 @@ mod tests {
         let found = judge(&pool, &[before], &filling).unwrap();
         let said = "volumes at least 30.0 GiB, containers' json logs 20.0 GiB, the pool's own files 10.0 GiB";
         assert!(found.sentence.ends_with(said), "{found:?}");
-        assert_eq!(found.ways[0].command, "truncate -s 0 '/var/lib/docker/containers/a b/x-json.log'");
+        assert_eq!(
+            found.ways[0].command.as_deref().unwrap(),
+            "truncate -s 0 '/var/lib/docker/containers/a b/x-json.log'"
+        );
         assert_eq!(judge(&pool, &[], &filling), None, "when the host does not bind, nobody asks");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `status` judges what it has read anyway; `health` looks at more first.
 
+mod check;
+mod cost;
 mod disk_name;
 mod docker;
 pub(crate) mod docker_log;
@@ -11,6 +13,7 @@ pub(crate) mod filesystem;
 mod filling;
 pub(crate) mod lvm;
 pub(crate) mod owners;
+mod records;
 mod run;
 mod space;
 pub(crate) mod start;
@@ -24,7 +27,7 @@ mod ways;
 pub use run::{Health, Options, PoolHealth, health};
 pub use ways::argument;
 
-use crate::engine::docker_root::DockerRoot;
+use crate::engine::docker_root::{DeviceCounts, DockerRoot};
 use crate::pool::{Finding, PoolReport, finding};
 
 /// From which share in use on a space is worth a warning, and from which on it is critical, in hundredths.
@@ -58,6 +61,15 @@ pub struct Facts<'a> {
     pub pool: &'a PoolReport,
     /// The Docker root that uses it, when one does.
     pub docker: Option<&'a DockerRoot>,
+    /// The devices in that root's bookkeeping, when somebody has counted them.
+    pub devices: Option<&'a DeviceCounts>,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a pool of which nothing else is known.
+    pub const fn of(pool: &'a PoolReport) -> Self {
+        Self { pool, docker: None, devices: None }
+    }
 }
 
 /// Returns all that is wrong or worth knowing, the worst first.
@@ -65,6 +77,7 @@ pub fn judge(facts: &Facts<'_>, thresholds: &Thresholds) -> Vec<Finding> {
     let mut findings = state::judge(facts);
     findings.extend(space::judge(facts, thresholds));
     findings.extend(docker::judge(facts));
+    findings.extend(records::judge(facts));
     findings.extend(files::judge(facts));
     findings.extend(state::not_seen(facts));
     finding::sort(&mut findings);

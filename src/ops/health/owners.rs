@@ -24,8 +24,6 @@ pub(crate) struct Owners {
     names: BTreeMap<String, String>,
     /// Docker's record of each device, by name.
     devices: BTreeMap<String, Device>,
-    /// Records that cannot be read, each with why.
-    problems: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -40,19 +38,14 @@ impl Owners {
     pub(super) fn of(names: &[(&str, &str)], devices: Vec<(&str, Device)>) -> Self {
         let names = names.iter().map(|(hash, name)| ((*hash).to_owned(), (*name).to_owned())).collect();
         let devices = devices.into_iter().map(|(hash, device)| (hash.to_owned(), device)).collect();
-        Self { names, devices, problems: Vec::new() }
+        Self { names, devices }
     }
 
     /// Reads them; what cannot be read is left out.
     pub(crate) fn read(root: &DockerRoot) -> Self {
         let Ok(directory) = Directory::open(&root.path) else { return Self::default() };
-        let (devices, problems) = devices(&directory).unwrap_or_default();
-        Self { names: names(&directory).unwrap_or_default(), devices, problems }
-    }
-
-    /// Returns the records that cannot be read, each with why.
-    pub(super) fn problems(&self) -> &[String] {
-        &self.problems
+        let devices = devices(&directory).unwrap_or_default();
+        Self { names: names(&directory).unwrap_or_default(), devices }
     }
 
     /// Returns Docker's record of the device of that name.
@@ -89,19 +82,15 @@ fn names(root: &Directory) -> std::io::Result<BTreeMap<String, String>> {
     Ok(names)
 }
 
-type Records = (BTreeMap<String, Device>, Vec<String>);
-
-fn devices(root: &Directory) -> std::io::Result<Records> {
+/// Those that can be read; the others are a finding of their own.
+fn devices(root: &Directory) -> std::io::Result<BTreeMap<String, Device>> {
     let records = root.enter("devicemapper")?.enter("metadata")?;
-    let (mut devices, mut problems) = Records::default();
+    let mut devices = BTreeMap::new();
     for name in records.names()?.iter().filter_map(|name| name.to_str()).filter(|n| bookkeeping::is_device_file(n)) {
-        let read = records.read(name, LARGEST_RECORD).map_err(|e| e.to_string());
-        match read.and_then(|bytes| Device::parse(&bytes).map_err(|e| e.to_string())) {
-            Ok(device) => drop(devices.insert(name.to_owned(), device)),
-            Err(why) => problems.push(format!("{name}: {why}")),
-        }
+        let read = records.read(name, LARGEST_RECORD).ok();
+        devices.extend(read.and_then(|bytes| Device::parse(&bytes).ok()).map(|device| (name.to_owned(), device)));
     }
-    Ok((devices, problems))
+    Ok(devices)
 }
 
 #[cfg(test)]
@@ -134,7 +123,6 @@ mod tests {
         assert_eq!(owners.container("bb"), None);
         assert_eq!(owners.device("aa").unwrap().size, Bytes::new(10 << 30));
         assert_eq!(owners.devices().count(), 1);
-        assert_eq!(owners.problems(), ["bb: it is empty or holds NUL bytes only"]);
         let nothing = Owners::read(&DockerRoot { path: temp.path().join("none"), ..docker_root() });
         assert_eq!((nothing.container("aa"), nothing.devices().count()), (None, 0));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Facts, Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, start, stray, unprivileged,
+    Facts, Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, space, start, stray, unprivileged,
     volume_findings, volumes,
 };
 use crate::error::Failure;
@@ -18,8 +18,9 @@ use crate::kernel::dm::{Dm, DmUnavailable};
 use crate::ops::find::{self, All, Found};
 use crate::ops::status::{self, Status};
 use crate::ops::steps::Kit;
-use crate::ops::{State, gate};
-use crate::pool::{Finding, Key, PoolReport, Severity, Space, finding};
+use crate::ops::{State, gate, sight};
+use crate::pool::{Finding, Key, Limit, PoolReport, Severity, Space, VolumeGroup, finding};
+use crate::units::Bytes;
 
 /// What `health` is asked.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ pub struct Options {
 }
 
 /// How one pool is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolHealth {
     /// Its dm name; nothing for what belongs to no pool.
     pub name: Option<String>,
@@ -45,8 +46,23 @@ pub struct PoolHealth {
     pub data: Option<Space>,
     /// The use of its metadata, when it is known.
     pub metadata: Option<Space>,
+    /// Which limit a writer meets first, and after how much, when it is known.
+    pub binds_first: Option<(Limit, Bytes)>,
+    /// Whether LVM may extend the pool before that, and did not say.
+    pub unless_extended: bool,
+    /// What LVM says of the volume group of a pool that it made.
+    pub volume_group: Option<VolumeGroup>,
     /// What is wrong with it, or worth knowing, the worst first.
     pub findings: Vec<Finding>,
+}
+
+impl PoolHealth {
+    fn take_numbers(&mut self, pool: &PoolReport) {
+        self.argument = pool.argument.clone();
+        (self.data, self.metadata) = (pool.data_space(), pool.metadata_space());
+        (self.binds_first, self.unless_extended) = (pool.binding_limit(), pool.may_be_extended());
+        self.volume_group = pool.volume_group.clone();
+    }
 }
 
 /// How all pools are that were asked about.
@@ -78,7 +94,12 @@ struct Seen {
     kit: Option<Kit>,
     statuses: Vec<Status>,
     pools: Answer,
+    /// The pools whose status hangs: they are not asked again.
+    hung: Vec<String>,
 }
+
+/// What is left for a pool that is known to hang.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Looks at the pools and judges them. Never fails: what goes wrong is a finding.
 pub fn health(state: State, options: &Options) -> Health {
@@ -87,7 +108,7 @@ pub fn health(state: State, options: &Options) -> Health {
     let mut base = || look(&mut seen.borrow_mut(), state.take(), options);
     let mut volumes = || with_volumes(&mut seen.borrow_mut(), &options.thresholds);
     let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none());
-    let mut programs = || with_programs(&mut seen.borrow_mut(), options.limit / 4);
+    let mut programs = || with_programs(&mut seen.borrow_mut(), &options.thresholds, options.limit / 4);
     let answers = ask::in_turn_within(options.limit, &mut [&mut base, &mut volumes, &mut files, &mut programs]);
     let mut pools = Answer::new();
     let mut given_up = None;
@@ -99,7 +120,7 @@ pub fn health(state: State, options: &Options) -> Health {
     }
     if let Some(sentence) = given_up {
         let way = "dmesg | tail -50";
-        pools.push(of_machine(Finding::new(Key::NotSeen, Severity::Unknown, MACHINE, sentence).way(way, "online")));
+        pools.push(of_machine(Finding::new(Key::NotSeen, Severity::Unknown, MACHINE, sentence).run(way, "online")));
     }
     for pool in &mut pools {
         finding::sort(&mut pool.findings);
@@ -115,7 +136,7 @@ const THEMES: [&str; 4] = ["the pools", "their volumes", "their files", "what LV
 const MACHINE: &str = "this machine";
 
 fn of_machine(finding: Finding) -> PoolHealth {
-    PoolHealth { name: None, argument: MACHINE.to_owned(), data: None, metadata: None, findings: vec![finding] }
+    PoolHealth { argument: MACHINE.to_owned(), findings: vec![finding], ..PoolHealth::default() }
 }
 
 fn no_pool(options: &Options, sentence: &str) -> PoolHealth {
@@ -127,7 +148,7 @@ fn of_failure(object: &str, failure: &Failure) -> Finding {
     let cause = failure.source.as_ref().map(|e| format!(": {}", e.root_cause())).unwrap_or_default();
     let finding = Finding::new(Key::NotSeen, Severity::Unknown, object, format!("{}{cause}", failure.what));
     match &failure.next {
-        Some(next) => finding.way(next.clone(), "online"),
+        Some(next) => finding.act(next.clone(), "online"),
         None => finding,
     }
 }
@@ -136,7 +157,8 @@ fn of_failure(object: &str, failure: &Failure) -> Finding {
 fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
     let Some(state) = state else { return Answer::new() };
     // One pool that hangs shall not use up the time of the others.
-    ask::limit_each((options.limit / 4).max(Duration::from_secs(1)));
+    let share = (options.limit / 4).max(Duration::from_secs(1));
+    ask::limit_each(share);
     if let Err(why @ DmUnavailable::NoKernelSupport { .. }) = Dm::open() {
         seen.pools.push(no_pool(options, &format!("there is no thin pool: {why}")));
         return seen.pools.clone();
@@ -167,32 +189,49 @@ fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
     if found.is_empty() {
         seen.pools.push(no_pool(options, "there is no thin pool"));
     }
-    for found in found {
+    let (answers, hangs) = by_answer(&kit, found, share);
+    for found in answers {
         one(seen, &kit, found, &options.thresholds);
     }
+    // Of these it is known; what their files say is still worth a moment.
+    ask::limit_each(share.min(MOMENT));
+    for found in hangs {
+        seen.hung.push(found.name.clone());
+        one(seen, &kit, found, &options.thresholds);
+    }
+    ask::limit_each(share);
     seen.kit = Some(kit);
     seen.pools.clone()
+}
+
+/// Returns the pools whose status comes, and those whose status does not: all are asked at once, so that those that hang
+/// take their time once and not each.
+fn by_answer(kit: &Kit, found: Vec<Found>, share: Duration) -> (Vec<Found>, Vec<Found>) {
+    let status = |name: &str| sight::status(&kit.dm, name).is_ok();
+    let mut questions: Vec<_> = found.iter().map(|found| || status(&found.name)).collect();
+    let mut questions: Vec<&mut dyn FnMut() -> bool> = questions.iter_mut().map(|q| q as _).collect();
+    let answers = ask::all_within(share, &mut questions);
+    drop(questions);
+    let (answer, hang): (Vec<_>, Vec<_>) = found.into_iter().zip(answers).partition(|(_, answer)| answer.is_ok());
+    let names = |pools: Vec<(Found, _)>| pools.into_iter().map(|(found, _)| found).collect();
+    (names(answer), names(hang))
 }
 
 fn one(seen: &mut Seen, kit: &Kit, found: Found, thresholds: &Thresholds) {
     let name = found.name.clone();
     match status::of(kit, found, thresholds) {
         Ok(status) => {
-            seen.pools.push(PoolHealth {
-                name: Some(name),
-                argument: status.report.argument.clone(),
-                data: status.report.data_space(),
-                metadata: status.report.metadata_space(),
-                findings: status.findings.clone(),
-            });
+            let mut health =
+                PoolHealth { name: Some(name), findings: status.findings.clone(), ..PoolHealth::default() };
+            health.take_numbers(&status.report);
+            seen.pools.push(health);
             seen.statuses.push(status);
         }
         Err(failure) => seen.pools.push(PoolHealth {
             findings: vec![of_failure(&name, &failure)],
             argument: name.clone(),
             name: Some(name),
-            data: None,
-            metadata: None,
+            ..PoolHealth::default()
         }),
     }
 }
@@ -211,10 +250,10 @@ fn add(pools: &mut [PoolHealth], pool: &PoolReport, more: impl IntoIterator<Item
 }
 
 fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
-    let Seen { kit: Some(kit), statuses, pools } = seen else { return seen.pools.clone() };
-    for status in statuses.iter() {
+    let Seen { kit: Some(kit), statuses, pools, hung } = seen else { return seen.pools.clone() };
+    for status in statuses.iter().filter(|status| !hung.contains(&status.report.name)) {
         let (pool, root) = (&status.report, status.docker.as_ref());
-        let facts = Facts { pool, docker: root };
+        let facts = Facts { pool, docker: root, devices: status.devices.as_ref() };
         let owners = root.map(owners::Owners::read);
         let docker = root.zip(owners.as_ref());
         match volumes::look(&kit.dm, pool, docker) {
@@ -225,23 +264,23 @@ fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
             }
         }
         add(pools, pool, owners.iter().filter_map(|owners| volume_findings::above_base(&facts, owners)));
-        add(pools, pool, owners.iter().filter_map(|owners| volume_findings::unreadable(&facts, owners)));
     }
     seen.pools.clone()
 }
 
 fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
-    let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
+    let Seen { kit: Some(_), statuses, pools, .. } = seen else { return seen.pools.clone() };
+    let dmpool = std::env::current_exe().unwrap_or_else(|_| "dmpool".into());
     for status in statuses.iter() {
-        let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
+        let facts = status.facts();
         let binds = status.findings.iter().any(|f| f.key == Key::HostFileSystem);
         if let Some(root) = status.docker.as_ref().filter(|_| binds) {
             let filling = filling::look(root, &status.report);
             add(pools, &status.report, filling::judge(&status.report, &status.findings, &filling));
         }
-        add(pools, &status.report, files::symlinked(&status.report, &disk_name::by_id));
+        add(pools, &status.report, files::symlinked(&facts, &disk_name::by_id));
         let activator = start::activator(std::path::Path::new("/"), &status.report.name);
-        add(pools, &status.report, start::judge(&facts, activator.as_deref()));
+        add(pools, &status.report, start::judge(&facts, activator.as_deref(), &dmpool, &disk_name::by_id));
     }
     let known: Vec<&PoolReport> = statuses.iter().map(|status| &status.report).collect();
     if whole_machine {
@@ -250,17 +289,29 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
     seen.pools.clone()
 }
 
-fn with_programs(seen: &mut Seen, limit: Duration) -> Answer {
-    let Seen { kit: Some(_), statuses, pools } = seen else { return seen.pools.clone() };
+fn with_programs(seen: &mut Seen, thresholds: &Thresholds, limit: Duration) -> Answer {
+    let Seen { kit: Some(_), statuses, pools, hung } = seen else { return seen.pools.clone() };
     let stopped = statuses.iter().any(|s| s.docker.as_ref().is_some_and(|root| root.daemon.is_none()));
-    let cause = if stopped { docker_log::look(limit) } else { Ok(None) };
-    for status in statuses.iter() {
-        let facts = Facts { pool: &status.report, docker: status.docker.as_ref() };
+    let units = docker_log::units(statuses.iter().filter_map(|s| s.docker.as_ref()?.unit.clone()));
+    let cause = if stopped { docker_log::look(&units, limit) } else { Ok(None) };
+    for status in statuses.iter_mut() {
+        let lvm =
+            Some(&status.report).filter(|pool| !hung.contains(&pool.name)).and_then(|pool| lvm::look(pool, limit));
+        status.report.volume_group = lvm.as_ref().and_then(|lvm| lvm.volume_group(&status.report));
+
+        let facts = status.facts();
         match &cause {
             Ok(cause) => add(pools, &status.report, cause.as_ref().and_then(|cause| down::judge(&facts, cause))),
             Err(why) => add(pools, &status.report, down::not_seen(&facts, why)),
         }
-        add(pools, &status.report, lvm::look(&status.report, limit).iter().flat_map(|lvm| lvm::judge(&facts, lvm)));
+        let Some(lvm) = lvm else { continue };
+        add(pools, &status.report, lvm::judge(&facts, &lvm));
+        // What LVM adds changes what can be had, and what is said of it.
+        add(pools, &status.report, space::judge(&facts, thresholds));
+        pools
+            .iter_mut()
+            .filter(|p| p.name.as_ref() == Some(&status.report.name))
+            .for_each(|p| p.take_numbers(&status.report));
     }
     seen.pools.clone()
 }

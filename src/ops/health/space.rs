@@ -1,6 +1,7 @@
 //! How full the pool is, and what it can really have.
 
-use super::ways::{self, ONLINE, grow_data, grow_metadata};
+use super::cost::ONLINE;
+use super::ways::{self, grow_data, grow_metadata};
 use super::{Facts, Threshold, Thresholds};
 use crate::pool::{Finding, HostFs, Key, Limit, Mode, PoolReport, PoolStatus, Severity, Space};
 use crate::process::quote;
@@ -45,7 +46,22 @@ fn of_data(facts: &Facts<'_>, threshold: Threshold) -> Option<Finding> {
     let pool = facts.pool;
     let space = pool.data_space()?;
     let severity = threshold.severity(space.percent())?;
-    let mut finding = Finding::new(Key::DataUse, severity, &pool.name, in_use(space, "data"));
+    let mut sentence = in_use(space, "data");
+    if let Some(group) = &pool.volume_group {
+        match group.adds.get() {
+            0 => sentence.push_str(&format!(
+                "; LVM adds nothing by itself, its volume group {} has {} left",
+                group.name,
+                group.free.human()
+            )),
+            _ => sentence.push_str(&format!(
+                "; LVM adds up to {} by itself from its volume group {}",
+                group.adds.human(),
+                group.name
+            )),
+        }
+    }
+    let mut finding = Finding::new(Key::DataUse, severity, &pool.name, sentence);
     finding.ways.extend(grow_data(pool));
     finding.ways.extend(ways::prune(facts.docker));
     Some(finding)
@@ -59,7 +75,7 @@ fn of_metadata(pool: &PoolReport, threshold: Threshold) -> Option<Finding> {
         let sentence = format!("{used}, and the kernel can use no more");
         return Some(
             Finding::new(Key::MetadataLimit, severity, &pool.name, sentence)
-                .way("delete volumes: images, containers, snapshots that nobody needs", ONLINE),
+                .act("delete volumes: images, containers, snapshots that nobody needs", ONLINE),
         );
     }
     let mut finding = Finding::new(Key::MetadataUse, severity, &pool.name, used);
@@ -96,7 +112,7 @@ pub(super) fn host_finding(severity: Severity, host: &HostFs, wanted: Bytes, fil
         wanted.human()
     );
     Finding::new(Key::HostFileSystem, severity, mount.as_ref(), sentence)
-        .way(format!("free space on {}", quote(&mount)), ONLINE)
+        .act(format!("free space on {}", quote(&mount)), ONLINE)
 }
 
 fn of_overcommit(pool: &PoolReport) -> Option<Finding> {
@@ -131,7 +147,7 @@ mod tests {
     }
 
     fn found(pool: &PoolReport) -> Vec<(Key, Severity)> {
-        let facts = Facts { pool, docker: None };
+        let facts = Facts::of(pool);
         judge(&facts, &Thresholds::default()).into_iter().map(|f| (f.key, f.severity)).collect()
     }
 
@@ -152,7 +168,7 @@ mod tests {
         let line = "0 9/524288 1000000/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let pool = on_device(line);
         let low = Thresholds { data: Threshold { warning: 50, critical: 61 }, metadata: Threshold::default() };
-        let found = judge(&Facts { pool: &pool, docker: None }, &low);
+        let found = judge(&Facts::of(&pool), &low);
         assert_eq!(found[0].severity, Severity::Critical);
         assert_eq!(found[0].sentence, "61% of its data is used, 61.0 GiB of 100.0 GiB");
     }
@@ -161,9 +177,9 @@ mod tests {
     fn metadata_at_the_kernels_limit_cannot_grow() {
         let line = "0 4100000/4161600 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let pool = on_device(line);
-        let found = judge(&Facts { pool: &pool, docker: None }, &Thresholds::default());
+        let found = judge(&Facts::of(&pool), &Thresholds::default());
         assert_eq!((found[0].key, found[0].severity), (Key::MetadataLimit, Severity::Critical));
-        assert!(found[0].ways.iter().all(|way| !way.command.contains("grow")), "{found:?}");
+        assert!(found[0].ways.iter().all(|way| way.command.is_none()), "{found:?}");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Facts;
+use super::cost::ONLINE;
 use super::ways::argument;
 use crate::engine::small_file::{self, Directory};
-use crate::pool::{Finding, Key, Maker, Severity};
+use crate::pool::{Backing, Carrier, DevNo, Finding, Key, Maker, PoolReport, Severity};
 use crate::process::quote;
 
 /// Where what runs at boot is written down, below the root directory: units, and what came before them.
@@ -59,33 +60,67 @@ pub(crate) fn activates(text: &[u8], pool: &str) -> bool {
 }
 
 /// Judges whether a pool that somebody must activate is activated by anybody. Docker brings up its own pool, and LVM its
-/// pools.
-pub(super) fn judge(facts: &Facts<'_>, activator: Option<&Path>) -> Option<Finding> {
+/// pools. `dmpool` is where this program is, and `stable` gives a disk's name that no other has.
+pub(super) fn judge(
+    facts: &Facts<'_>,
+    activator: Option<&Path>,
+    dmpool: &Path,
+    stable: &dyn Fn(DevNo) -> Option<String>,
+) -> Option<Finding> {
     let pool = facts.pool;
     let given = facts.docker.and_then(|root| root.options.known()?.named_pool()) == Some(pool.name.as_str());
-    let way = match pool.maker {
-        Maker::Dmpool => {
-            format!("ExecStart=/usr/local/sbin/dmpool activate {}    (or where dmpool is)", argument(pool))
-        }
-        // Numbers of devices may be other disks' after the boot.
-        Maker::Unknown if given => format!(
-            "dmsetup create and the table that  dmsetup table {}  shows, its two devices by names that stay (/dev/disk/by-id, /dev/mapper)",
-            quote(&pool.name)
-        ),
+    let starts = match pool.maker {
+        Maker::Dmpool => Some(format!("{} activate {}", dmpool.display(), argument(pool))),
+        Maker::Unknown if given => by_hand(pool, stable),
         Maker::Unknown | Maker::Docker | Maker::Lvm => return None,
     };
     if activator.is_some() {
         return None;
     }
     let sentence = "nothing activates it when the machine boots: no unit and no script names it";
-    Some(
-        Finding::new(Key::NoBootActivation, Severity::Warning, &pool.name, sentence)
-            .way(format!("a unit of Type=oneshot, Before=docker.service containerd.service, with  {way}"), "online"),
-    )
+    let finding = Finding::new(Key::NoBootActivation, Severity::Warning, &pool.name, sentence);
+    Some(match starts.filter(|line| !line.contains(['%', '\'', '\n'])) {
+        Some(line) => finding.run(unit(&pool.name, &line), ONLINE),
+        None => finding.act("a unit that makes it of devices by names that stay, before Docker starts", ONLINE),
+    })
+}
+
+/// Returns the command that makes and enables a unit which runs that line before Docker and containerd start.
+fn unit(pool: &str, line: &str) -> String {
+    let name = format!("dmpool-{pool}.service");
+    let lines = [
+        "[Unit]",
+        "Before=docker.service containerd.service",
+        "[Service]",
+        "Type=oneshot",
+        "RemainAfterExit=yes",
+        &format!("ExecStart={line}"),
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ];
+    let lines: Vec<String> = lines.iter().map(|line| quote(line)).collect();
+    let file = quote(&format!("/etc/systemd/system/{name}"));
+    format!("printf '%s\\n' {} >{file} && systemctl enable {}", lines.join(" "), quote(&name))
+}
+
+/// Returns the line that makes a pool of its live table; nothing when its devices have no names that stay: their numbers
+/// may be other disks' after the boot.
+fn by_hand(pool: &PoolReport, stable: &dyn Fn(DevNo) -> Option<String>) -> Option<String> {
+    let name = |backing: &Backing| match &backing.carrier {
+        Carrier::Device { path } if path.starts_with("/dev/mapper") => Some(path.to_string_lossy().into_owned()),
+        Carrier::Device { .. } => stable(backing.device?),
+        Carrier::Loop { .. } | Carrier::LoopOverDevice { .. } | Carrier::Unknown => None,
+    };
+    let table = pool.table.as_ref()?;
+    let (metadata, data) = (name(&pool.metadata)?, name(&pool.data)?);
+    let line = table.to_string();
+    let numbers = format!(" {} {} ", table.metadata, table.data);
+    let line = line.replacen(&numbers, &format!(" {metadata} {data} "), 1);
+    Some(format!("/sbin/dmsetup create {} --table \"{line}\"", pool.name))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use std::fs;
 
@@ -93,7 +128,7 @@ mod tests {
     use crate::engine::docker_root::Options;
     use crate::engine::options::StorageOptions;
     use crate::pool::PoolReport;
-    use crate::report::samples::{docker_pool, docker_root};
+    use crate::report::samples::{docker_pool, docker_root, lvm_pool};
 
     #[test]
     fn a_unit_that_names_the_pool_is_found() {
@@ -121,16 +156,36 @@ mod tests {
     fn who_needs_a_unit_is_told_so() {
         let line = "0 9/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
         let docker = docker_pool(line, 1 << 40);
-        let facts = |pool| Facts { pool, docker: None };
-        assert_eq!(judge(&facts(&docker), None), None, "Docker's own comes with Docker");
-        let own = PoolReport { maker: Maker::Dmpool, argument: "p0".to_owned(), ..docker.clone() };
-        assert!(judge(&facts(&own), None).unwrap().ways.iter().any(|w| w.command.contains("dmpool activate p0")));
-        assert_eq!(judge(&facts(&own), Some(Path::new("/etc/systemd/system/p.service"))), None);
-        let given = PoolReport { maker: Maker::Unknown, name: "tp".to_owned(), ..docker.clone() };
-        assert_eq!(judge(&facts(&given), None), None, "nobody needs it at boot");
+        let told = |facts: &Facts<'_>| judge(facts, None, Path::new("/usr/local/sbin/dmpool"), &|_| None);
+        assert_eq!(told(&Facts::of(&docker)), None, "Docker's own comes with Docker");
+        let own =
+            PoolReport { maker: Maker::Dmpool, name: "p0".to_owned(), argument: "p0".to_owned(), ..docker.clone() };
+        let command = told(&Facts::of(&own)).unwrap().ways[0].command.clone().unwrap();
+        assert_eq!(
+            command,
+            "printf '%s\\n' '[Unit]' 'Before=docker.service containerd.service' '[Service]' Type=oneshot \
+             RemainAfterExit=yes 'ExecStart=/usr/local/sbin/dmpool activate p0' '[Install]' WantedBy=multi-user.target \
+             >/etc/systemd/system/dmpool-p0.service && systemctl enable dmpool-p0.service"
+        );
+        let unit = Path::new("/etc/systemd/system/p.service");
+        assert_eq!(judge(&Facts::of(&own), Some(unit), Path::new("/dmpool"), &|_| None), None);
+        let given = PoolReport { maker: Maker::Unknown, name: "tp".to_owned(), ..docker };
+        assert_eq!(told(&Facts::of(&given)), None, "nobody needs it at boot");
         let options = StorageOptions::parse(["dm.thinpooldev=/dev/mapper/tp"]);
         let root = crate::engine::docker_root::DockerRoot { options: Options::Running(options), ..docker_root() };
-        let found = judge(&Facts { pool: &given, docker: Some(&root) }, None).unwrap();
-        assert!(found.ways.iter().any(|w| w.command.contains("dmsetup table tp ") && !w.command.contains("7:1")));
+        let found = told(&Facts { docker: Some(&root), ..Facts::of(&given) }).unwrap();
+        assert_eq!(found.ways[0].command, None, "a loop device has another file after the boot");
+    }
+
+    #[test]
+    fn a_pool_on_devices_comes_back_by_their_names() {
+        let pool = PoolReport { maker: Maker::Unknown, name: "tp".to_owned(), ..lvm_pool() };
+        let line = by_hand(&pool, &|_| None).unwrap();
+        assert_eq!(
+            line,
+            "/sbin/dmsetup create tp --table \"0 99604480 thin-pool /dev/mapper/docker-thinpool_tmeta \
+             /dev/mapper/docker-thinpool_tdata 1024 0 1 skip_block_zeroing\""
+        );
+        assert!(activates(format!("ExecStart={line}\n").as_bytes(), "tp"));
     }
 }

@@ -1,7 +1,9 @@
 //! The state the kernel says the pool is in.
 
 use super::Facts;
-use super::ways::{self, ONLINE, argument, grow_data, grow_metadata};
+use super::check;
+use super::cost::ONLINE;
+use super::ways::{argument, grow_data, grow_metadata};
 use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Working};
 use crate::process::quote;
 
@@ -22,12 +24,12 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     match pool.activity {
         Activity::Suspended => {
             let way = format!("dmsetup resume {}", quote(&pool.name));
-            findings.push(critical(Key::Suspended, "it is suspended: all I/O waits").way(way, ONLINE));
+            findings.push(critical(Key::Suspended, "it is suspended: all I/O waits").run(way, ONLINE));
         }
         Activity::Inactive => {
             let inactive = unknown(Key::Inactive, "it is not active");
             findings.push(match pool.maker {
-                Maker::Dmpool => inactive.way(format!("dmpool activate {}", argument(pool)), ONLINE),
+                Maker::Dmpool => inactive.run(format!("dmpool activate {}", argument(pool)), ONLINE),
                 Maker::Docker | Maker::Lvm | Maker::Unknown => inactive,
             });
             return findings;
@@ -37,13 +39,13 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     match &pool.status {
         // A suspended pool may not answer, and that is said already; why another did not is among what was not seen.
         None if pool.activity == Activity::Suspended || !pool.unread.is_empty() => {}
-        None => findings.push(unknown(Key::NotSeen, "the kernel gave no status").way("dmesg | tail", ONLINE)),
+        None => findings.push(unknown(Key::NotSeen, "the kernel gave no status").run("dmesg | tail", ONLINE)),
         Some(PoolStatus::Fail) => {
             let failed = critical(Key::Failed, "it has failed: all I/O ends with errors");
-            findings.push(Finding { ways: ways::check(pool), ..failed });
+            findings.push(Finding { ways: check::ways(facts), ..failed });
         }
         Some(PoolStatus::Error) => findings
-            .push(critical(Key::MetadataUnreadable, "the kernel cannot read its metadata").way("dmesg | tail", ONLINE)),
+            .push(critical(Key::MetadataUnreadable, "the kernel cannot read its metadata").run("dmesg | tail", ONLINE)),
         Some(PoolStatus::Unreadable(line)) => {
             findings.push(unknown(Key::NotSeen, &format!("its status is `{line}`")));
         }
@@ -63,7 +65,7 @@ fn snapshot(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
     let sentence = format!("a metadata snapshot is held, at block {block}: it takes metadata as long as it is there");
     Some(
         Finding::new(Key::MetadataSnapshot, Severity::Warning, name, sentence)
-            .way(way, "online, when no backup or thin_ls is at work"),
+            .run(way, "online, when no backup or thin_ls is at work"),
     )
 }
 
@@ -83,12 +85,12 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
     let pool = facts.pool;
     let critical = |key, sentence: &str| Finding::new(key, Severity::Critical, &pool.name, sentence);
     let with = |finding: Finding, way: Option<crate::pool::Way>| match way {
-        Some(way) => finding.way(way.command, way.cost),
+        Some(way) => finding.with(way),
         None => finding,
     };
     if working.needs_check == Some(true) {
         let sentence = "its metadata needs a check; it cannot be written until then";
-        return Some(Finding { ways: ways::check(pool), ..critical(Key::NeedsCheck, sentence) });
+        return Some(Finding { ways: check::ways(facts), ..critical(Key::NeedsCheck, sentence) });
     }
     if pool.gave_up_queueing() {
         return Some(with(critical(Key::LostWrites, LOST), grow_data(pool)));
@@ -102,7 +104,7 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
             }
             let asked = pool.table.as_ref().is_some_and(|table| table.has("read_only"));
             let sentence = if asked { "it is read-only, as its table says" } else { "it is read-only" };
-            Some(critical(Key::ReadOnly, sentence).way("dmesg | grep -e thin -e dm-", "online; says why"))
+            Some(critical(Key::ReadOnly, sentence).run("dmesg | grep -e thin -e dm-", "online; says why"))
         }
         Some(Mode::ReadWrite) | None => None,
     }

@@ -60,9 +60,9 @@ pub(super) fn judge(pools: &[&PoolReport], strays: &[Stray]) -> Vec<Finding> {
         let sentence = format!("loop device {node} keeps the deleted file {path}, of {}", size.human());
         let finding = Finding::new(Key::StrayLoop, Severity::Warning, node, sentence);
         if *held {
-            finding.way(format!("lsblk {}    shows what stands on it, and where it is mounted", quote(node)), "online")
+            finding.run(format!("lsblk {}", quote(node)), "online; shows what stands on it, and where it is mounted")
         } else {
-            finding.way(format!("losetup -d {}", quote(node)), "online; the file is gone then, and its space free")
+            finding.run(format!("losetup -d {}", quote(node)), "online; the file is gone then, and its space free")
         }
     };
     strays.iter().filter(|stray| !of_pool(stray.device)).map(finding).collect()
@@ -86,7 +86,7 @@ mod tests {
         let pool = docker_pool("0 1/2 3/4", 0);
         let found = judge(&[&pool], &[stray(0, true), stray(1, true), stray(2, false), stray(3, true)]);
         assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(found[0].ways[0].command, "losetup -d /dev/loop2");
-        assert!(found[1].ways[0].command.starts_with("lsblk /dev/loop3"));
+        assert_eq!(found[0].ways[0].command.as_deref().unwrap(), "losetup -d /dev/loop2");
+        assert_eq!(found[1].ways[0].command.as_deref(), Some("lsblk /dev/loop3"));
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn look(failure: &Failure, thresholds: &Thresholds) -> Vec<PoolHealth
     let mut seen: Vec<PoolHealth> = shown(Path::new("/sys/block")).iter().filter_map(judge).collect();
     let mut findings = vec![not_all(failure)];
     findings.extend(host(thresholds));
-    seen.push(PoolHealth { name: None, argument: "this machine".to_owned(), data: None, metadata: None, findings });
+    seen.push(PoolHealth { argument: "this machine".to_owned(), findings, ..PoolHealth::default() });
     seen
 }
 
@@ -33,7 +33,7 @@ fn not_all(failure: &Failure) -> Finding {
     let sentence = format!("not seen: tables, status and files of the pools: {}", failure.what);
     let finding = Finding::new(Key::NotSeen, Severity::Unknown, "this machine", sentence);
     match &failure.next {
-        Some(next) => finding.way(next.replace('…', "health"), "online"),
+        Some(next) => finding.act(next.replace('…', "health"), "online"),
         None => finding,
     }
 }
@@ -65,16 +65,15 @@ fn judge(device: &Shown) -> Option<PoolHealth> {
     let findings = if device.suspended {
         let way = format!("dmsetup resume {}", quote(&device.name));
         let sentence = "it is suspended: all I/O waits";
-        vec![Finding::new(Key::Suspended, Severity::Critical, &device.name, sentence).way(way, "online")]
+        vec![Finding::new(Key::Suspended, Severity::Critical, &device.name, sentence).run(way, "online")]
     } else {
         Vec::new()
     };
     Some(PoolHealth {
         name: Some(device.name.clone()),
         argument: device.name.clone(),
-        data: None,
-        metadata: None,
         findings,
+        ..PoolHealth::default()
     })
 }
 
@@ -86,7 +85,7 @@ fn host(thresholds: &Thresholds) -> Option<Finding> {
     let sentence = format!("{mount}, where {DEFAULT_ROOT} is, has {} left", host.free.human());
     Some(
         Finding::new(Key::HostFileSystem, severity, mount.as_ref(), sentence)
-            .way(format!("free space on {}", quote(&mount)), "online"),
+            .act(format!("free space on {}", quote(&mount)), "online"),
     )
 }
 

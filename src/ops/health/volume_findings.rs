@@ -1,8 +1,9 @@
 //! What is wrong with the volumes on a pool.
 
+use super::cost::{self, ONLINE};
 use super::owners::Owners;
 use super::volumes::Volume;
-use super::ways::{self, ONLINE};
+use super::ways;
 use super::{Facts, Thresholds};
 use crate::pool::{Finding, Key, Mode, PoolReport, PoolStatus, Severity, Space};
 use crate::process::quote;
@@ -44,7 +45,7 @@ fn lost_writes(pool: &PoolReport, volumes: &[Volume]) -> Option<Finding> {
     let sentence = format!("{}; on it: {}", super::state::LOST, names(&all));
     let mut finding = Finding::new(Key::LostWrites, Severity::Critical, &pool.name, sentence);
     finding.ways.extend(ways::grow_data(pool));
-    Some(finding.way("then check the files that these wrote: their file systems go on as if nothing was", ONLINE))
+    Some(finding.act("then check the files that these wrote: their file systems go on as if nothing was", ONLINE))
 }
 
 /// A full pool that queues, under XFS that never gives up: tasks that write wait for ever and cannot be killed.
@@ -72,9 +73,9 @@ fn retries_forever(pool: &PoolReport, thresholds: &Thresholds, volumes: &[Volume
     let mut finding = Finding::new(Key::RetriesForever, severity, &pool.name, sentence);
     if !files.is_empty() {
         let way = format!("echo 0 | tee {}", files.join(" "));
-        finding = finding.way(way, "online, until the volume is mounted again");
+        finding = finding.run(way, "online, until the volume is mounted again");
     }
-    Some(finding.way("dm.xfs_nospace_max_retries=0 among Docker's storage options", "a restart of Docker"))
+    Some(finding.act("add dm.xfs_nospace_max_retries=0 to Docker's storage options", "a restart of Docker"))
 }
 
 /// Volumes that together may take more than the pool has. Docker's always may, by its design.
@@ -108,7 +109,7 @@ fn nearly_full(volume: &Volume) -> Option<Finding> {
             volume.size.human()
         );
         Finding::new(Key::VolumeUse, Severity::Warning, label, sentence)
-            .way("remove files in it, or make it anew with  --storage-opt size=SIZE", "that container stopped")
+            .act("remove files in it, or make it anew with  --storage-opt size=SIZE", "that container stopped")
     })
 }
 
@@ -130,7 +131,7 @@ fn sizes(facts: &Facts<'_>, volume: &Volume) -> Option<Finding> {
         let table = format!("dmsetup table {name} | awk '{{ $2 = {sectors}; print }}' | dmsetup load {name}");
         return Some(
             found(Severity::Critical, sentence)
-                .way(format!("{table} && dmsetup resume {name}"), "online, until the container stops"),
+                .run(format!("{table} && dmsetup resume {name}"), "online, until the container stops"),
         );
     }
     let owned = volume.docker.as_ref()?;
@@ -155,16 +156,7 @@ fn sizes(facts: &Facts<'_>, volume: &Volume) -> Option<Finding> {
     let file = facts.docker?.path.join("devicemapper/metadata").join(&owned.hash);
     let file = quote(&file.to_string_lossy());
     let edit = format!("sed -i 's/\"size\":{}/\"size\":{}/' {file}", recorded.get(), fs.unwrap_or(table).get());
-    Some(found(severity, sentence).way(format!("with Docker stopped:  {edit}"), "Docker stopped for seconds"))
-}
-
-/// Docker's own records that cannot be read: of these devices Docker knows nothing after its next start.
-pub(super) fn unreadable(facts: &Facts<'_>, owners: &Owners) -> Option<Finding> {
-    let folder = facts.docker?.path.join("devicemapper/metadata");
-    let first = owners.problems().first()?;
-    let sentence =
-        format!("{} of Docker's records in {} cannot be read; {first}", owners.problems().len(), folder.display());
-    Some(Finding::new(Key::NotSeen, Severity::Warning, folder.to_string_lossy(), sentence))
+    Some(found(severity, sentence).with(ways::with_docker_stopped(facts.docker?, &edit, cost::docker_stopped(0))))
 }
 
 /// Devices larger than the base: what is made of such a container need not fit a volume of the base's size.
@@ -192,7 +184,7 @@ pub(super) fn above_base(facts: &Facts<'_>, owners: &Owners) -> Option<Finding> 
     );
     Some(
         Finding::new(Key::AboveBaseSize, Severity::Info, root.path.to_string_lossy(), sentence)
-            .way("a larger dm.basesize among Docker's storage options", "a restart of Docker; new images only"),
+            .act("set a larger dm.basesize among Docker's storage options", "a restart of Docker; new images only"),
     )
 }
 
@@ -229,7 +221,7 @@ mod tests {
 
     fn found(line: &str, volumes: &[Volume]) -> Vec<Finding> {
         let (pool, root) = (docker_pool(line, 1 << 40), docker_root());
-        judge(&Facts { pool: &pool, docker: Some(&root) }, &Thresholds::default(), volumes)
+        judge(&Facts { docker: Some(&root), ..Facts::of(&pool) }, &Thresholds::default(), volumes)
     }
 
     const WELL: &str = "0 6211/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024";
@@ -246,9 +238,10 @@ mod tests {
         let found_one = found(WELL, std::slice::from_ref(&resized));
         assert_eq!((found_one[0].key, found_one[0].severity), (Key::SizesDisagree, Severity::Critical));
         assert_eq!(found_one[0].object, "container `web`");
-        let way = "with Docker stopped:  sed -i 's/\"size\":10737418240/\"size\":21474836480/' \
-                   /var/lib/docker/devicemapper/metadata/aa";
-        assert_eq!(found_one[0].ways[0].command, way);
+        let way = "systemctl stop docker.socket; systemctl stop docker && sed -i \
+                   's/\"size\":10737418240/\"size\":21474836480/' /var/lib/docker/devicemapper/metadata/aa && \
+                   systemctl start docker";
+        assert_eq!(found_one[0].ways[0].command.as_deref(), Some(way));
         // Only the table: at the next start it is as before, and nothing is lost.
         let table = Volume { file_system: volume(None).file_system, ..resized.clone() };
         assert_eq!(found(WELL, std::slice::from_ref(&table))[0].severity, Severity::Warning);
@@ -259,7 +252,7 @@ mod tests {
         let cut = Volume { size: Bytes::new(10 * GIB), ..resized };
         let found_cut = found(WELL, &[cut]);
         assert!(found_cut[0].sentence.contains("its device ends at 10.0 GiB"), "{found_cut:?}");
-        assert!(found_cut[0].ways[0].command.contains("$2 = 41943040"), "{found_cut:?}");
+        assert!(found_cut[0].ways[0].command.as_deref().unwrap().contains("$2 = 41943040"), "{found_cut:?}");
     }
 
     #[test]
@@ -306,7 +299,7 @@ mod tests {
             Volume { docker: None, containerd: Some("container `k8s.io/web`".to_owned()), ..volume(None) };
         assert_eq!(of_containerd.label(), "container `k8s.io/web`");
         let own = Volume { docker: None, size: Bytes::new(60 * GIB), file_system: None, ..volume(None) };
-        let facts = Facts { pool: &pool, docker: None };
+        let facts = Facts::of(&pool);
         let judged = |volumes: &[Volume]| judge(&facts, &Thresholds::default(), volumes);
         assert_eq!(judged(std::slice::from_ref(&own)), []);
         let both = judged(&[own.clone(), own]);
@@ -322,12 +315,12 @@ mod tests {
             vec![("aa", device(20 * GIB)), ("aa-init", device(20 * GIB)), ("bb", device(10 * GIB))],
         );
         let (pool, root) = (docker_pool(WELL, 1 << 40), docker_root());
-        let found = above_base(&Facts { pool: &pool, docker: Some(&root) }, &owners).unwrap();
+        let found = above_base(&Facts { docker: Some(&root), ..Facts::of(&pool) }, &owners).unwrap();
         assert!(
             found.sentence.starts_with("larger than the base device, which has 10.0 GiB: container `web`;"),
             "{found:?}"
         );
         let none = Owners::of(&[], vec![("bb", device(10 * GIB))]);
-        assert_eq!(above_base(&Facts { pool: &pool, docker: Some(&root) }, &none), None);
+        assert_eq!(above_base(&Facts { docker: Some(&root), ..Facts::of(&pool) }, &none), None);
     }
 }

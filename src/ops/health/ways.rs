@@ -2,25 +2,19 @@
 
 use std::path::Path;
 
+use super::cost::ONLINE;
 use crate::engine::docker_root::DockerRoot;
 use crate::engine::dockerd::Flags;
 use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
-/// The cost of what stops nothing.
-pub(super) const ONLINE: &str = "online";
 /// The cost of what LVM can do as long as it has something to give.
 const IN_GROUP: &str = "online, when the volume group has room";
 
 /// Returns the word by which commands name a pool, as it is typed.
 pub fn argument(pool: &PoolReport) -> String {
     quote(&pool.argument)
-}
-
-/// Whether a pool is of the Docker that this machine starts, the one that `systemctl` and `docker` mean.
-fn is_of_the_docker(pool: &PoolReport) -> bool {
-    pool.argument == "docker"
 }
 
 /// Returns how the data of a pool grows: by half.
@@ -36,7 +30,7 @@ pub(super) fn grow_data_to(pool: &PoolReport, least: Bytes) -> Option<Way> {
 /// A sparse file on a file system that has no more than the file already promises gains nothing by growing.
 fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     if let Some(lv) = logical_volume(pool) {
-        return Some(Way::new(format!("lvextend -L {size} {lv}"), IN_GROUP));
+        return Some(Way::run(format!("lvextend -L {size} {lv}"), IN_GROUP));
     }
     match &pool.data.carrier {
         Carrier::Device { path } if pool.data.linear.is_none() => return Some(reload(pool, path)),
@@ -48,9 +42,9 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
         && host.free <= promised
     {
         let mount = quote(&host.mount_point.to_string_lossy());
-        return Some(Way::new(format!("free space on {mount} first: growing would gain nothing"), ONLINE));
+        return Some(Way::act(format!("free space on {mount}: growing would gain nothing"), ONLINE));
     }
-    Some(Way::new(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
+    Some(Way::run(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
 }
 
 /// A pool on a device by somebody's own table: that table, as long as the device is by then.
@@ -58,26 +52,26 @@ fn reload(pool: &PoolReport, device: &Path) -> Way {
     let (name, device) = (quote(&pool.name), quote(&device.to_string_lossy()));
     let length = format!("awk -v n=$(blockdev --getsz {device}) '{{ $2 = n; print }}'");
     let load = format!("dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}");
-    Way::new(format!("enlarge {device}, then  {load}"), ONLINE)
+    Way::after(format!("enlarge {device}"), load, ONLINE)
 }
 
 /// A disk behind a loop device, which `grow` takes as large as it has become.
 fn with_disk(pool: &PoolReport, disk: &LoopDisk, option: &str) -> Way {
-    let path = disk.path.display();
-    Way::new(format!("enlarge {path}, then  dmpool grow {} {option}max", argument(pool)), ONLINE)
+    let command = format!("dmpool grow {} {option}max", argument(pool));
+    Way::after(format!("enlarge {}", disk.path.display()), command, ONLINE)
 }
 
 /// Returns how the metadata of a pool grows: by half.
 pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
     let by = half(pool.metadata_space()?);
     if let Some(lv) = logical_volume(pool) {
-        return Some(Way::new(format!("lvextend --poolmetadatasize +{by} {lv}"), IN_GROUP));
+        return Some(Way::run(format!("lvextend --poolmetadatasize +{by} {lv}"), IN_GROUP));
     }
     if let Carrier::LoopOverDevice { disk, .. } = &pool.metadata.carrier {
         return Some(with_disk(pool, disk, "--metadata "));
     }
     pool.metadata.loop_file()?;
-    Some(Way::new(format!("dmpool grow {} --metadata +{by}{}", argument(pool), overcommit(pool)), ONLINE))
+    Some(Way::run(format!("dmpool grow {} --metadata +{by}{}", argument(pool), overcommit(pool)), ONLINE))
 }
 
 /// Returns the option without which `grow` refuses when both files together promise more than there is: one of them may
@@ -86,53 +80,23 @@ fn overcommit(pool: &PoolReport) -> &'static str {
     if pool.overcommitted_by().is_some() { " --overcommit" } else { "" }
 }
 
-/// Returns how a pool is brought back whose metadata must be checked, or cannot be gone on with.
-pub(super) fn check(pool: &PoolReport) -> Vec<Way> {
-    if let Some(lv) = logical_volume(pool) {
-        // LVM runs thin_check with --clear-needs-check-flag when it activates (lvm.conf, `thin_check_options`).
-        return vec![
-            Way::new(format!("lvchange -an {lv} && lvchange -ay {lv}"), "what uses it is stopped; LVM checks it"),
-            Way::new(format!("lvconvert --repair {lv}"), "stopped for minutes; when the check finds damage"),
-        ];
+/// Returns what is done while Docker is stopped. `cost` is what that costs, Docker's stop and start included.
+pub(super) fn with_docker_stopped(root: &DockerRoot, command: &str, cost: String) -> Way {
+    match &root.unit {
+        // The socket would start it again.
+        Some(unit) => Way::run(
+            format!("systemctl stop {unit}.socket; systemctl stop {unit} && {command} && systemctl start {unit}"),
+            cost,
+        ),
+        None => Way::after("stop Docker", command, format!("{cost}; it is started again afterwards")),
     }
-    let Some(file) = pool.metadata.loop_file().filter(|file| !file.deleted) else {
-        let check = "thin_check METADATA && thin_check --clear-needs-check-flag METADATA";
-        return vec![Way::new(
-            format!("stop what uses it and take the pool down, then  {check}"),
-            "stopped for a minute",
-        )];
-    };
-    let file = quote(&file.path.to_string_lossy());
-    let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
-    let checked = match pool.maker {
-        // Docker may leave its pool up when it stops, and a check writes to what the kernel then still has.
-        Maker::Docker if is_of_the_docker(pool) => format!(
-            "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info {0} && {check} && systemctl start docker",
-            quote(&pool.name)
-        ),
-        Maker::Dmpool => {
-            let name = argument(pool);
-            format!("dmpool deactivate {name} && {check} && dmpool activate {name}")
-        }
-        Maker::Docker | Maker::Lvm | Maker::Unknown => {
-            format!("stop what uses it, dmsetup remove {}, then  {check}", quote(&pool.name))
-        }
-    };
-    let repair = format!("cp --sparse=always {file} {file}.repaired && thin_repair -i {file} -o {file}.repaired");
-    vec![
-        Way::new(checked, "what uses it is stopped for a minute"),
-        Way::new(
-            format!("while it is down:  {repair}"),
-            "minutes; when thin_check finds damage, to be put in its place",
-        ),
-    ]
 }
 
 /// Returns how Docker gives back what nobody uses, when it runs.
 pub(super) fn prune(root: Option<&DockerRoot>) -> Option<Way> {
     let daemon = root?.daemon.as_ref()?;
     let prune = format!("{} image prune -a", client(&daemon.flags));
-    Some(Way::new(prune, "online; deletes every image that no container uses"))
+    Some(Way::run(prune, "online; deletes every image that no container uses"))
 }
 
 /// Returns the `docker` that asks a daemon: with `-H` when it listens in other places only than the usual one.
@@ -170,7 +134,7 @@ fn half(space: Space) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::report::samples::{docker_pool, lvm_pool};
@@ -180,7 +144,7 @@ mod tests {
     /// 90 GiB of the data file and 2 GiB of the metadata's are promised.
     fn ways(host_free: u64) -> [String; 2] {
         let pool = docker_pool(LINE, host_free << 30);
-        [grow_data(&pool).unwrap().command, grow_metadata(&pool).unwrap().command]
+        [grow_data(&pool), grow_metadata(&pool)].map(|way| way.unwrap()).map(|way| way.command.or(way.first).unwrap())
     }
 
     #[test]
@@ -188,14 +152,14 @@ mod tests {
         let (data, metadata) = ("dmpool grow docker +50G", "dmpool grow docker --metadata +1G");
         assert_eq!(ways(93), [data.to_owned(), metadata.to_owned()]);
         assert_eq!(ways(91), [format!("{data} --overcommit"), format!("{metadata} --overcommit")]);
-        let first = "free space on / first: growing would gain nothing";
+        let first = "free space on /: growing would gain nothing";
         assert_eq!(ways(90), [first.to_owned(), format!("{metadata} --overcommit")]);
     }
 
     #[test]
     fn a_pool_that_docker_does_not_mean_is_named_by_its_root() {
         let other = PoolReport { argument: "/srv/second root".to_owned(), ..docker_pool(LINE, 93 << 30) };
-        assert_eq!(grow_data(&other).unwrap().command, "dmpool grow '/srv/second root' +50G");
+        assert_eq!(grow_data(&other).unwrap().command.as_deref(), Some("dmpool grow '/srv/second root' +50G"));
         assert_eq!(argument(&other), "'/srv/second root'");
     }
 
@@ -212,38 +176,15 @@ mod tests {
         let mut pool = docker_pool(LINE, 0);
         let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None };
         pool.data.carrier = Carrier::LoopOverDevice { device: Some("/dev/loop0".into()), disk };
-        assert_eq!(grow_data(&pool).unwrap().command, "enlarge /dev/sdb, then  dmpool grow docker max");
-    }
-
-    #[test]
-    fn a_check_takes_the_pool_down_as_its_maker_does() {
-        let docker = docker_pool(LINE, 0);
-        let file = "/var/lib/docker/devicemapper/devicemapper/metadata";
-        let checked = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
-        let called = |maker, argument: &str| {
-            let (name, argument) = ("p0".to_owned(), argument.to_owned());
-            check(&PoolReport { maker, name, argument, ..docker.clone() })[0].command.clone()
-        };
-        let of = |maker| called(maker, if maker == Maker::Docker { "docker" } else { "p0" });
-        assert_eq!(
-            of(Maker::Docker),
-            format!(
-                "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info p0 && {checked} && systemctl start docker"
-            )
-        );
-        assert_eq!(of(Maker::Dmpool), format!("dmpool deactivate p0 && {checked} && dmpool activate p0"));
-        assert_eq!(of(Maker::Unknown), format!("stop what uses it, dmsetup remove p0, then  {checked}"));
-        let other = format!("stop what uses it, dmsetup remove p0, then  {checked}");
-        assert_eq!(called(Maker::Docker, "/srv/docker"), other, "systemctl would stop another daemon");
-        let lvm = "lvchange -an docker/thinpool && lvchange -ay docker/thinpool";
-        assert_eq!(check(&lvm_pool())[0].command, lvm);
+        assert_eq!(grow_data(&pool), Some(Way::after("enlarge /dev/sdb", "dmpool grow docker max", ONLINE)));
     }
 
     #[test]
     fn pools_of_lvm_grow_by_lvm() {
         let pool = lvm_pool();
-        assert_eq!(grow_data(&pool).unwrap().command, "lvextend -L +24G docker/thinpool");
-        assert_eq!(grow_data_to(&pool, Bytes::new(60 << 30)).unwrap().command, "lvextend -L 60G docker/thinpool");
-        assert_eq!(grow_metadata(&pool).unwrap().command, "lvextend --poolmetadatasize +1G docker/thinpool");
+        let extend = |size: &str| Some(Way::run(format!("lvextend {size} docker/thinpool"), IN_GROUP));
+        assert_eq!(grow_data(&pool), extend("-L +24G"));
+        assert_eq!(grow_data_to(&pool, Bytes::new(60 << 30)), extend("-L 60G"));
+        assert_eq!(grow_metadata(&pool), extend("--poolmetadatasize +1G"));
     }
 }

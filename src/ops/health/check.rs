@@ -1,0 +1,151 @@
+//! How a pool is brought back whose metadata must be checked, or cannot be gone on with.
+
+use std::path::Path;
+
+use super::Facts;
+use super::cost::{self, docker_stopped, pool_stopped};
+use super::ways::{argument, logical_volume, with_docker_stopped};
+use crate::engine::docker_root::DockerRoot;
+use crate::pool::{Activity, Carrier, Maker, PoolReport, Tie, Way};
+use crate::process::quote;
+
+/// What must be done where no unit stops what uses the pool.
+const BY_HAND: &str = "stop what uses it and remove its volumes";
+
+/// Returns the ways: the check that lets the kernel write again, then the repair when that finds damage.
+pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
+    let pool = facts.pool;
+    // A pool that Docker used before another is not touched by Docker's stop.
+    let root = facts.docker.filter(|_| pool.tie != Some(Tie::Before));
+    if let Some(lv) = logical_volume(pool) {
+        return of_lvm(pool, root, &lv);
+    }
+    let Some(device) = metadata(pool) else {
+        let what = format!("{BY_HAND}, take it down, and run thin_check on its metadata device");
+        return vec![Way::act(what, "stopped meanwhile")];
+    };
+    let file = quote(&device.to_string_lossy());
+    let check = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+    let name = quote(&pool.name);
+    let down = pool.activity == Activity::Inactive;
+    let whole = match pool.maker {
+        _ if down => check,
+        // Docker may leave its pool up when it stops, and a check writes to what the kernel then still has.
+        Maker::Docker if root.is_some() => format!("! dmsetup info {name} && {check}"),
+        Maker::Dmpool => format!("dmpool deactivate {0} && {check} && dmpool activate {0}", argument(pool)),
+        // Its loop devices go with it, and Docker attaches them again.
+        Maker::Docker => format!("dmsetup remove {name} && {check}"),
+        Maker::Lvm | Maker::Unknown => {
+            let table = pool.table.as_ref().map(ToString::to_string);
+            let again = table.map(|table| format!(" && dmsetup create {name} --table {}", quote(&table)));
+            format!("dmsetup remove {name} && {check}{}", again.unwrap_or_default())
+        }
+    };
+    let mut ways = vec![stopped(pool, root, &whole, cost::check(pool))];
+    // These open the file by its name when they start: another one may take its place.
+    if matches!(pool.maker, Maker::Docker | Maker::Dmpool) && pool.metadata.loop_file().is_some() {
+        let repair = format!(
+            "cp -a --sparse=always {file} {file}.repaired && thin_repair -i {file} -o {file}.repaired && \
+             mv {file} {file}.damaged && mv {file}.repaired {file}"
+        );
+        let time = cost::repair(pool).map_or_else(|| "stopped for minutes".to_owned(), pool_stopped);
+        ways.push(Way::after("when thin_check finds damage, with the pool down", repair, time));
+    }
+    ways
+}
+
+/// LVM runs thin_check with --clear-needs-check-flag when it activates (lvm.conf, `thin_check_options`), and repairs only
+/// what is not active.
+fn of_lvm(pool: &PoolReport, root: Option<&DockerRoot>, lv: &str) -> Vec<Way> {
+    // As long as one of LVM's own volumes is active, so is the pool under it, whatever `lvchange -an` of the pool says.
+    let (group, name) = lv.split_once('/').unwrap_or((lv, ""));
+    let [off, on] = ["-an", "-ay"].map(|how| format!("lvchange {how} --select pool_lv={name} {group}"));
+    let around = |middle: &str| {
+        if pool.name.ends_with("-tpool") {
+            format!("{off} && lvchange -an {lv} && {middle}lvchange -ay {lv} && {on}")
+        } else {
+            format!("lvchange -an {lv} && {middle}lvchange -ay {lv}")
+        }
+    };
+    let repair = around(&format!("lvconvert -y --repair {lv} && "));
+    let time = cost::repair(pool).map_or_else(|| "stopped for minutes".to_owned(), pool_stopped);
+    vec![
+        stopped(pool, root, &around(""), cost::check(pool)),
+        Way::after(format!("when LVM's check finds damage, {BY_HAND}"), repair, time),
+    ]
+}
+
+/// What is done while nobody uses the pool; `seconds` without the stop and the start.
+fn stopped(pool: &PoolReport, root: Option<&DockerRoot>, command: &str, seconds: Option<u64>) -> Way {
+    let cost = |stopped: fn(u64) -> String| seconds.map_or_else(|| "stopped meanwhile".to_owned(), stopped);
+    match root {
+        Some(root) if root.daemon.is_some() || pool.activity != Activity::Inactive => {
+            with_docker_stopped(root, command, cost(docker_stopped))
+        }
+        _ if pool.activity == Activity::Inactive || pool.open_count == Some(0) => Way::run(command, cost(pool_stopped)),
+        _ => Way::after(BY_HAND, command, cost(pool_stopped)),
+    }
+}
+
+/// What holds the metadata, by a name that is there without the pool.
+fn metadata(pool: &PoolReport) -> Option<&Path> {
+    match &pool.metadata.carrier {
+        Carrier::Loop { file, .. } => Some(file.path.as_path()).filter(|_| !file.deleted),
+        Carrier::LoopOverDevice { disk, .. } => Some(&disk.path),
+        Carrier::Device { path } => Some(path),
+        Carrier::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::report::samples::{docker_pool, docker_root, lvm_pool, mute_pool};
+
+    const LINE: &str = "0 487/512 9/1638400 - ro discard_passdown queue_if_no_space needs_check 1024";
+
+    fn of(pool: &PoolReport, docker: Option<&DockerRoot>) -> Vec<Way> {
+        ways(&Facts { docker, ..Facts::of(pool) })
+    }
+
+    #[test]
+    fn a_check_takes_the_pool_down_as_its_maker_does() {
+        let docker = docker_pool(LINE, 0);
+        let file = "/var/lib/docker/devicemapper/devicemapper/metadata";
+        let checked = format!("thin_check {file} && thin_check --clear-needs-check-flag {file}");
+        let root = docker_root();
+        let name = &docker.name;
+        let pasted = format!(
+            "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info {name} && {checked} && systemctl start \
+             docker"
+        );
+        assert_eq!(of(&docker, Some(&root))[0], Way::run(pasted, "~40 s with Docker stopped"));
+        let by_hand = DockerRoot { unit: None, ..root };
+        assert_eq!(of(&docker, Some(&by_hand))[0].first.as_deref(), Some("stop Docker"));
+        let own =
+            PoolReport { maker: Maker::Dmpool, name: "p0".to_owned(), argument: "p0".to_owned(), ..docker.clone() };
+        let pasted = format!("dmpool deactivate p0 && {checked} && dmpool activate p0");
+        assert_eq!(of(&own, None)[0], Way::after(BY_HAND, &pasted, "~10 s stopped"));
+        let idle = PoolReport { open_count: Some(0), ..own };
+        assert_eq!(of(&idle, None)[0], Way::run(pasted, "~10 s stopped"));
+        let other = PoolReport { maker: Maker::Unknown, ..idle };
+        let table = "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing";
+        let pasted = format!("dmsetup remove p0 && {checked} && dmsetup create p0 --table '{table}'");
+        assert_eq!(of(&other, None), [Way::run(pasted, "~10 s stopped")]);
+        assert_eq!(of(&mute_pool(), None)[0].command, None);
+    }
+
+    #[test]
+    fn lvm_checks_when_nothing_of_the_pool_is_active() {
+        let command = |pool: &PoolReport, way: usize| of(pool, None)[way].command.clone().unwrap();
+        let pool = lvm_pool();
+        assert_eq!(command(&pool, 0), "lvchange -an docker/thinpool && lvchange -ay docker/thinpool");
+        let with_volumes = PoolReport { name: "vg-pool-tpool".to_owned(), ..pool };
+        assert_eq!(
+            command(&with_volumes, 1),
+            "lvchange -an --select pool_lv=pool vg && lvchange -an vg/pool && lvconvert -y --repair vg/pool && \
+             lvchange -ay vg/pool && lvchange -ay --select pool_lv=pool vg"
+        );
+    }
+}
