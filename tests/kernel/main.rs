@@ -18,6 +18,7 @@ mod faults;
 mod grow_full;
 mod health;
 mod health_hung;
+mod health_lvm;
 mod life;
 mod metrics;
 mod operation;

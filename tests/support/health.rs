@@ -53,10 +53,27 @@ impl Said {
         self.text(key, severity, "/ways/0/command")
     }
 
-    /// The second way out of it.
+    /// The command of the second way out of it.
     #[track_caller]
     pub fn other_way(&self, key: &str, severity: &str) -> String {
         self.text(key, severity, "/ways/1/command")
+    }
+
+    /// What is to be done by hand in its first way out.
+    #[track_caller]
+    pub fn by_hand(&self, key: &str, severity: &str) -> String {
+        self.text(key, severity, "/ways/0/first")
+    }
+
+    /// Which limit a writer to that pool meets first, and after how many bytes.
+    #[track_caller]
+    pub fn binds_first(&self, pool: &str) -> (String, u64) {
+        let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
+        let found = pools.filter(|found| found.pointer("/name") == Some(&pool.into())).find_map(|found| {
+            let binds = found.pointer("/binds_first")?;
+            Some((binds.pointer("/limit")?.as_str()?.to_owned(), binds.pointer("/after")?.as_u64()?))
+        });
+        found.unwrap_or_else(|| panic!("{pool} has no limit: {}", self.ran))
     }
 
     #[track_caller]
@@ -73,6 +90,14 @@ impl Said {
     pub fn without(&self, key: &str) {
         assert!(self.findings().all(|f| f.pointer("/key") != Some(&key.into())), "{key}: {}", self.ran);
     }
+}
+
+/// The part of a command that is carried out while Docker is stopped; anything else around it fails the test.
+#[track_caller]
+pub fn while_stopped(command: &str) -> &str {
+    let middle = command.strip_prefix("systemctl stop docker.socket; systemctl stop docker && ");
+    let middle = middle.and_then(|rest| rest.strip_suffix(" && systemctl start docker"));
+    middle.unwrap_or_else(|| panic!("it stops and starts no Docker: {command}"))
 }
 
 /// Runs a way out as an admin pastes it.

@@ -10,6 +10,8 @@ use crate::process::quote;
 /// What is said of a pool that gave up queueing.
 pub(super) const LOST: &str = "it is full and has been failing writes; acknowledged writes were lost";
 
+const NEEDS_CHECK: &str = "its metadata needs a check; it cannot be written until then";
+
 /// Judges the state: whether the pool does I/O at all.
 pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     let pool = facts.pool;
@@ -32,6 +34,9 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
                 Maker::Dmpool => inactive.run(format!("dmpool activate {}", argument(pool)), ONLINE),
                 Maker::Docker | Maker::Lvm | Maker::Unknown => inactive,
             });
+            if pool.recorded.is_some_and(|recorded| recorded.needs_check) {
+                findings.push(Finding { ways: check::ways(facts), ..critical(Key::NeedsCheck, NEEDS_CHECK) });
+            }
             return findings;
         }
         Activity::Active => {}
@@ -89,8 +94,7 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
         None => finding,
     };
     if working.needs_check == Some(true) {
-        let sentence = "its metadata needs a check; it cannot be written until then";
-        return Some(Finding { ways: check::ways(facts), ..critical(Key::NeedsCheck, sentence) });
+        return Some(Finding { ways: check::ways(facts), ..critical(Key::NeedsCheck, NEEDS_CHECK) });
     }
     if pool.gave_up_queueing() {
         return Some(with(critical(Key::LostWrites, LOST), grow_data(pool)));
