@@ -398,7 +398,7 @@ mod tests {
             (
                 check,
                 PLENTY,
-                "needs a check; it cannot be written until then\n  next: stop what uses it and remove its volumes, then  $ dmsetup remove docker-179:2-1049372-pool && thin_check /var",
+                "needs a check; it cannot be written until then\n  next: stop what uses it and deactivate its volumes, then  $ dmsetup remove docker-179:2-1049372-pool && thin_check /var",
             ),
             (
                 well,

@@ -9,7 +9,8 @@ use lab::guest::run::Cmd;
 
 use crate::host::{Disk, Host};
 use crate::support::Bench;
-use crate::support::health::{Said, paste};
+use crate::support::health::{Said, paste, while_stopped};
+use crate::support::pools::set_needs_check;
 
 const M: u64 = 1 << 20;
 const LOG: &str = "/var/log/docker.log";
@@ -45,10 +46,17 @@ fn health_of_docker_pool() {
     assert!(grown.ok(), "{way}: {grown}");
     host.health().without("minimum_free");
     host.docker.cmd(["create", IMAGE, "sh"]).run().checked().unwrap();
+    let wide = ["create", "--storage-opt", "size=2G", "--name", "wide", IMAGE, "sh"];
+    host.docker.cmd(wide).run().checked().unwrap();
+    assert!(host.health().sentence("above_base_size", "info").contains("which has 1.0 GiB: container `wide`;"));
+    host.docker.cmd(["rm", "-f", "wide"]).run().checked().unwrap();
+    host.health().without("above_base_size");
     host.docker.cmd(["rm", "-f", "fat"]).run().checked().unwrap();
 
     a_container_resized_by_hand_comes_back(&mut host);
     what_docker_would_delete_is_told(&mut host);
+    records_that_docker_does_not_start_with(&mut host);
+    a_check_lets_docker_write_again(&mut host);
     why_docker_does_not_start(&mut host);
 }
 
@@ -85,7 +93,7 @@ fn a_container_resized_by_hand_comes_back(host: &mut Host) {
     let lost = host.docker.cmd(["start", "web"]).run();
     assert!(!lost.ok(), "what is told comes true: {lost}");
     host.docker.stop().unwrap();
-    paste(way.strip_prefix("with Docker stopped:  ").unwrap());
+    paste(while_stopped(&way));
     host.docker.up().unwrap();
     host.docker.cmd(["start", "web"]).run().checked().unwrap();
     host.health().without("sizes_disagree");
@@ -115,6 +123,55 @@ fn what_docker_would_delete_is_told(host: &mut Host) {
     assert!(told.way("transaction_ahead", "critical").starts_with("cp -a "));
     fs::write(&file, kept).unwrap();
     host.health().without("transaction_ahead");
+}
+
+/// Records that no Docker reads, and two with one device. What is moved away is only what cannot be read.
+fn records_that_docker_does_not_start_with(host: &mut Host) {
+    let folder = host.docker.root().join("devicemapper/metadata");
+    let record = fs::read(folder.join("base")).unwrap();
+    for (name, bytes) in [("aa", &b"garbage"[..]), ("bb", br#"{"device_id":16777216,"size":1,"transaction_id":1}"#)] {
+        fs::write(folder.join(name), bytes).unwrap();
+        assert!(host.docker.up().is_err(), "Docker starts with {name}");
+        host.docker.stop().unwrap();
+        let told = host.health();
+        let sentence = told.sentence("damaged_record", "critical");
+        assert!(sentence.contains(&format!("cannot read: {name}: ")), "{sentence}");
+        paste(while_stopped(&told.other_way("damaged_record", "critical")));
+    }
+    fs::write(folder.join("cc"), &record).unwrap();
+    let told = host.health();
+    let sentence = told.sentence("duplicate_device", "critical");
+    assert!(sentence.ends_with("cc: its device id 1 is that of base too"), "{sentence}");
+    paste(&told.way("duplicate_device", "critical"));
+    assert_eq!(fs::read(folder.with_file_name("metadata.before").join("base")).unwrap(), record);
+    fs::remove_file(folder.join("cc")).unwrap();
+    host.docker.up().unwrap();
+    host.health().without("damaged_record");
+    host.health().without("duplicate_device");
+}
+
+/// As the kernel leaves it after a failed write of metadata, with Docker up and down.
+fn a_check_lets_docker_write_again(host: &mut Host) {
+    host.docker.cmd(["create", "--name", "kept", IMAGE, "sh"]).run().checked().unwrap();
+    let metadata = host.file("metadata");
+    host.docker.stop().unwrap();
+    set_needs_check(&metadata);
+    let down = host.health().way("needs_check", "critical");
+    // Docker starts on it, and cannot do anything that writes.
+    host.docker.up().unwrap();
+    let told = host.health();
+    assert_eq!(told.code, 2);
+    let pasted = told.way("needs_check", "critical");
+    host.docker.stop().unwrap();
+    paste(while_stopped(&pasted));
+    host.health().without("needs_check");
+    paste(&told.other_way("needs_check", "critical"));
+    set_needs_check(&metadata);
+    paste(&down);
+    host.docker.up().unwrap();
+    host.health().without("needs_check");
+    host.docker.cmd(["rm", "kept"]).run().checked().unwrap();
+    host.docker.stop().unwrap();
 }
 
 /// Starts that fail, with the daemon's own words in the file where an init script keeps them.

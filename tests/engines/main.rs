@@ -13,6 +13,7 @@ mod docs;
 mod full;
 mod grow;
 mod health;
+mod health_link;
 mod interrupted;
 mod metrics;
 mod named;

@@ -14,6 +14,7 @@ use lab::guest::sys::{self, dmsetup};
 
 use crate::host::{Disk, G, Host, assert_refused};
 use crate::support::Bench;
+use crate::support::health::{Said, paste};
 
 const M: u64 = 1 << 20;
 
@@ -28,11 +29,11 @@ const OF_A_LIVE_ONE: [&str; 6] = [
 ];
 
 /// A disk that can be made larger: a linear device on the machine's second spare one.
-struct Disklet(String);
+pub struct Disklet(String);
 
 impl Disklet {
     /// Makes it, `from` bytes into the spare disk, with zeroes at its beginning.
-    fn new(bench: &Bench, what: &str, from: u64, size: u64) -> Self {
+    pub fn new(bench: &Bench, what: &str, from: u64, size: u64) -> Self {
         let name = bench.sweep.name(what);
         dmsetup(["create", &name, "--table", &table(from, size)]).run().checked().unwrap();
         sys::settle();
@@ -42,7 +43,7 @@ impl Disklet {
         disklet
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         Path::new("/dev/mapper").join(&self.0)
     }
 
@@ -148,8 +149,18 @@ fn docker_on_a_pool_of_dmpools_is_its_user_also_when_it_is_full() {
     let sizes = ["--data-size", "512M", "--metadata-size", "16M", "--when-full", "error", "--no-zero"];
     bench.cmd(&["create", &pool, "--dir", &dir]).args(sizes).run().checked().unwrap();
     let thin_pool = format!("dm.thinpooldev=/dev/mapper/{pool}");
-    let host = Host::prepared(bench, Disk::Small, &[&thin_pool, "dm.basesize=1G"], |_| {});
+    let files = |root: &Path| root.join("devicemapper/devicemapper");
+    let old = |root: &Path| {
+        fs::create_dir_all(files(root)).unwrap();
+        ["data", "metadata"].map(|name| fs::write(files(root).join(name), "as Docker left it").unwrap());
+    };
+    let host = Host::prepared(bench, Disk::Small, &[&thin_pool, "dm.basesize=1G"], old);
     host.assert_parity();
+    let about = || Said::about(&host.bench, &pool, &[]);
+    let told = about();
+    paste(&told.way("old_loop_files", "warning"));
+    about().without("old_loop_files");
+    assert!(files(host.docker.root()).join("data.old").exists());
     assert_eq!(host.block().lines().filter(|line| line.contains("file:")).count(), 0, "no file lines");
     let whose = ["maker", "user", "user_known_by"].map(|key| host.json(&format!("/pool/{key}")));
     assert_eq!(whose, ["dmpool", "docker", "options"]);

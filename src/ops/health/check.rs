@@ -9,8 +9,10 @@ use crate::engine::docker_root::DockerRoot;
 use crate::pool::{Activity, Carrier, Maker, PoolReport, Tie, Way};
 use crate::process::quote;
 
+/// LVM's check before it activates a pool, so that it lets the kernel write again when it finds no damage.
+const CLEARING: &str = r#"global { thin_check_options = [ "-q", "--clear-needs-check-flag" ] }"#;
 /// What must be done where no unit stops what uses the pool.
-const BY_HAND: &str = "stop what uses it and remove its volumes";
+const BY_HAND: &str = "stop what uses it and deactivate its volumes";
 
 /// Returns the ways: the check that lets the kernel write again, then the repair when that finds damage.
 pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
@@ -54,23 +56,24 @@ pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
     ways
 }
 
-/// LVM runs thin_check with --clear-needs-check-flag when it activates (lvm.conf, `thin_check_options`), and repairs only
-/// what is not active.
+/// LVM runs thin_check when it activates, on some distributions without the flag that lets the kernel write again
+/// (lvm.conf(5), `thin_check_options`), and repairs only what is not active.
 fn of_lvm(pool: &PoolReport, root: Option<&DockerRoot>, lv: &str) -> Vec<Way> {
     // As long as one of LVM's own volumes is active, so is the pool under it, whatever `lvchange -an` of the pool says.
     let (group, name) = lv.split_once('/').unwrap_or((lv, ""));
     let [off, on] = ["-an", "-ay"].map(|how| format!("lvchange {how} --select pool_lv={name} {group}"));
     let around = |middle: &str| {
         if pool.name.ends_with("-tpool") {
-            format!("{off} && lvchange -an {lv} && {middle}lvchange -ay {lv} && {on}")
+            format!("{off} && lvchange -an {lv} && {middle} && {on}")
         } else {
-            format!("lvchange -an {lv} && {middle}lvchange -ay {lv}")
+            format!("lvchange -an {lv} && {middle}")
         }
     };
-    let repair = around(&format!("lvconvert -y --repair {lv} && "));
+    let checked = around(&format!("lvchange -ay --config {} {lv}", quote(CLEARING)));
+    let repair = around(&format!("lvconvert -y --repair {lv} && lvchange -ay {lv}"));
     let time = cost::repair(pool).map_or_else(|| "stopped for minutes".to_owned(), pool_stopped);
     vec![
-        stopped(pool, root, &around(""), cost::check(pool)),
+        stopped(pool, root, &checked, cost::check(pool)),
         Way::after(format!("when LVM's check finds damage, {BY_HAND}"), repair, time),
     ]
 }
@@ -140,7 +143,10 @@ mod tests {
     fn lvm_checks_when_nothing_of_the_pool_is_active() {
         let command = |pool: &PoolReport, way: usize| of(pool, None)[way].command.clone().unwrap();
         let pool = lvm_pool();
-        assert_eq!(command(&pool, 0), "lvchange -an docker/thinpool && lvchange -ay docker/thinpool");
+        assert_eq!(
+            command(&pool, 0),
+            format!("lvchange -an docker/thinpool && lvchange -ay --config '{CLEARING}' docker/thinpool")
+        );
         let with_volumes = PoolReport { name: "vg-pool-tpool".to_owned(), ..pool };
         assert_eq!(
             command(&with_volumes, 1),
