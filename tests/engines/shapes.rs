@@ -152,7 +152,9 @@ fn docker_on_a_pool_of_dmpools_is_its_user_also_when_it_is_full() {
     let files = |root: &Path| root.join("devicemapper/devicemapper");
     let old = |root: &Path| {
         fs::create_dir_all(files(root)).unwrap();
-        ["data", "metadata"].map(|name| fs::write(files(root).join(name), "as Docker left it").unwrap());
+        for name in ["data", "metadata"] {
+            fs::write(files(root).join(name), "as Docker left it").unwrap();
+        }
     };
     let host = Host::prepared(bench, Disk::Small, &[&thin_pool, "dm.basesize=1G"], old);
     host.assert_parity();

@@ -59,6 +59,35 @@ fn a_status_that_hangs_is_unknown_in_time() {
     Said::about(&bench, &pool, &[]).without("not_seen");
 }
 
+/// Several that hang take their time once: the one that is well is told, and so is each that hangs, by its name.
+#[test]
+fn pools_that_hang_keep_no_other_from_being_seen() {
+    let bench = Bench::new();
+    let dir = bench.dir.to_str().unwrap();
+    let names = ["a", "b", "c", "d", "e"].map(|letter| bench.sweep.name(letter));
+    let hang = |name: &String| {
+        bench.ok(&["create", name, "--dir", dir, "--data-size", "64M", "--metadata-size", "8M"]);
+        let metadata = Suspended::new(&format!("{name}_tmeta"));
+        (metadata, dmsetup(["message", name, "0", "create_thin 7"]).limit(LIMIT).start().unwrap())
+    };
+    let hung = names.each_ref().map(hang);
+    // Its name comes after theirs.
+    let well = HandMade::new(&bench, "well", 64 * M, 8 * M);
+    std::thread::sleep(Duration::from_millis(300));
+    let all = Said::of(bench.cmd(&["health", "--format", "json", "--timeout", "8"]).limit(LIMIT));
+    assert_eq!(all.code, 3);
+    assert!(all.knows(&well.name));
+    all.about_pool(&well.name, "loop_files");
+    for name in &names {
+        assert!(all.about_pool(name, "not_seen").contains("did not answer within"), "{name}");
+    }
+    drop(well);
+    for (metadata, message) in hung {
+        drop(metadata);
+        assert!(message.wait().ok());
+    }
+}
+
 /// The file system under the loop files does not answer: nothing of it is in memory, and its disk is suspended.
 #[test]
 fn a_file_system_that_hangs_is_unknown_in_time() {

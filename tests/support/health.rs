@@ -36,6 +36,17 @@ impl Said {
         of_name.any(|found| found.pointer("/data/used").is_some_and(Value::is_u64))
     }
 
+    /// The sentence of that pool's finding of that key; without one the test fails.
+    #[track_caller]
+    pub fn about_pool(&self, pool: &str, key: &str) -> String {
+        let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
+        let of_name = pools.filter(|found| found.pointer("/name") == Some(&pool.into()));
+        let findings = of_name.flat_map(|found| found.pointer("/findings").and_then(Value::as_array)).flatten();
+        let found =
+            findings.filter(|f| f.pointer("/key") == Some(&key.into())).find_map(|f| f.pointer("/sentence")?.as_str());
+        found.unwrap_or_else(|| panic!("{pool} has no finding {key}: {}", self.ran)).to_owned()
+    }
+
     fn findings(&self) -> impl Iterator<Item = &Value> {
         let pools = self.json.pointer("/pools").and_then(Value::as_array).into_iter().flatten();
         pools.flat_map(|pool| pool.pointer("/findings").and_then(Value::as_array).into_iter().flatten())

@@ -15,10 +15,10 @@ const CHECKED: u64 = 20 << 20;
 const REPAIRED: u64 = 4 << 20;
 /// How much of a file is copied in a second.
 const COPIED: u64 = 50 << 20;
-/// How long Docker takes to stop and to start: it gives its containers 15 s to end (`--shutdown-timeout`), and was seen to
-/// need up to 20 s to be there again.
+/// How many seconds Docker takes to stop and to start: it gives its containers 15 to end (`--shutdown-timeout`), and is
+/// given 20 to be there again.
 const RESTART: u64 = 35;
-/// How long a pool takes to go and to come.
+/// How many seconds a pool takes to go and to come.
 const POOL_AGAIN: u64 = 5;
 
 /// A restart of Docker, with so many seconds of something else between.

@@ -217,6 +217,14 @@ mod tests {
     }
 
     #[test]
+    fn the_units_that_are_asked_are_those_that_are_known_and_those_of_the_distributions() {
+        assert_eq!(
+            units(["docker".to_owned(), "my-docker".to_owned()].into_iter()),
+            ["docker", "docker-latest", "my-docker"]
+        );
+    }
+
+    #[test]
     fn a_start_that_succeeded_later_ends_the_matter() {
         for (log, _, _) in REAL {
             let later = format!("{log}\ntime=\"x\" level=info msg=\"API listen on /var/run/docker.sock\"\n");
