@@ -1,9 +1,12 @@
 //! What is wrong with Docker's records of its devices, one small file for each: two with one device, and those that Docker
 //! cannot use.
 
+use std::path::Path;
+
 use super::Facts;
 use super::cost::{self, ONLINE};
 use super::ways::with_docker_stopped;
+use crate::engine::bookkeeping::BASE;
 use crate::engine::docker_root::{DockerRoot, Problem, Standing};
 use crate::pool::{Finding, Key, Severity};
 use crate::process::quote;
@@ -46,8 +49,10 @@ fn damaged(root: &DockerRoot, problems: &[Problem]) -> Option<Finding> {
         format!("records of devices cannot be read, and Docker does not start with what it cannot read: {named}");
     let finding = Finding::new(Key::DamagedRecord, Severity::Critical, folder.to_string_lossy(), sentence);
     let finding = finding.act("put the records back, from a backup", ONLINE);
-    // The folder itself is no record, and a name that is no text cannot be told.
-    let records = problems.iter().filter(|problem| problem.path.parent() == Some(&folder));
+    // The folder itself is no record, a name that is no text cannot be told, and without the base's record Docker makes
+    // another base.
+    let is_a_layers = |path: &Path| path.parent() == Some(&folder) && !path.ends_with(BASE);
+    let records = problems.iter().filter(|problem| is_a_layers(&problem.path));
     let files: Vec<String> = records.filter_map(|problem| Some(quote(problem.path.to_str()?))).collect();
     if files.is_empty() {
         return Some(finding);
@@ -76,6 +81,7 @@ fn named(problems: &[Problem]) -> Option<String> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::engine::bookkeeping::BASE;
     use crate::engine::docker_root::DeviceCounts;
     use crate::report::samples::{docker_pool, docker_root};
 
@@ -104,8 +110,10 @@ mod tests {
             command.contains(&format!("{folder}/e '{folder}/it'\\''s' {folder}.unusable && systemctl")),
             "{command}"
         );
-        let whole = DeviceCounts { problems: vec![problem(folder, "EIO")], ..DeviceCounts::default() };
-        assert!(found(&docker_root(), &whole)[0].ways.iter().all(|way| way.command.is_none()), "the folder stays");
+        for stays in [folder, "/var/lib/docker/devicemapper/metadata/base"] {
+            let whole = DeviceCounts { problems: vec![problem(stays, "EIO")], ..DeviceCounts::default() };
+            assert!(found(&docker_root(), &whole)[0].ways.iter().all(|way| way.command.is_none()), "{stays}");
+        }
         assert_eq!(found(&docker_root(), &DeviceCounts::default()), []);
         let left = DockerRoot { standing: Standing::Left, ..docker_root() };
         assert_eq!(found(&left, &devices), []);
