@@ -81,7 +81,6 @@ fn named(problems: &[Problem]) -> Option<String> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::engine::bookkeeping::BASE;
     use crate::engine::docker_root::DeviceCounts;
     use crate::report::samples::{docker_pool, docker_root};
 
