@@ -52,7 +52,7 @@ pub fn chosen(state: &State) -> Outcome<DockerRoot> {
     }
 }
 
-/// Returns the root that `docker` means to a command that is typed without `--root`, given what [`roots`] has found; nothing
+/// Returns the root that `docker` means to a command that is typed without `--root`, given what [`roots()`] has found; nothing
 /// when it means none, or not one alone.
 pub fn meant(roots: &Roots) -> Option<DockerRoot> {
     let mut roots = roots.clone();
