@@ -310,7 +310,10 @@ fn health_says_what_fills_the_host_and_whose_writes_were_lost() {
     put("containers/c1/config.v2.json", br#"{"Name": "/web"}"#);
     put("containers/c1/c1-json.log", &vec![b'x'; 70 << 20]);
     put("image/devicemapper/layerdb/mounts/c1/mount-id", b"aa");
-    put("devicemapper/metadata/aa", br#"{"device_id":1,"size":536870912,"transaction_id":1}"#);
+    put("devicemapper/metadata/base", br#"{"device_id":2,"size":536870912,"transaction_id":1,"initialized":true}"#);
+    put("devicemapper/metadata/aa", br#"{"device_id":1,"size":536870912,"transaction_id":2}"#);
+    put("devicemapper/metadata/deviceset-metadata", br#"{"next_device_id":2}"#);
+    put("devicemapper/metadata/transaction-metadata", br#"{"open_transaction_id":0}"#);
     put("volumes/v/_data/file", &[b'x'; 5 << 20]);
     let home = root.join("devicemapper");
     fs::create_dir(home.join("devicemapper")).unwrap();
