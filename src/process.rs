@@ -21,6 +21,8 @@ pub struct ProgramError {
     pub stderr: String,
     /// Whether it did not end in time.
     pub gave_up: bool,
+    /// Whether there is no such program.
+    pub missing: bool,
 }
 
 impl fmt::Display for ProgramError {
@@ -42,7 +44,8 @@ impl std::error::Error for ProgramError {}
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Vec<u8>, ProgramError> {
     let line = quoted(program, args);
     let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|e| {
-        ProgramError { line: line.clone(), ended: e.to_string(), stderr: String::new(), gave_up: false }
+        let missing = e.kind() == io::ErrorKind::NotFound;
+        ProgramError { line: line.clone(), ended: e.to_string(), stderr: String::new(), gave_up: false, missing }
     })?;
     if output.status.success() {
         return Ok(output.stdout);
@@ -54,6 +57,7 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Vec<u8>, Progra
         ended: output.status.to_string(),
         stderr: String::from_utf8_lossy(last).into_owned(),
         gave_up: false,
+        missing: false,
     })
 }
 
@@ -68,8 +72,13 @@ pub fn run_within<S: AsRef<OsStr>>(
     limit: Duration,
     most: usize,
 ) -> Result<Vec<u8>, ProgramError> {
-    let failed =
-        |ended: String, gave_up| ProgramError { line: quoted(program, args), ended, stderr: String::new(), gave_up };
+    let failed = |ended: String, gave_up| ProgramError {
+        line: quoted(program, args),
+        ended,
+        stderr: String::new(),
+        gave_up,
+        missing: false,
+    };
     let fail = |ended: String| failed(ended, false);
     let mut child = Command::new(program)
         .args(args)
@@ -78,7 +87,7 @@ pub fn run_within<S: AsRef<OsStr>>(
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|e| fail(e.to_string()))?;
+        .map_err(|e| ProgramError { missing: e.kind() == io::ErrorKind::NotFound, ..fail(e.to_string()) })?;
     let Some(stdout) = child.stdout.take() else { return Err(fail("no output".to_owned())) };
     let (send, receive) = mpsc::channel();
     // A read waits as long as the program does; the thread ends with us.
@@ -159,6 +168,7 @@ mod tests {
         let last = run_within("sh", &["-c", "seq 100000"], hour, 12).unwrap();
         assert_eq!(String::from_utf8(last).unwrap(), "9999\n100000\n".get(0..12).unwrap());
         assert!(run_within("sh", &["-c", "exit 3"], hour, 12).unwrap_err().ended.contains('3'));
+        assert!(run_within::<&str>("dmpool-no-such-program", &[], hour, 12).unwrap_err().missing);
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn answers(asked: Asked, count: usize, until: Instant, limit: Duration) -> (Vec<
     // It may be where no signal reaches it; then init takes it over when we end.
     let _ = kill(child, Signal::SIGKILL);
     let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
-    let why = format!("the kernel did not answer within {} s; something under the pool hangs", limit.as_secs());
+    let why = format!("the kernel did not answer within {} s; something under it hangs", limit.as_secs());
     (lines, why)
 }
 

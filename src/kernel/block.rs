@@ -79,6 +79,35 @@ pub fn open_direct(devno: DevNo) -> Result<File> {
     open_with(devno, OpenOptions::new().read(true).custom_flags(libc::O_DIRECT))
 }
 
+/// Opens a block device by its number for reading and writing past the page cache.
+///
+/// # Errors
+/// As [`open_by_devno`].
+pub fn open_for_writing(devno: DevNo) -> Result<File> {
+    open_with(devno, OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT))
+}
+
+/// Opens as [`open_for_writing`], and claims the device: nobody else can mount it, stand on it or claim it meanwhile.
+///
+/// # Errors
+/// EBUSY when somebody has done so; as [`open_by_devno`].
+pub fn open_exclusive(devno: DevNo) -> Result<File> {
+    open_with(devno, OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_EXCL))
+}
+
+/// Returns whether somebody has claimed the device, or a partition of it: a mount, swap, device-mapper, md. It is opened
+/// read-only, since udev looks at a device whenever a writer has closed it.
+///
+/// # Errors
+/// As [`open_by_devno`], but for EBUSY.
+pub fn is_claimed(devno: DevNo) -> Result<bool> {
+    match open_with(devno, OpenOptions::new().read(true).custom_flags(libc::O_EXCL)) {
+        Ok(_) => Ok(false),
+        Err(e) if super::errno_of(&e) == Some(Errno::EBUSY) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
 fn open_with(devno: DevNo, how: &OpenOptions) -> Result<File> {
     let mut candidates = vec![PathBuf::from(format!("/dev/block/{devno}"))];
     candidates.extend(name(devno).map(|name| Path::new("/dev").join(name)));
@@ -189,6 +218,25 @@ pub fn read_direct(file: &File, offset: u64, length: usize) -> Result<Vec<u8>> {
     }
     let end = filled.min(lead + length);
     Ok(buffer.get(lead..end).unwrap_or_default().to_vec())
+}
+
+/// Writes bytes to a file that may have been opened with O_DIRECT, in one write. Offset and length are multiples of
+/// 4096.
+///
+/// # Errors
+/// What the write said; EIO when it took fewer bytes.
+pub fn write_direct(file: &File, offset: u64, bytes: &[u8]) -> Result<()> {
+    let context = || format!("writing {} bytes at {offset}", bytes.len());
+    let mut memory = vec![0_u8; bytes.len() + ALIGNMENT];
+    let start = memory.as_ptr().align_offset(ALIGNMENT);
+    let buffer = memory.get_mut(start..start + bytes.len()).context("aligning a buffer")?;
+    buffer.copy_from_slice(bytes);
+    let written = file.write_at(buffer, offset).called("pwrite", format!("byte {offset}")).with_context(context)?;
+    if written == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EIO).called("pwrite", format!("byte {offset}")).with_context(context)
+    }
 }
 
 #[cfg(test)]

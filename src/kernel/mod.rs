@@ -16,6 +16,7 @@ pub mod ask;
 pub mod beneath;
 pub mod block;
 pub mod critical;
+pub mod disks;
 pub mod dm;
 pub mod fs;
 pub mod holders;

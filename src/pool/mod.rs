@@ -1,6 +1,7 @@
 //! What a thin pool is: values only, no I/O.
 
 mod devno;
+pub mod disk;
 mod entry;
 pub mod finding;
 pub mod growth;

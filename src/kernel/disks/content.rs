@@ -1,0 +1,57 @@
+//! What is at the beginning of devices, and whether somebody has claimed them. Every device is asked by a child of its own:
+//! one that hangs takes nobody with it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{DevNo, ask, block};
+use crate::pool::label::{AREA, SLOT_BYTES, SLOTS};
+
+/// The beginning of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Whether the kernel would give it to nobody else: an open with `O_EXCL` says EBUSY.
+    pub claimed: bool,
+    /// What is in its first MiB; nothing when that is all zeros.
+    pub bytes: Option<HeadBytes>,
+}
+
+/// What in the first MiB is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadBytes {
+    /// The first 4096 bytes.
+    pub first: Vec<u8>,
+    /// The two slots of a label, each as long as the device has it.
+    pub slots: [Vec<u8>; 2],
+}
+
+/// Reads the beginnings of devices, all at once, past the page cache. What it returns is in their order.
+///
+/// # Errors
+/// Of each: in words, that it was not answered within the limit, or what reading said.
+pub fn heads(devices: &[DevNo], limit: Duration) -> Vec<Result<Head, String>> {
+    let question = |devno: &DevNo| head(*devno).map_err(|e| format!("{:#}", e.root_cause()));
+    let mut each: Vec<_> = devices.iter().map(|devno| move || question(devno)).collect();
+    let mut questions: Vec<&mut dyn FnMut() -> _> = each.iter_mut().map(|one| one as _).collect();
+    let answers = ask::all_within(limit, &mut questions);
+    answers.into_iter().map(|answer| answer.and_then(|head| head)).collect()
+}
+
+fn head(devno: DevNo) -> Result<Head> {
+    // Its own open, closed at once: who hangs in the read below must not keep the device from everybody.
+    let claimed = block::is_claimed(devno)?;
+    let file = block::open_direct(devno)?;
+    let area = block::read_direct(&file, 0, usize::try_from(AREA.get())?)?;
+    if area.iter().all(|b| *b == 0) {
+        return Ok(Head { claimed, bytes: None });
+    }
+    let part = |from: u64| {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let rest = area.get(from..).unwrap_or_default();
+        rest.get(..SLOT_BYTES).unwrap_or(rest).to_vec()
+    };
+    let slots = SLOTS.map(|slot| part(slot.get()));
+    Ok(Head { claimed, bytes: Some(HeadBytes { first: part(0), slots }) })
+}
