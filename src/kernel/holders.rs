@@ -77,15 +77,12 @@ pub fn of(devno: DevNo) -> Result<Vec<Holder>> {
     for upper in block::holders(devno)? {
         holders.push(Holder::Device { devno: upper, name: name_of(upper) });
     }
-    let own = fs::read_link("/proc/self/ns/mnt").ok().map(|ns| ns.to_string_lossy().into_owned());
+    let own = mounts::own_namespace();
     for seen in mounts::of_device(devno)? {
         let elsewhere = own.as_ref() != Some(&seen.namespace);
         holders.push(Holder::Mount { mount_point: seen.mount.mount_point, pid: seen.pid, comm: seen.comm, elsewhere });
     }
-    let swaps = read_if_there(Path::new("/proc/swaps"))?.unwrap_or_default();
-    holders.extend(
-        parse_swaps(swaps.as_bytes()).into_iter().filter(|p| is_device(p, devno)).map(|path| Holder::Swap { path }),
-    );
+    holders.extend(swaps()?.into_iter().filter(|p| is_device(p, devno)).map(|path| Holder::Swap { path }));
     let on_it = |info: &loopdev::LoopInfo| info.backing_rdev == Some(devno);
     holders.extend(loopdev::list()?.iter().filter(|i| on_it(i)).map(|i| Holder::Loop { devno: i.devno }));
     for pid in processes::all()? {
@@ -101,6 +98,15 @@ pub fn of(devno: DevNo) -> Result<Vec<Holder>> {
 fn name_of(devno: DevNo) -> String {
     let dm = read_if_there(&block::sysfs(devno).join("dm/name")).ok().flatten();
     dm.or_else(|| block::name(devno)).unwrap_or_else(|| devno.to_string())
+}
+
+/// Returns the devices and files that are swapped on, by the names they were swapped on by.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn swaps() -> Result<Vec<PathBuf>> {
+    let swaps = read_if_there(Path::new("/proc/swaps"))?.unwrap_or_default();
+    Ok(parse_swaps(swaps.as_bytes()))
 }
 
 /// Returns the names in /proc/swaps.

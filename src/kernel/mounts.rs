@@ -113,12 +113,23 @@ fn of_file(path: &Path) -> Result<Vec<Mount>> {
 
 /// Returns where a block device is mounted, in every mount namespace that a process is in.
 ///
+/// # Errors
+/// As [`everywhere`].
+pub fn of_device(devno: DevNo) -> Result<Vec<MountSeen>> {
+    let mut seen = everywhere()?;
+    seen.retain(|seen| seen.mount.is_of(devno));
+    Ok(seen)
+}
+
+/// Returns every mount of every mount namespace that a process is in.
+///
 /// A namespace that only a file or an open descriptor keeps is not seen.
 ///
 /// # Errors
 /// When /proc cannot be read.
-pub fn of_device(devno: DevNo) -> Result<Vec<MountSeen>> {
+pub fn everywhere() -> Result<Vec<MountSeen>> {
     let mut views = BTreeSet::new();
+    let mut known = BTreeSet::new();
     let mut found: Vec<MountSeen> = Vec::new();
     for pid in processes::all()? {
         let link = |what: &str| fs::read_link(format!("/proc/{pid}/{what}")).ok();
@@ -128,11 +139,10 @@ pub fn of_device(devno: DevNo) -> Result<Vec<MountSeen>> {
         if !views.insert((namespace.clone(), root)) {
             continue;
         }
+        let comm = processes::comm(pid);
         for mount in of_process(pid)? {
-            let seen = |other: &MountSeen| other.namespace == namespace && other.mount.id == mount.id;
-            if stands_on(&mount, devno) && !found.iter().any(seen) {
-                let comm = processes::comm(pid);
-                found.push(MountSeen { mount, namespace: namespace.clone(), pid, comm });
+            if known.insert((namespace.clone(), mount.id)) {
+                found.push(MountSeen { mount, namespace: namespace.clone(), pid, comm: comm.clone() });
             }
         }
     }
@@ -140,13 +150,20 @@ pub fn of_device(devno: DevNo) -> Result<Vec<MountSeen>> {
     Ok(found)
 }
 
-/// Whether a mount is of the device: by its number, or where that is of no device (btrfs) by its source.
-fn stands_on(mount: &Mount, devno: DevNo) -> bool {
-    let source_is = || {
-        fs::metadata(&mount.source)
-            .is_ok_and(|m| m.file_type().is_block_device() && DevNo::from_dev_t(m.rdev()) == devno)
-    };
-    mount.devno == devno || (mount.devno.major == 0 && mount.source.starts_with("/dev") && source_is())
+impl Mount {
+    /// Returns whether it is of the device: by its number, or where that is of no device (btrfs) by its source.
+    pub fn is_of(&self, devno: DevNo) -> bool {
+        let source_is = || {
+            fs::metadata(&self.source)
+                .is_ok_and(|m| m.file_type().is_block_device() && DevNo::from_dev_t(m.rdev()) == devno)
+        };
+        self.devno == devno || (self.devno.major == 0 && self.source.starts_with("/dev") && source_is())
+    }
+}
+
+/// Returns the name of this process's mount namespace, as [`MountSeen::namespace`] has it.
+pub fn own_namespace() -> Option<String> {
+    fs::read_link("/proc/self/ns/mnt").ok().map(|namespace| namespace.to_string_lossy().into_owned())
 }
 
 /// Returns the mount that a path is on, given the mounts this process sees.

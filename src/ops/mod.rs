@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod create;
 pub mod deactivate;
 pub mod destroy;
+pub mod disks;
 pub mod docker;
 pub mod facts;
 mod fault;

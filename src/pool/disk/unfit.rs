@@ -47,8 +47,10 @@ pub enum Unfit {
         /// The multipath device, to be used instead.
         of: PathBuf,
     },
-    /// Other devices stand on it, or on the disk that it is a partition of.
+    /// Other devices stand on it, on a partition of it, or on the disk that it is a partition of.
     Held {
+        /// The partition; nothing for the device itself.
+        partition: Option<String>,
         /// Their names.
         by: Vec<String>,
     },
@@ -166,7 +168,7 @@ impl Unfit {
             }
             Self::Swap { partition } => format!("{} swapped on", whose(partition)),
             Self::Path { of } => format!("it is a path of the multipath device {}, to be used instead", of.display()),
-            Self::Held { by } => format!("it is held by {}", by.join(", ")),
+            Self::Held { partition, by } => format!("{} held by {}", whose(partition), by.join(", ")),
             Self::LoopFile { by } => format!("{by} has it as its file"),
             Self::Claimed => "the kernel has it open for somebody alone (EBUSY)".to_owned(),
             Self::OtherPath { wwn, other } => {
