@@ -8,6 +8,7 @@ mod completions;
 mod create;
 mod deactivate;
 mod destroy;
+mod disks;
 mod grow;
 mod health;
 mod list;
@@ -53,6 +54,7 @@ enum Command {
     List(list::Args),
     Health(health::Args),
     Metrics(metrics::Args),
+    Disks(disks::Args),
     Create(create::Args),
     Grow(grow::Args),
     Activate(activate::Args),
@@ -111,6 +113,7 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Status(args) => args.run(state),
         Command::List(args) => args.run(state),
         Command::Metrics(args) => args.run(state),
+        Command::Disks(args) => args.run(),
         Command::Create(args) => args.run(state),
         Command::Grow(args) => args.run(state),
         Command::Activate(args) => args.run(state),

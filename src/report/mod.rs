@@ -1,6 +1,7 @@
 //! How values are shown: from a value to text or JSON. Nothing here reads, asks or waits.
 
 pub mod choices;
+pub mod disks;
 pub mod docker_info;
 pub mod failure;
 pub mod health;

@@ -157,7 +157,7 @@ impl Unfit {
         match self {
             Self::Missing => "there is nothing of that name".to_owned(),
             Self::NoBlockDevice => "it is no block device".to_owned(),
-            Self::Empty => "it has no medium".to_owned(),
+            Self::Empty => "nothing is in it (its length is 0)".to_owned(),
             Self::Kind { word } => format!("it is of a kind that nothing lasting is put on ({word})"),
             Self::ReadOnly => "it is read-only".to_owned(),
             Self::TooSmall { size } => format!("it has {}, and {} are the least", size.human(), SMALLEST.human()),
