@@ -33,6 +33,26 @@ write("file_system/xfs", at(16, (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 2
 write("file_system/ext4", at(1024 + 0x154, (1024 + 4, "<I", 2621440), (1024 + 0x18, "<I", 2), (1024 + 0x38, "<H", 0xEF53),
                              (1024 + 0x60, "<I", 0x80)))
 
+
+
+# The label of a pool's device (docs/label-format.md), cut after its last field; the check fills it up and puts the checksum.
+def label(role, *segments):
+    count = len(segments)
+    head = at(256, (0, "13s", b"dmpool-label\n"), (20, "<I", 1), (24, "<Q", 7), (46, ">H", 0xFEED), (62, ">H", 1), (64, "B", role),
+              (65, "B", 2), (66, "<H", count), (68, "<I", 128), (72, "<Q", 1024), (80, "<I", 9), (128, "2s", b"p0"))
+    return head + b"".join(segments)
+
+
+def segment(purpose, chunk, length, *legs):
+    head = struct.pack("<BBHIQ", purpose, len(legs), 0, chunk, length)
+    return head + b"".join(struct.pack(">QQ", 0, device) + struct.pack("<Q", start) for device, start in legs)
+
+
+write("label/one-device", label(3, segment(1, 0, 32768, (1, 2048)), segment(2, 0, 98304, (1, 34816)),
+                                segment(3, 0, 2048000, (1, 133120))))
+write("label/striped", label(1, segment(1, 0, 32768, (1, 2048)), segment(3, 128, 614400, (2, 2048), (3, 2048), (4, 2048)),
+                             segment(3, 0, 1024000, (5, 2048))))
+
 # struct dm_ioctl (linux/dm-ioctl.h) of a pool that is active.
 write("dm_answer/pool", at(312, (0, "<I", 4), (4, "<I", 48), (12, "<I", 312), (16, "<I", 312), (20, "<I", 1), (24, "<I", 3),
                            (28, "<I", 0x20), (32, "<I", 7), (40, "<Q", 0xFD02), (48, "14s", b"docker-8:1-1-pool"[:14]),

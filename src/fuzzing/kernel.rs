@@ -1,6 +1,7 @@
 //! Texts and answers of the kernel.
 
 use super::text;
+use crate::kernel::disks::signatures;
 use crate::kernel::dm::{header, open};
 use crate::kernel::fs::facts;
 use crate::kernel::{holders, identity, lock, loopdev, mounts, udev};
@@ -34,4 +35,12 @@ pub(super) fn proc(bytes: &[u8]) {
     let _ = (identity::lists_module(&text, "dm_thin_pool"), udev::cookie_semaphores(&text));
     assert_eq!(lock::parse_holder(&text, |_| None).pid, None);
     let _ = lock::parse_holder(&text, |_| Some("dmpool".to_owned()));
+}
+
+/// What wipefs prints.
+pub(super) fn signatures(bytes: &[u8]) {
+    let text = text(bytes);
+    let found = signatures::parse(&text);
+    assert!(found.len() <= text.lines().count());
+    assert!(found.iter().all(|signature| !signature.words().is_empty() && !signature.kind.contains(',')));
 }

@@ -26,7 +26,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 29] = [
+pub const PARSERS: [Parser; 31] = [
     parser("activation", &["ops/health/start.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
@@ -48,6 +48,7 @@ pub const PARSERS: [Parser; 29] = [
     parser("file_system", &["ops/health/filesystem.rs"], ops::file_system),
     parser("history", &["ops/history.rs"], ops::history),
     parser("journal", &["ops/journal/record.rs"], ops::journal),
+    parser("label", &["pool/label/bytes.rs"], pool::label),
     parser("libdm", &["engine/libdm.rs"], engine::libdm),
     parser("list", &["report/merged.rs"], ops::list),
     parser("lvm", &["ops/health/lvm.rs"], ops::lvm),
@@ -56,6 +57,7 @@ pub const PARSERS: [Parser; 29] = [
     parser("pool_table", &["pool/table.rs"], pool::pool_table),
     parser("proc", PROC, kernel::proc),
     parser("registry", &["ops/registry.rs", "pool/name.rs"], ops::registry),
+    parser("signatures", &["kernel/disks/signatures.rs"], kernel::signatures),
     parser("size", &["units.rs"], pool::size),
     parser("storage_options", &["engine/options.rs"], engine::storage_options),
     parser("superblock", &["metadata/superblock.rs"], pool::superblock),

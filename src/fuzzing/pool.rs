@@ -3,6 +3,7 @@
 use super::text;
 use crate::metadata::{BLOCK, Superblock, superblock};
 use crate::ops::health::volumes;
+use crate::pool::label::{Label, SLOT_BYTES, Slots};
 use crate::pool::{DevNo, PoolStatus, PoolTable};
 use crate::units::{Bytes, Sectors, SizeArg};
 
@@ -50,5 +51,18 @@ pub(super) fn superblock(bytes: &[u8]) {
     if let Ok(read) = Superblock::parse(&block) {
         assert!(read.data_used <= read.data_total && read.metadata_used <= read.metadata_total);
         let _ = read.length();
+    }
+}
+
+/// The bytes, filled up with zeros to a slot; as they are, and with the checksum that belongs to them.
+pub(super) fn label(bytes: &[u8]) {
+    let _ = Slots::decode([bytes, bytes]).newest();
+    let mut slot = bytes.to_vec();
+    slot.resize(SLOT_BYTES, 0);
+    let sum = crc32c::crc32c(slot.get(20..).unwrap_or_default()).to_le_bytes();
+    slot.splice(16..16 + sum.len(), sum);
+    if let Ok(label) = Label::decode(&slot) {
+        assert_eq!(label.encode(), Ok(slot));
+        assert!(label.devices().contains(&label.device) && label.role().is_some());
     }
 }

@@ -31,7 +31,7 @@ pub fn on(device: &Path, limit: Duration) -> Result<Vec<Signature>, ProgramError
 
 /// Reads `0x438,UUID,LABEL,ext4`, the same in every version (since 2.17); labels have `\x20` for a blank, and may have
 /// commas.
-fn parse(answer: &str) -> Vec<Signature> {
+pub(crate) fn parse(answer: &str) -> Vec<Signature> {
     let line = |line: &str| {
         let (offset, rest) = line.split_once(',')?;
         let (uuid, rest) = rest.split_once(',')?;

@@ -77,6 +77,19 @@ fn the_bytes_are_where_the_document_says() {
     assert!(bytes[256 + 120..].iter().all(|b| *b == 0));
 }
 
+/// Labels that a script has put together from the document.
+#[test]
+fn what_another_hand_has_written_is_read() {
+    let seeds = [
+        (include_bytes!("../../../fuzz/seeds/label/one-device").to_vec(), on_one()),
+        (include_bytes!("../../../fuzz/seeds/label/striped").to_vec(), striped()),
+    ];
+    for (mut bytes, label) in seeds {
+        bytes.resize(SLOT_BYTES, 0);
+        assert_eq!(Label::decode(&sealed(bytes, 20, 1)), Ok(label));
+    }
+}
+
 #[test]
 fn what_no_dmpool_would_have_written_is_neither_written_nor_read() {
     let cases = [
