@@ -12,6 +12,7 @@ mod broken;
 mod case;
 mod chance;
 mod death;
+mod disks;
 mod docs;
 mod examples;
 mod faults;

@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "each suite uses its part")]
 pub mod health;
+#[allow(dead_code, reason = "each suite uses its part")]
+pub mod labels;
 pub mod pools;
 pub mod refusals;
 
