@@ -164,6 +164,24 @@ fn the_codes_and_keys_of_health_are_the_programs() {
     assert_eq!(named, keys, "the guide's table on the left, the program's keys on the right");
 }
 
+/// `disks` has a key for each reason, and the guide explains them all.
+#[test]
+fn the_reasons_of_disks_are_the_programs() {
+    let guide = read("docs/guide.md");
+    let section = guide.split("\n## disks\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut named: Vec<&str> =
+        rows.flat_map(|row| row.split(" | ").next().unwrap().split(", ")).map(|word| word.trim_matches('`')).collect();
+    let source = read("src/pool/disk/unfit.rs");
+    let function = source.split("fn key(").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    let mut keys: Vec<&str> =
+        function.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next()).collect();
+    named.sort_unstable();
+    keys.sort_unstable();
+    assert!(keys.len() > 20);
+    assert_eq!(named, keys, "the guide's table on the left, the program's keys on the right");
+}
+
 #[test]
 fn links_between_the_docs_lead_somewhere() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
