@@ -29,6 +29,8 @@ pub struct HeadBytes {
 
 /// Reads the beginnings of devices, all at once, past the page cache. What it returns is in their order.
 ///
+/// No disk together with a partition of it: whether they are claimed is asked by claiming them, and one claims the other.
+///
 /// # Errors
 /// Of each: in words, that it was not answered within the limit, or what reading said.
 pub fn heads(devices: &[DevNo], limit: Duration) -> Vec<Result<Head, String>> {
@@ -39,9 +41,20 @@ pub fn heads(devices: &[DevNo], limit: Duration) -> Vec<Result<Head, String>> {
     answers.into_iter().map(|answer| answer.and_then(|head| head)).collect()
 }
 
+/// How often, and how long apart, a claim is looked for: another who only looks has it for an instant.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(25);
+
 fn head(devno: DevNo) -> Result<Head> {
-    // Its own open, closed at once: who hangs in the read below must not keep the device from everybody.
-    let claimed = block::is_claimed(devno)?;
+    // An open of its own, closed at once: who hangs in the read below must not keep the device from everybody.
+    let mut claimed = block::is_claimed(devno)?;
+    for _ in 1..TRIES {
+        if !claimed {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        claimed = block::is_claimed(devno)?;
+    }
     let file = block::open_direct(devno)?;
     let area = block::read_direct(&file, 0, usize::try_from(AREA.get())?)?;
     if area.iter().all(|b| *b == 0) {

@@ -163,14 +163,29 @@ fn contents(facts: &Facts, dev: &Path, limit: Duration) -> BTreeMap<DevNo, Resul
             None => asked.push(device),
         }
     }
-    let numbers: Vec<_> = asked.iter().map(|device| device.devno).collect();
-    let heads = content::heads(&numbers, limit);
+    let heads = heads(&asked, limit);
     // Programs are started after the last fork that is ours: they are waited for in threads.
     for (device, head) in asked.into_iter().zip(heads) {
         let content = head.map(|head| of(head, signatures(&dev.join(&device.name), limit)));
         contents.insert(device.devno, content);
     }
     contents
+}
+
+/// Asks the disks first, then the partitions of those that have answered.
+fn heads(asked: &[&BlockDevice], limit: Duration) -> Vec<Result<Head, String>> {
+    let ask = |devices: Vec<DevNo>| -> BTreeMap<DevNo, Result<Head, String>> {
+        let heads = content::heads(&devices, limit);
+        devices.into_iter().zip(heads).collect()
+    };
+    let mut heads = ask(asked.iter().filter(|device| device.disk.is_none()).map(|device| device.devno).collect());
+    let silent = |device: &BlockDevice| device.disk.is_some_and(|disk| heads.get(&disk).is_some_and(Result::is_err));
+    let (silent, parts): (Vec<&BlockDevice>, Vec<&BlockDevice>) =
+        asked.iter().copied().filter(|device| device.disk.is_some()).partition(|device| silent(device));
+    heads.extend(ask(parts.iter().map(|device| device.devno).collect()));
+    let of_silent = || Err("the disk that it is on could not be read".to_owned());
+    heads.extend(silent.iter().map(|device| (device.devno, of_silent())));
+    asked.iter().map(|device| heads.remove(&device.devno).unwrap_or_else(of_silent)).collect()
 }
 
 fn signatures(node: &Path, limit: Duration) -> Result<Vec<Signature>, String> {

@@ -5,6 +5,7 @@
 //! [`assemble`].
 
 mod bytes;
+pub mod layout;
 mod set;
 
 use std::collections::BTreeSet;

@@ -16,7 +16,7 @@ fn linear(purpose: Purpose, device: u128, start_mib: u64, mib: u64) -> Segment {
     Segment { purpose, length: Sectors::new(mib * MIB), legs: vec![leg(device, start_mib)], chunk: None }
 }
 
-fn label(map: Vec<Segment>) -> Label {
+pub(super) fn label(map: Vec<Segment>) -> Label {
     Label {
         sequence: 7,
         pool: PoolUuid::from_random(0xfeed),
