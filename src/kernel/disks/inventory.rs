@@ -72,7 +72,9 @@ fn read(path: &Path) -> Result<Option<BlockDevice>> {
     let partition = path.join("partition").exists();
     // What belongs to the whole disk stands in the folder above a partition's.
     let whole = if partition { path.parent().unwrap_or(path) } else { path };
-    let of_disk = |name: &str| read_if_there(&whole.join(name)).map(|text| text.map(|t| t.trim().to_owned()));
+    // A driver that has no serial number prints C's null pointer.
+    let said = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty() && text != "(null)");
+    let of_disk = |name: &str| read_if_there(&whole.join(name)).map(|text| text.and_then(said));
     let disk_number = |name: &str| Ok::<_, anyhow::Error>(of_disk(name)?.and_then(|text| text.parse::<u64>().ok()));
     let disk = if partition { of_disk("dev")?.and_then(|text| text.parse().ok()) } else { None };
     let wwn = [of_disk("wwid")?, of_disk("device/wwid")?].into_iter().flatten().find(|wwn| is_unique(wwn));
@@ -90,7 +92,7 @@ fn read(path: &Path) -> Result<Option<BlockDevice>> {
         kind: if partition { Kind::Partition } else { kind(path, devno)? },
         names: Vec::new(),
         model: model(&of_disk)?,
-        serial: serial.into_iter().flatten().find(|text| !text.is_empty()),
+        serial: serial.into_iter().flatten().next(),
         wwn: wwn.filter(|_| !partition),
         slaves: linked(&path.join("slaves"))?,
         holders: linked(&path.join("holders"))?,

@@ -117,7 +117,11 @@ fn what_is_no_disk_is_told_so() {
     plain("pci/block/sr0", "11:0", &[]);
     plain("pci/block/cciss!c0d0", "104:0", &[]);
     plain("pci/block/nvme0c0n1", "259:1", &[("hidden", "1")]);
-    plain("pci/block/nvme0n1", "259:0", &[("wwid", "eui.0025388b710116a1"), ("device/model", "Samsung SSD 970   ")]);
+    plain(
+        "pci/block/nvme0n1",
+        "259:0",
+        &[("wwid", "eui.0025388b710116a1"), ("device/model", "Samsung SSD 970   "), ("serial", "(null)")],
+    );
     let found = inventory(&tree.roots()).unwrap();
     let kinds: Vec<_> = found.iter().map(|d| (d.name.as_str(), d.kind.word())).collect();
     assert_eq!(
@@ -135,7 +139,7 @@ fn what_is_no_disk_is_told_so() {
     );
     assert_eq!(found[2].kind, Kind::Loop { file: Some(PathBuf::from("/srv/a b")) });
     assert_eq!(found[7].wwn.as_deref(), Some("eui.0025388b710116a1"));
-    assert_eq!(found[7].model.as_deref(), Some("Samsung SSD 970"));
+    assert_eq!((found[7].model.as_deref(), found[7].serial.as_deref()), (Some("Samsung SSD 970"), None));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A device's label: read past the page cache, written one slot at a time.
 
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::kernel::{Called, DevNo, block};
@@ -31,7 +33,7 @@ pub fn read(devno: DevNo) -> Result<[Vec<u8>; 2]> {
 /// device meanwhile (its lock is what systemd-udevd respects) and does so when it is closed.
 ///
 /// # Errors
-/// EBUSY when somebody has the device; what writing said; when other bytes come back.
+/// EBUSY when somebody has the device, EAGAIN when somebody has its lock for ten seconds; what writing said; when other bytes come back.
 pub fn write(devno: DevNo, slot: usize, bytes: &[u8], claim: Claim) -> Result<()> {
     let context = || format!("writing slot {slot} of the label of block device {devno}");
     ensure!(bytes.len() == SLOT_BYTES, "{}: it has {} bytes", context(), bytes.len());
@@ -48,6 +50,18 @@ pub fn write(devno: DevNo, slot: usize, bytes: &[u8], claim: Claim) -> Result<()
     Ok(())
 }
 
-fn locked(file: File, devno: DevNo) -> Result<Flock<File>> {
-    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).called("flock", devno)?)
+/// How long udev may look at a device, with its lock, before it is in the way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the lock for us alone. udev shares it with others while it looks, and does not look while somebody has it alone.
+fn locked(mut file: File, devno: DevNo) -> Result<Flock<File>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((back, Errno::EAGAIN)) if Instant::now() < until => file = back,
+            Err((_, errno)) => return Ok(Err(errno).called("flock", devno)?),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -13,7 +13,7 @@ const BY_ID: [(u8, &[&str]); 4] = [
     // Model and serial number: as unique as the maker was careful.
     (3, &["nvme-", "ata-", "scsi-", "virtio-", "usb-", "mmc-", "ieee1394-", "ccw-", "google-"]),
     // Names that somebody gave and can give anew.
-    (5, &["dm-name-", "md-name-"]),
+    (6, &["dm-name-", "md-name-"]),
 ];
 
 /// Names of what is on the device (`lvm-pv-uuid-…`): a copy has the same.
@@ -31,7 +31,7 @@ pub fn rank(path: &Path) -> Option<u8> {
         return Some(known.map_or(4, |(rank, _)| *rank));
     }
     if folder.ends_with("mapper") {
-        return Some(6);
+        return Some(5);
     }
     if folder.ends_with("disk/by-partuuid") {
         // Stands in the partition table: a copy of the disk has the same.
@@ -68,8 +68,8 @@ mod tests {
             "/dev/disk/by-id/nvme-Samsung_SSD_S4",
             "/dev/disk/by-id/scsi-SATA_ST4000_Z1",
             "/dev/disk/by-id/something-new",
-            "/dev/disk/by-id/dm-name-vg-lv",
             "/dev/mapper/vg-lv",
+            "/dev/disk/by-id/dm-name-vg-lv",
             "/dev/disk/by-partuuid/1234-01",
             "/dev/disk/by-path/pci-0000:00:1f.2-ata-1",
         ];
