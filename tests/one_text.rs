@@ -114,6 +114,9 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
         (&["destroy"], "<POOL>"),
         (&["status", "--format", "xml"], "invalid value"),
         (&["completions", "tcsh"], "invalid value"),
+        (&["disks", "--format", "xml"], "invalid value"),
+        (&["disks", "--timeout", "0"], "0 is not in 1..=3600"),
+        (&["disks", "/dev/sda"], "unexpected argument"),
     ] {
         let output = dmpool(args);
         let said = String::from_utf8_lossy(&output.stderr);

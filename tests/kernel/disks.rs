@@ -76,7 +76,7 @@ impl Said {
 
 /// What `look` does changes nothing of these devices, and makes udev look at none.
 fn untouched<T>(devices: &[&Path], look: impl FnOnce() -> T) -> T {
-    let scope = devices.iter().fold(Scope::new(), |scope, device| scope.content(device));
+    let scope = devices.iter().fold(Scope::new(), Scope::content);
     sys::settle();
     // The kernel counts what it tells udev, also that a writer has closed a device.
     let told = || fs::read_to_string("/sys/kernel/uevent_seqnum").unwrap();
