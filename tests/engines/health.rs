@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use lab::guest::boot;
 use lab::guest::docker::IMAGE;
 use lab::guest::run::Cmd;
 
@@ -24,6 +25,8 @@ impl Host {
 
 #[test]
 fn health_of_docker_pool() {
+    // Docker is started a dozen times.
+    boot::time_limit(Duration::from_secs(600));
     let mut host = Host::new(Bench::new(), Disk::Large, &["dm.basesize=1G", "dm.loopdatasize=1G"]);
     let fat = host.docker.run_detached(&["--name", "fat"], &["sleep", "100000"]).unwrap();
     let well = host.health();
