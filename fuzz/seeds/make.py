@@ -28,6 +28,25 @@ write("superblock/docker", at(344, (32, "<Q", 27022010), (40, "<I", 2), (48, "<Q
 write("superblock/needs-check", at(344, (4, "<I", 1), (32, "<Q", 27022010), (40, "<I", 2), (56, "<Q", 9),
                                    (336, "<I", 128), (340, "<I", 8)))
 
+# A label (docs/label-format.md) of a pool on one device, and of one whose data is striped over two others; the check puts
+# the checksum.
+
+
+def label(*segments):
+    head = at(256, (0, "16s", b"dmpool-label\n"), (20, "<I", 1), (24, "<Q", 7), (32, "16s", bytes(14) + b"\xfe\xed"),
+              (48, "16s", bytes(15) + b"\1"), (65, "B", 2), (66, "<H", len(segments)), (68, "<I", 128), (72, "<Q", 1024),
+              (80, "<I", 9), (128, "2s", b"p0"))
+    roles = {purpose == 3 for purpose, _, _, legs in segments if 1 in [device for device, _ in legs]}
+    head = head[:64] + bytes([{(False,): 1, (True,): 2, (False, True): 3}[tuple(sorted(roles))]]) + head[65:]
+    return head + b"".join(
+        struct.pack("<BBHIQ", purpose, len(legs), 0, chunk, length)
+        + b"".join(device.to_bytes(16, "big") + struct.pack("<Q", start) for device, start in legs)
+        for purpose, chunk, length, legs in segments)
+
+
+write("label/one-device", label((1, 0, 32768, [(1, 2048)]), (2, 0, 98304, [(1, 34816)]), (3, 0, 2048000, [(1, 133120)])))
+write("label/striped", label((1, 0, 32768, [(1, 2048)]), (3, 128, 614400, [(2, 2048), (3, 2048)])))
+
 # XFS and ext4 of 10 GiB, as far as the sizes stand in their superblocks.
 write("file_system/xfs", at(16, (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 2621440)))
 write("file_system/ext4", at(1024 + 0x154, (1024 + 4, "<I", 2621440), (1024 + 0x18, "<I", 2), (1024 + 0x38, "<H", 0xEF53),

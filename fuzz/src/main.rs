@@ -16,7 +16,9 @@ static PARSER: LazyLock<&Parser> = LazyLock::new(|| {
 });
 
 #[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (PARSER.check)(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    (PARSER.check)(bytes);
+});
 
 #[cfg(not(fuzzing))]
 fn main() {}

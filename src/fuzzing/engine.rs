@@ -13,78 +13,84 @@ use crate::engine::start::words::{self, Backslash};
 use crate::engine::start::{Unit, Variables};
 use crate::engine::version::{self, Version};
 
-pub(super) fn dockerd_flags(bytes: &[u8]) {
+pub(super) fn dockerd_flags(bytes: &[u8]) -> bool {
     let text = text(bytes);
-    let _ = containerd::Flags::of_words(&text.split('\0').collect::<Vec<_>>());
-    let Some(flags) = Flags::parse(bytes) else { return };
+    let of_containerd = containerd::Flags::of_words(&text.split('\0').collect::<Vec<_>>()).is_some();
+    let Some(flags) = Flags::parse(bytes) else { return of_containerd };
     let all = flags.keys.get("storage-opts").map_or(&[][..], Vec::as_slice);
     assert!(flags.storage_options.iter().all(|option| all.contains(option)));
+    true
 }
 
 /// Options, one a line.
-pub(super) fn storage_options(bytes: &[u8]) {
+pub(super) fn storage_options(bytes: &[u8]) -> bool {
     let text = text(bytes);
     let options = StorageOptions::parse(text.lines());
     // Docker refuses to start with more (`dm.min_free_space`, daemon/graphdriver/devmapper/deviceset.go).
     assert!(options.min_free_space_percent.is_none_or(|percent| percent < 100));
     assert!(options.unreadable.iter().all(|option| text.lines().any(|line| line == option)));
     assert_eq!(options.named_pool().is_some(), options.thin_pool.is_some() || options.direct_lvm.is_some());
+    options.unreadable.is_empty()
 }
 
-pub(super) fn daemon_json(bytes: &[u8]) {
-    if let Ok(json) = DaemonJson::parse(bytes) {
-        assert!(json.storage_options.is_none() || json.keys.contains_key("storage-opts"));
-        assert!(json.keys.values().all(|shown| shown.chars().count() <= 201));
-    }
+pub(super) fn daemon_json(bytes: &[u8]) -> bool {
+    let Ok(json) = DaemonJson::parse(bytes) else { return false };
+    assert!(json.storage_options.is_none() || json.keys.contains_key("storage-opts"));
+    assert!(json.keys.values().all(|shown| shown.chars().count() <= 201));
+    true
 }
 
 /// The files under `devicemapper/metadata`, and `setup-config.json`.
-pub(super) fn docker_record(bytes: &[u8]) {
-    if let Ok(device) = Device::parse(bytes) {
-        assert!(device.id <= MAX_DEVICE_ID);
-    }
-    let _ = (DeviceSet::parse(bytes), Transaction::parse(bytes), DirectLvm::parse(bytes));
+pub(super) fn docker_record(bytes: &[u8]) -> bool {
+    let device = Device::parse(bytes);
+    assert!(device.as_ref().map_or(0, |device| device.id) <= MAX_DEVICE_ID);
+    let others = [DeviceSet::parse(bytes).is_ok(), Transaction::parse(bytes).is_ok(), DirectLvm::parse(bytes).is_ok()];
+    device.is_ok() || others.contains(&true)
 }
 
-pub(super) fn docker_version(bytes: &[u8]) {
+pub(super) fn docker_version(bytes: &[u8]) -> bool {
     let text = text(bytes);
-    if let Some(version) = Version::parse(&text) {
-        assert_eq!(Version::parse(&version.to_string()), Some(version));
-    }
-    let _ = (version::in_dpkg_status(bytes), version::in_directory_name(&text));
+    let version = Version::parse(&text);
+    assert_eq!(version.and_then(|version| Version::parse(&version.to_string())), version);
+    let named = version::in_directory_name(&text);
+    version.or(named).is_some() || version::in_dpkg_status(bytes).is_some()
 }
 
 /// A unit, and after each NUL a drop-in.
-pub(super) fn unit(bytes: &[u8]) {
+pub(super) fn unit(bytes: &[u8]) -> bool {
     let text = text(bytes);
     let mut unit = Unit::default();
     text.split('\0').for_each(|piece| unit.read(piece));
-    if let Some(words) = unit.command(&unit.environment) {
-        let _ = Flags::of_words(&words.iter().map(String::as_str).collect::<Vec<_>>());
-    }
+    let words = unit.command(&unit.environment);
+    let words: Vec<&str> = words.iter().flatten().map(String::as_str).collect();
+    let starts_docker = Flags::of_words(&words).is_some();
     unit.read("[Service]\nExecStart=\nEnvironment=\nEnvironmentFile=\n");
     assert_eq!(unit, Unit::default());
     for backslash in [Backslash::C, Backslash::Plain] {
         let split = words::split(&text, backslash);
         assert!(split.iter().map(String::len).sum::<usize>() <= text.len());
     }
+    starts_docker
 }
 
 /// A file of variables, as systemd and as a shell read it.
-pub(super) fn env_file(bytes: &[u8]) {
+pub(super) fn env_file(bytes: &[u8]) -> bool {
     let text = text(bytes);
-    for reader in [Reader::Systemd, Reader::Shell] {
+    let read = |reader| {
         let mut variables = Variables::new();
         file::read_into(&mut variables, &text, reader);
         assert!(variables.keys().all(|name| words::is_name(name)));
-    }
+        !variables.is_empty()
+    };
+    [read(Reader::Systemd), read(Reader::Shell)].contains(&true)
 }
 
-pub(super) fn containerd_config(bytes: &[u8]) {
-    let Ok(file) = containerd::parse(&text(bytes)) else { return };
+pub(super) fn containerd_config(bytes: &[u8]) -> bool {
+    let Ok(file) = containerd::parse(&text(bytes)) else { return false };
     let section = file.section.unwrap_or_default();
-    assert!(section.pool.is_none_or(|pool| !pool.is_empty()));
+    assert!(section.pool.as_ref().is_none_or(|pool| !pool.is_empty()));
     assert!(section.root_path.is_none_or(|path| !path.as_os_str().is_empty()));
+    section.pool.is_some()
 }
 
 /// How many bytes of the input make a page of the database; the rest of the page is zeros.
@@ -93,7 +99,7 @@ const PAGE: usize = 4096;
 
 /// A database as it stands; and one whose pages, from number 2 on, begin with a piece of the input each, under a meta page
 /// whose checksum is right.
-pub(super) fn containerd_database(bytes: &[u8]) {
+pub(super) fn containerd_database(bytes: &[u8]) -> bool {
     let _ = containerd::devices_in(bytes);
     let mut database = meta();
     database.resize(2 * PAGE, 0);
@@ -101,9 +107,9 @@ pub(super) fn containerd_database(bytes: &[u8]) {
         database.extend(piece);
         database.resize(database.len().next_multiple_of(PAGE), 0);
     }
-    if let Ok(devices) = containerd::devices_in(&database) {
-        assert!(devices.iter().all(|device| !device.state_name().is_empty()));
-    }
+    let devices = containerd::devices_in(&database).unwrap_or_default();
+    assert!(devices.iter().all(|device| !device.state_name().is_empty()));
+    !devices.is_empty()
 }
 
 /// A meta page that says: pages of 4096 bytes, the root is page 2, transaction 1.
@@ -123,9 +129,8 @@ fn meta() -> Vec<u8> {
     [vec![0; 16], summed.clone(), bolt::fnv_1a(&summed).to_le_bytes().to_vec()].concat()
 }
 
-pub(super) fn libdm(bytes: &[u8]) {
-    if let Some(version) = library::version_in_library(bytes) {
-        assert!(library::version_numbers(&version).is_some());
-    }
-    let _ = library::mapped_library(bytes);
+pub(super) fn libdm(bytes: &[u8]) -> bool {
+    let version = library::version_in_library(bytes);
+    assert!(version.as_deref().is_none_or(|version| library::version_numbers(version).is_some()));
+    version.is_some() || library::mapped_library(bytes).is_some()
 }

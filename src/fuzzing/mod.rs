@@ -17,11 +17,11 @@ pub struct Parser {
     pub name: &'static str,
     /// The files it is in, below `src`.
     pub files: &'static [&'static str],
-    /// Panics when the parser is wrong about these bytes.
-    pub check: fn(&[u8]),
+    /// Panics when the parser is wrong about these bytes; returns whether it took them for what it reads.
+    pub check: fn(&[u8]) -> bool,
 }
 
-const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[u8])) -> Parser {
+const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[u8]) -> bool) -> Parser {
     Parser { name, files, check }
 }
 
@@ -48,7 +48,7 @@ pub const PARSERS: [Parser; 31] = [
     parser("file_system", &["ops/health/filesystem.rs"], ops::file_system),
     parser("history", &["ops/history.rs"], ops::history),
     parser("journal", &["ops/journal/record.rs"], ops::journal),
-    parser("label", &["pool/label/bytes.rs"], pool::label),
+    parser("label", &["pool/label/bytes.rs", "pool/label/mod.rs"], pool::label),
     parser("libdm", &["engine/libdm.rs"], engine::libdm),
     parser("list", &["report/merged.rs"], ops::list),
     parser("lvm", &["ops/health/lvm.rs"], ops::lvm),

@@ -69,16 +69,15 @@ impl Drop for Sandbox {
 }
 
 /// The root is read without harm; nothing beside it is; and what is there and not taken over is named.
-pub(super) fn docker_root(bytes: &[u8]) {
+pub(super) fn docker_root(bytes: &[u8]) -> bool {
     let things = things(bytes);
     // Where no temporary files can be made, nothing is learned, and nothing is wrong.
-    let Ok(sandbox) = lay_out(&things) else { return };
-    check(&things, &sandbox, bytes);
+    lay_out(&things).is_ok_and(|sandbox| check(&things, &sandbox, bytes))
 }
 
-fn check(things: &BTreeMap<PathBuf, Thing>, sandbox: &Sandbox, bytes: &[u8]) {
+fn check(things: &BTreeMap<PathBuf, Thing>, sandbox: &Sandbox, bytes: &[u8]) -> bool {
     let path = sandbox.path.join("root");
-    let Ok(Some(root)) = read_if_there(&path, About::only(Standing::Named)) else { return };
+    let Ok(Some(root)) = read_if_there(&path, About::only(Standing::Named)) else { return false };
     let counts = root.count_devices();
     let owners = Owners::read(&root);
     let seen = format!("{root:?} {counts:?} {owners:?}");
@@ -87,6 +86,7 @@ fn check(things: &BTreeMap<PathBuf, Thing>, sandbox: &Sandbox, bytes: &[u8]) {
         assert!(!seen.contains(SECRET) && !seen.contains(&SECRET_NUMBER.to_string()), "it was led out: {seen}");
     }
     all_is_named(things, &root, counts.as_ref().ok());
+    true
 }
 
 fn all_is_named(things: &BTreeMap<PathBuf, Thing>, root: &DockerRoot, counts: Option<&DeviceCounts>) {
@@ -170,7 +170,10 @@ fn lay_out(things: &BTreeMap<PathBuf, Thing>) -> io::Result<Sandbox> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("dmpool-test-root-{}-{number}", std::process::id());
-    let sandbox = Sandbox { path: std::env::temp_dir().join(name) };
+    // A whole root is made for every input: in memory, where there is such a place.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let sandbox = Sandbox { path: place.join(name) };
     let outside = sandbox.path.join("outside");
     let secret = format!(
         "{{\"device_id\":1,\"size\":{SECRET_NUMBER},\"transaction_id\":1,\"BaseDeviceUUID\":\"{SECRET}\",\"next_device_id\":1,\
