@@ -126,7 +126,9 @@ impl Room {
             .arg(format!("-max_total_time={}", time.as_secs()))
             .arg(format!("-max_len={LONGEST_INPUT}"))
             .arg(format!("-artifact_prefix={}", found.display()))
-            .args(["-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=1"])
+            // An optimizer makes one comparison of several bytes without a branch between them: how near each comes
+            // counts too.
+            .args(["-use_value_profile=1", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"])
             .arg(&corpus)
             .arg(self.seeds.join(name))
             .stdin(Stdio::null())
