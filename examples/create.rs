@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use dmpool::error::{Failure, Kind, Outcome};
 use dmpool::ops::{Change, State, create, gate};
-use dmpool::pool::{PoolName, Spec};
+use dmpool::pool::{Place, PoolName, Spec};
 use dmpool::report;
 use dmpool::units::{BlockSize, Bytes, DataBlocks};
 
@@ -14,18 +14,17 @@ fn make(name: &str, directory: &str) -> Outcome<()> {
     let kit = gate::open(State::default())?;
     let spec = Spec {
         name: PoolName::new(name).map_err(|e| Failure::new(Kind::Usage, e.to_string()))?,
-        data_size: Bytes::new(10 << 30),
-        metadata_size: Bytes::new(64 << 20),
+        data_size: Some(Bytes::new(10 << 30)),
+        metadata_size: Some(Bytes::new(64 << 20)),
         block_size: BlockSize::DEFAULT,
         low_water: DataBlocks::new(1024),
         zero: true,
         error_when_full: false,
         discard: true,
-        directory: directory.into(),
-        preallocate: false,
+        on: Place::Files { directory: directory.into(), preallocate: false },
     };
     // With `Change::Describe` nothing is done and `done.plan` says what would be.
-    let done = create::create(&kit, &create::Options { spec, ensure: true }, Change::Make)?;
+    let done = create::create(&kit, &create::Options { spec, ensure: true, wipe: false }, Change::Make)?;
     println!("did {}, in {} steps: /dev/mapper/{name}", done.plan.what, done.plan.steps.len());
     Ok(())
 }

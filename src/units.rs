@@ -148,6 +148,13 @@ impl Bytes {
     pub fn exact(self) -> String {
         if self < Self::KIB { self.human() } else { format!("{} ({} bytes)", self.human(), self.0) }
     }
+
+    /// Returns the shortest text that [`Bytes::parse`] reads as exactly this: `96G`, `1536M`, `1000`.
+    pub fn typed(self) -> String {
+        let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+        let unit = units.into_iter().find(|(shift, _)| self.0 != 0 && self.0.trailing_zeros() >= *shift);
+        unit.map_or_else(|| self.0.to_string(), |(shift, letter)| format!("{}{letter}", self.0 >> shift))
+    }
 }
 
 impl Sectors {

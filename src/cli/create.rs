@@ -1,36 +1,76 @@
 //! `dmpool create`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
 use crate::cli::{parse, show};
-use crate::error::Outcome;
+use crate::error::{Failure, Kind, Outcome};
+use crate::kernel::fs;
+use crate::ops::plan::Plan;
+use crate::ops::steps::{Part, Step};
 use crate::ops::{State, create, gate};
-use crate::pool::{PoolName, Spec, sizing};
+use crate::pool::{Place, PoolName, Spec};
 use crate::units::{BlockSize, Bytes, DataBlocks};
 
-/// Make a pool on two sparse loop files
+/// Make a pool on two sparse loop files, or on disks
 ///
 /// Without options it has Docker's own sizes: 100 GiB of data, 2 GiB of metadata, blocks of 64 KiB. The files are
-/// DIR/POOL/data and DIR/POOL/metadata, mode 0600 in a directory of mode 0700; nothing is ever written over.
+/// DIR/POOL/data and DIR/POOL/metadata, mode 0600 in a directory of mode 0700; nothing is ever written over. With
+/// --data-device it lies on disks, partitions, LVs or multipath devices instead, which get a label that they are found by
+/// under whatever name; one that somebody has, or that has something on it, is refused.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The name it shall have: letters, digits and _ . -
-    #[arg(value_parser = parse::pool_name)]
-    pool: PoolName,
+    #[arg(value_parser = parse::pool_name, required_unless_present = "file")]
+    pool: Option<PoolName>,
 
-    /// How large its data shall be; 100G means 100 x 2^30 bytes
-    #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true, default_value = "100G")]
-    data_size: Bytes,
+    /// Take everything from this TOML file instead; dmpool show --toml POOL prints one
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "pool", "data_size", "metadata_size", "dir", "data_device", "metadata_device", "stripe", "block_size",
+            "low_water", "zero", "no_zero", "when_full", "no_discard", "preallocate",
+        ]
+    )]
+    file: Option<PathBuf>,
 
-    /// How large its metadata shall be [default: 2G, or more where the data needs it]
+    /// How large its data shall be; 100G means 100 x 2^30 bytes [default: 100G, or all that the devices have]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true)]
+    data_size: Option<Bytes>,
+
+    /// How large its metadata shall be [default: 2G, or what the kernel's rule wants and as much again]
     #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true)]
     metadata_size: Option<Bytes>,
 
     /// The directory in which its own is made; it must be there [default: /var/lib/dmpool/pools, made when missing]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+
+    /// A disk for its data; several one after the other. The first carries the metadata too, without --metadata-device
+    #[arg(long, value_name = "DEV", conflicts_with_all = ["dir", "preallocate"])]
+    data_device: Vec<PathBuf>,
+
+    /// A disk for its metadata
+    #[arg(long, value_name = "DEV", requires = "data_device")]
+    metadata_device: Option<PathBuf>,
+
+    /// Spread the data over the disks in pieces of this size, instead of filling one after the other
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse::size,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "64K",
+        requires = "data_device"
+    )]
+    stripe: Option<Bytes>,
+
+    /// Remove what others have left on the disks (file systems, partition tables, LVM's labels); the bytes are kept
+    #[arg(long)]
+    wipe: bool,
 
     /// The length of a block: 64K to 1G, a multiple of 64K
     #[arg(long, value_name = "SIZE", value_parser = parse::block_size, allow_hyphen_values = true, default_value = "64K")]
@@ -81,29 +121,61 @@ enum WhenFull {
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let metadata = || sizing::default_metadata(self.data_size, self.block_size);
-        let spec = Spec {
-            name: self.pool,
+        let change = parse::change(self.dry_run);
+        let options = create::Options { ensure: self.ensure, wipe: self.wipe, spec: self.spec(&kit.state)? };
+        let name = options.spec.name.clone();
+        let done = create::create(&kit, &options, change)?;
+        show::done(&done, change, &format!("made pool `{name}`: {}, at /dev/mapper/{name}", sizes(&done.plan)));
+        Ok(())
+    }
+
+    fn spec(self, state: &State) -> Outcome<Spec> {
+        if let Some(path) = &self.file {
+            return from_file(path, state);
+        }
+        let on = if self.data_device.is_empty() {
+            let directory = self.dir.unwrap_or_else(|| state.pools.clone());
+            Place::Files { directory, preallocate: self.preallocate }
+        } else {
+            Place::Devices { data: self.data_device, metadata: self.metadata_device, stripe: self.stripe }
+        };
+        Ok(Spec {
+            name: self.pool.ok_or_else(|| Failure::new(Kind::Usage, "cannot create a pool: it has no name"))?,
             data_size: self.data_size,
-            metadata_size: self.metadata_size.unwrap_or_else(metadata),
+            metadata_size: self.metadata_size,
             block_size: self.block_size,
             low_water: self.low_water,
             zero: !self.no_zero,
             error_when_full: self.when_full == WhenFull::Error,
             discard: !self.no_discard,
-            directory: self.dir.unwrap_or_else(|| kit.state.pools.clone()),
-            preallocate: self.preallocate,
-        };
-        let sentence = format!(
-            "made pool `{}`: {} of data, {} of metadata, at /dev/mapper/{}",
-            spec.name,
-            spec.data_size.human(),
-            spec.metadata_size.human(),
-            spec.name
-        );
-        let change = parse::change(self.dry_run);
-        let done = create::create(&kit, &create::Options { spec, ensure: self.ensure }, change)?;
-        show::done(&done, change, &sentence);
-        Ok(())
+            on,
+        })
     }
+}
+
+/// More than any such file has.
+const LONGEST: Bytes = Bytes::new(64 << 10);
+
+fn from_file(path: &Path, state: &State) -> Outcome<Spec> {
+    let cannot = |why: String| {
+        Failure::new(Kind::Usage, format!("cannot create a pool from `{}`: {why}", path.display()))
+            .next("dmpool show --toml POOL    prints the file of a pool that is there")
+    };
+    let bytes = fs::read_limited(path, LONGEST).map_err(|e| cannot("it cannot be read".to_owned()).because(e))?;
+    let bytes = bytes.ok_or_else(|| cannot("there is no such file".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|_| cannot("it is not text".to_owned()))?;
+    Spec::parse(&text, &state.pools).map_err(cannot)
+}
+
+/// Says how large the pool is that a plan makes.
+fn sizes(plan: &Plan) -> String {
+    let length = |wanted: Part| {
+        let lengths = plan.steps.iter().filter_map(|step| match step {
+            Step::MapFile(map) if map.name.ends_with("_tdata") == (wanted == Part::Data) => Some(map.length),
+            Step::MapDevices(map) if map.part == wanted => Some(map.length),
+            _ => None,
+        });
+        lengths.map(|length| length.bytes().human()).next().unwrap_or_default()
+    };
+    format!("{} of data, {} of metadata", length(Part::Data), length(Part::Metadata))
 }

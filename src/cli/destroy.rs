@@ -32,20 +32,22 @@ impl Args {
         let entry = activate::registered(&state, Some(&self.pool), "destroy")?;
         let options = destroy::Options { keep_data: self.keep_data };
         let change = parse::change(self.dry_run);
-        let files = if self.keep_data { "stay" } else { "are deleted" };
+        let (what, goes) = match entry.files() {
+            Some(_) => ("files", "are deleted"),
+            None => ("devices", "are free for anything else then"),
+        };
+        let becomes = if self.keep_data { "stay" } else { goes };
         if change == Change::Make {
             // Every refusal comes before the question.
             destroy::destroy(&kit, &entry, options, Change::Describe)?;
-            let question = format!(
-                "destroy pool `{}`? {} and {} {files}.",
-                entry.name,
-                entry.data.file.display(),
-                entry.metadata.file.display()
-            );
+            let files = entry.files().map(|[metadata, data]| vec![&data.file, &metadata.file]);
+            let paths = files.unwrap_or_else(|| entry.devices().iter().map(|device| &device.path).collect());
+            let paths: Vec<_> = paths.into_iter().map(|path| path.display().to_string()).collect();
+            let question = format!("destroy pool `{}`? {} {becomes}.", entry.name, paths.join(" and "));
             show::confirm(&question, &format!("destroy pool `{}`", entry.name), self.yes)?;
         }
         let done = destroy::destroy(&kit, &entry, options, change)?;
-        show::done(&done, change, &format!("destroyed pool `{}`; its files {files}", entry.name));
+        show::done(&done, change, &format!("destroyed pool `{}`; its {what} {becomes}", entry.name));
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub fn deactivate(kit: &Kit, entry: &Entry, change: Change) -> Outcome<Done> {
         return Ok(Done::planned(first));
     }
     let _existence = gate::lock(kit, gate::EXISTENCE, &first.what)?;
-    let _lock = gate::lock(kit, &gate::key_of(&entry.metadata.file), &first.what)?;
+    let _lock = gate::lock(kit, &gate::key_of_entry(entry), &first.what)?;
     gate::no_interrupted(kit, entry.name.as_str())?;
     let plan = plan(&down::look(kit, entry)?, entry)?;
     let ended = journal::carry_out(kit, plan.clone())?;

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::Outcome;
+use anyhow::Result;
+
+use crate::error::{Failure, Outcome};
 use crate::kernel::loopdev::LoopInfo;
-use crate::ops::journal;
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{DeleteFile, Kit, RemoveDirectory, Unregister, down};
-use crate::ops::{Change, Done, gate, sight};
+use crate::ops::steps::{DeleteFile, EraseLabel, Kit, NamedDevice, RemoveDirectory, Step, Unregister, down};
+use crate::ops::{Change, Done, gate, journal, members, sight};
 use crate::pool::Entry;
+use crate::pool::label::Slots;
 
 /// What `destroy` is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +25,11 @@ pub struct Options {
 pub struct Facts {
     /// Its devices.
     pub down: down::Facts,
+    /// The labels of its devices, each with the device; none for a pool in files.
+    pub labels: Vec<(NamedDevice, Slots)>,
     /// Those of its files that are there.
     pub files: Vec<PathBuf>,
-    /// Those that are not, or cannot be looked at: each with why.
+    /// Those files and devices that are not, or cannot be looked at: each with why.
     pub missing: Vec<(PathBuf, String)>,
     /// A loop device that has one of them without being beneath the pool's own devices: the file and the device.
     pub elsewhere: Option<(PathBuf, PathBuf)>,
@@ -46,7 +50,7 @@ pub fn destroy(kit: &Kit, entry: &Entry, options: Options, change: Change) -> Ou
         return Ok(Done::planned(first));
     }
     let _existence = gate::lock(kit, gate::EXISTENCE, &first.what)?;
-    let _lock = gate::lock(kit, &gate::key_of(&entry.metadata.file), &first.what)?;
+    let _lock = gate::lock(kit, &gate::key_of_entry(entry), &first.what)?;
     gate::no_interrupted(kit, entry.name.as_str())?;
     let plan = plan(&look(kit, entry)?, entry, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
@@ -60,15 +64,23 @@ pub fn destroy(kit: &Kit, entry: &Entry, options: Options, change: Change) -> Ou
 pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     let down = down::look(kit, entry)?;
     let (mut files, mut missing) = (Vec::new(), Vec::new());
-    for path in [&entry.data.file, &entry.metadata.file] {
+    let stores = entry.files().into_iter().flatten().map(|store| &store.file);
+    for path in stores.rev() {
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_file() => files.push(path.clone()),
             Ok(_) => missing.push((path.clone(), "something else has its name".to_owned())),
             Err(e) => missing.push((path.clone(), e.to_string())),
         }
     }
-    let folder = entry.data.file.parent().filter(|folder| {
-        folder.file_name() == Some(entry.name.as_str().as_ref()) && entry.metadata.file.parent() == Some(folder)
+    let mut labels = Vec::new();
+    if !entry.devices().is_empty() {
+        let cannot = |e| Failure::failed(format!("cannot destroy pool `{}`", entry.name)).because(e);
+        labels = labels_of(kit, entry, &mut missing).map_err(cannot)?;
+    }
+    let folder = entry.files().and_then(|[metadata, data]| {
+        let folder = data.file.parent()?;
+        let is_its = folder.file_name() == Some(entry.name.as_str().as_ref());
+        (is_its && metadata.file.parent() == Some(folder)).then_some(folder)
     });
     let mut elsewhere = None;
     if down.pool.is_none() && down.data.is_none() && down.metadata.is_none() {
@@ -77,7 +89,26 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
             elsewhere = elsewhere.or(user.map(|device| (file.clone(), device)));
         }
     }
-    Ok(Facts { down, files, missing, elsewhere, folder: folder.map(Path::to_owned) })
+    Ok(Facts { down, labels, files, missing, elsewhere, folder: folder.map(Path::to_owned) })
+}
+
+/// Returns the labels of a pool's devices; adds to `missing` those that have none.
+fn labels_of(kit: &Kit, entry: &Entry, missing: &mut Vec<(PathBuf, String)>) -> Result<Vec<(NamedDevice, Slots)>> {
+    let sight = members::look(&kit.dm)?;
+    let of_it = sight.labelled.iter().filter(|labelled| labelled.member.label.pool == entry.uuid);
+    let found: Vec<_> = of_it.collect();
+    for device in entry.devices() {
+        match found.iter().filter(|labelled| labelled.member.label.device == device.uuid).count() {
+            0 => missing.push((device.path.clone(), "no device has its label".to_owned())),
+            1 => {}
+            _ => missing.push((device.path.clone(), "several devices have its label".to_owned())),
+        }
+    }
+    let named = |labelled: &&members::Labelled| {
+        let member = &labelled.member;
+        Ok((NamedDevice::of(Path::new(&member.name), member.length.bytes())?, labelled.slots.clone()))
+    };
+    found.iter().map(named).collect()
 }
 
 /// Decides what is to be done.
@@ -89,7 +120,7 @@ pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
     let what = format!("destroy pool `{name}`");
     let mut steps = down::steps(&facts.down, entry).map_err(|why| why.failure(&what))?;
     if let Some((file, device)) = &facts.elsewhere {
-        return Err(crate::error::Failure::refused(format!(
+        return Err(Failure::refused(format!(
             "cannot {what}: its file {} is in use by {}",
             file.display(),
             device.display()
@@ -98,23 +129,28 @@ pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
         .next(format!("losetup -l {}    says more", device.display())));
     }
     if let Some((file, why)) = facts.missing.first().filter(|_| !options.keep_data) {
-        return Err(crate::error::Failure::refused(format!("cannot {what}: its file {} is not there", file.display()))
+        let (kind, next) = match entry.files() {
+            Some(_) => ("file", "mount the file system that it is on; or, if the file is gone for good:"),
+            None => ("device", "connect it; or, if it is gone for good:"),
+        };
+        return Err(Failure::refused(format!("cannot {what}: its {kind} {} is not there", file.display()))
             .fact("cause", why)
             .fact("state", "nothing was touched")
-            .next(format!(
-                "mount the file system that it is on; or, if the file is gone for good:  dmpool destroy {name} --keep-data"
-            )));
+            .next(format!("{next}  dmpool destroy {name} --keep-data")));
     }
     steps.push(Unregister { entry: entry.clone() }.into());
     let mut notes = Vec::new();
     if options.keep_data {
-        let files: Vec<_> = facts.files.iter().map(|f| f.display().to_string()).collect();
-        notes.push(match files.as_slice() {
-            [] => "none of its files was there".to_owned(),
-            files => format!("its files stay: {}", files.join(", ")),
+        let kind = if entry.files().is_some() { "files" } else { "devices" };
+        let kept = facts.files.iter().chain(facts.labels.iter().map(|(device, _)| &device.path));
+        let kept: Vec<_> = kept.map(|path| path.display().to_string()).collect();
+        notes.push(match kept.as_slice() {
+            [] => format!("none of its {kind} was there"),
+            kept => format!("its {kind} stay: {}", kept.join(", ")),
         });
     } else {
         steps.extend(facts.files.iter().map(|path| DeleteFile { path: path.clone() }.into()));
+        steps.extend(facts.labels.iter().filter_map(|(on, slots)| EraseLabel::of(on.clone(), slots)).map(Step::from));
         steps.extend(facts.folder.iter().map(|path| RemoveDirectory { path: path.clone() }.into()));
     }
     Ok(Plan { operation: Operation::Destroy, pool: name.to_string(), what, steps, notes })

@@ -185,7 +185,7 @@ impl Place {
 
 /// Returns where the data and the metadata of an inactive pool are kept.
 fn places(found: &Found) -> [Place; 2] {
-    if let Some(Entry { data, metadata, .. }) = &found.entry {
+    if let Some([metadata, data]) = found.entry.as_ref().and_then(Entry::files) {
         return [data, metadata].map(|store| Place::File(store.file.clone(), None));
     }
     let Some(root) = found.docker.as_ref().filter(|root| root.own_pool() == found.name) else {

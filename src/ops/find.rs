@@ -37,6 +37,22 @@ pub struct Found {
     pub loops: Vec<LoopInfo>,
 }
 
+impl Found {
+    /// A registered pool by its entry alone: whose it is was not asked.
+    pub fn registered(entry: Entry) -> Self {
+        Self {
+            name: entry.name.to_string(),
+            entry: Some(entry),
+            bad_entry: None,
+            docker: None,
+            tie: None,
+            by_root: None,
+            containerd: Claim::default(),
+            loops: Vec::new(),
+        }
+    }
+}
+
 /// Every pool on the machine.
 #[derive(Debug)]
 pub struct All {

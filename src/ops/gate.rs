@@ -12,6 +12,7 @@ use crate::kernel::udev::{self, Udev};
 use crate::ops::journal::{self, Unfinished};
 use crate::ops::steps::Kit;
 use crate::ops::{State, own_disk};
+use crate::pool::Entry;
 use crate::units::Bytes;
 
 /// The target that a pool needs, and the module that brings it.
@@ -129,6 +130,14 @@ pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
 
 /// The key of the lock for what does not exist yet, or is about to be there or not.
 pub const EXISTENCE: &str = "existence";
+
+/// Returns the key of the lock of a registered pool.
+pub fn key_of_entry(entry: &Entry) -> String {
+    match entry.files() {
+        Some([metadata, _]) => key_of(&metadata.file),
+        None => format!("pool-{}", entry.uuid.pool()),
+    }
+}
 
 /// Returns the key of the lock of a pool: by the file or device that holds its metadata.
 pub fn key_of(metadata: &Path) -> String {

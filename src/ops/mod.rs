@@ -20,6 +20,7 @@ pub mod grow;
 pub mod health;
 pub mod history;
 pub mod journal;
+pub mod members;
 pub mod metrics;
 mod own_disk;
 pub mod plan;

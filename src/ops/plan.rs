@@ -1,10 +1,11 @@
 //! What an operation would do, before it does it: found out from facts alone, and with every refusal already made.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::steps::Step;
+use crate::pool::Entry;
 
 /// Which command made a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +57,19 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// Returns the metadata file or device that its steps are about.
-    pub fn metadata_file(&self) -> Option<PathBuf> {
+    /// Returns the entry that its steps write into the registry, or take out.
+    pub fn entry(&self) -> Option<&Entry> {
         self.steps.iter().find_map(|step| match step {
-            Step::Register(s) => Some(s.entry.metadata.file.clone()),
-            Step::Unregister(s) => Some(s.entry.metadata.file.clone()),
-            Step::ReloadPool(s) => Some(s.metadata.clone()),
+            Step::Register(s) => Some(&s.entry),
+            Step::Unregister(s) => Some(&s.entry),
+            _ => None,
+        })
+    }
+
+    /// Returns the file or device with the metadata of the live pool that its steps reload.
+    pub fn metadata_file(&self) -> Option<&Path> {
+        self.steps.iter().find_map(|step| match step {
+            Step::ReloadPool(s) => Some(s.metadata.as_path()),
             _ => None,
         })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::roots;
 use crate::ops::{State, docker, registry};
-use crate::pool::DevNo;
+use crate::pool::{DevNo, Entry};
 use crate::units::Bytes;
 
 /// Returns how many bytes the files of registered pools and of Docker's own pools on a file system promise and do not
@@ -15,7 +15,7 @@ pub fn by_others(state: &State, host: DevNo, except: &[PathBuf]) -> Bytes {
     let entries = registry::read_all(state).unwrap_or_default();
     let roots = roots::find(&docker::answers).found;
     let mut files: Vec<PathBuf> =
-        entries.into_iter().flat_map(|entry| [entry.data.file, entry.metadata.file]).collect();
+        entries.iter().filter_map(Entry::files).flatten().map(|store| store.file.clone()).collect();
     files.extend(roots.into_iter().flat_map(|root| [root.data_file, root.metadata_file]).flatten());
     let except: Vec<_> = except.iter().filter_map(|path| identity(path.as_path())).map(|(id, _)| id).collect();
     let mut seen = Vec::new();

@@ -127,7 +127,7 @@ pub(crate) fn parse(bytes: &[u8], name: &PoolName) -> Result<Entry, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| format!("it is not TOML: {}", e.message()))?;
     match table.get("format").and_then(toml::Value::as_integer) {
-        Some(format) if format == i64::from(ENTRY_FORMAT) => {}
+        Some(format) if (1..=i64::from(ENTRY_FORMAT)).contains(&format) => {}
         Some(format) if format > i64::from(ENTRY_FORMAT) => {
             return Err(format!("its format is {format}, this dmpool knows {ENTRY_FORMAT}: a newer dmpool wrote it"));
         }
@@ -141,12 +141,11 @@ pub(crate) fn parse(bytes: &[u8], name: &PoolName) -> Result<Entry, String> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::pool::{Behaviour, PoolUuid, Store};
+    use crate::pool::{Behaviour, FileStore, PoolUuid, Store};
     use crate::units::{BlockSize, DataBlocks};
 
     fn entry() -> Entry {
         Entry {
-            format: ENTRY_FORMAT,
             name: PoolName::new("p0").unwrap(),
             uuid: PoolUuid::from_random(7),
             pool: Behaviour {
@@ -154,8 +153,10 @@ mod tests {
                 low_water: DataBlocks::new(32768),
                 features: vec!["skip_block_zeroing".to_owned()],
             },
-            metadata: Store { file: "/srv/p0/metadata".into(), preallocated: false },
-            data: Store { file: "/srv/p0/data".into(), preallocated: false },
+            store: Store::Files {
+                metadata: FileStore { file: "/srv/p0/metadata".into(), preallocated: false },
+                data: FileStore { file: "/srv/p0/data".into(), preallocated: false },
+            },
         }
     }
 

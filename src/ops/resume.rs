@@ -2,9 +2,9 @@
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::journal::{self, Ended, Journal, Log};
-use crate::ops::plan::Operation;
+use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Attempt, Kit, Step, devices_of};
-use crate::ops::{gate, registry, sight};
+use crate::ops::{gate, members, registry, sight};
 use crate::pool::{Entry, PoolName};
 
 /// Which way to go.
@@ -45,8 +45,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     };
     let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
     let plan = journal::of_id(&kit.state, &id)?.opened.plan;
-    let key = plan.metadata_file().map(|file| gate::key_of(&file));
-    let _lock = match key.filter(|key| key != gate::EXISTENCE) {
+    let _lock = match key(kit, &plan)?.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),
         None => None,
     };
@@ -152,10 +151,23 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
 
 /// Brings a registered pool up with the size that its superblock says.
 fn bring_up(kit: &Kit, entry: &Entry) -> anyhow::Result<()> {
-    let superblock = sight::superblock_in(&entry.metadata.file)??;
+    let superblock = members::recorded(&kit.dm, entry)??;
     let length = superblock.length().ok_or_else(|| anyhow::anyhow!("the superblock counts too many blocks"))?;
     for step in devices_of(entry, superblock.metadata_total.bytes().sectors(), length) {
         step.act().apply(kit, Attempt::Again)?;
     }
     Ok(())
+}
+
+/// Returns the key of the lock of the pool that a plan is about.
+fn key(kit: &Kit, plan: &Plan) -> Outcome<Option<String>> {
+    if let Some(entry) = plan.entry() {
+        return Ok(Some(gate::key_of_entry(entry)));
+    }
+    let registered = match PoolName::new(&plan.pool) {
+        Ok(name) => registry::read(&kit.state, &name)?,
+        Err(_) => None,
+    };
+    let reloaded = || plan.metadata_file().map(gate::key_of);
+    Ok(registered.as_ref().map(gate::key_of_entry).or_else(reloaded))
 }

@@ -100,29 +100,39 @@ pub fn superblock_in(path: &Path) -> Result<Result<Superblock, BadSuperblock>> {
 /// # Errors
 /// When the superblock cannot be read, so that nobody knows.
 pub fn needed(dm: &Dm, pool: &str, part: Part, metadata_file: &Path) -> Result<Bytes> {
-    let live = live(dm, pool)?;
-    let superblock = match &live {
-        Some(live) => superblock_on(live.table.metadata)?,
-        None => superblock_in(metadata_file)?,
-    };
-    let mut needed = match (superblock, part) {
-        (Err(BadSuperblock::Zero), _) => Bytes::default(),
-        (Err(e), _) => return Err(e).with_context(|| format!("reading the superblock of `{pool}`")),
-        (Ok(sb), Part::Data) => sb.block_size.bytes_of(sb.data_total),
-        (Ok(sb), Part::Metadata) => sb.metadata_total.bytes(),
-    };
-    if let Some(live) = live {
-        if part == Part::Data {
-            needed = needed.max(live.table.length.bytes());
-        }
-        if let Some(working) = status(dm, pool)?.working() {
-            needed = needed.max(match part {
-                Part::Data => live.table.block_size.bytes_of(working.data_total),
-                Part::Metadata => working.metadata_total.bytes(),
-            });
-        }
+    match needed_by_live(dm, pool, part)? {
+        Some(needed) => Ok(needed),
+        None => recorded(superblock_in(metadata_file)?, pool, part),
     }
-    Ok(needed)
+}
+
+/// As [`needed`], of a live pool; nothing when it is not.
+///
+/// # Errors
+/// As [`needed`].
+pub fn needed_by_live(dm: &Dm, pool: &str, part: Part) -> Result<Option<Bytes>> {
+    let Some(live) = live(dm, pool)? else { return Ok(None) };
+    let mut needed = recorded(superblock_on(live.table.metadata)?, pool, part)?;
+    if part == Part::Data {
+        needed = needed.max(live.table.length.bytes());
+    }
+    if let Some(working) = status(dm, pool)?.working() {
+        needed = needed.max(match part {
+            Part::Data => live.table.block_size.bytes_of(working.data_total),
+            Part::Metadata => working.metadata_total.bytes(),
+        });
+    }
+    Ok(Some(needed))
+}
+
+/// Returns how many bytes of one part a superblock counts; none when it was never written.
+fn recorded(superblock: Result<Superblock, BadSuperblock>, pool: &str, part: Part) -> Result<Bytes> {
+    match (superblock, part) {
+        (Err(BadSuperblock::Zero), _) => Ok(Bytes::default()),
+        (Err(e), _) => Err(e).with_context(|| format!("reading the superblock of `{pool}`")),
+        (Ok(sb), Part::Data) => Ok(sb.block_size.bytes_of(sb.data_total)),
+        (Ok(sb), Part::Metadata) => Ok(sb.metadata_total.bytes()),
+    }
 }
 
 /// Returns the loop devices that a file is attached to.

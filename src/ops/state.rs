@@ -13,6 +13,8 @@ pub struct State {
     pub locks: PathBuf,
     /// What was seen of pools earlier.
     pub history: PathBuf,
+    /// What was on devices before dmpool wrote there.
+    pub saved: PathBuf,
     /// Where `create` makes a pool's directory when none is named.
     pub pools: PathBuf,
     /// The Docker root that was named with `--root`: it is looked at beside those that are found, and is what `docker` means.
@@ -29,6 +31,7 @@ impl Default for State {
             journals: "/var/lib/dmpool/journal".into(),
             locks: LOCKS.into(),
             history: "/var/lib/dmpool/history.json".into(),
+            saved: "/var/lib/dmpool/saved".into(),
             pools: "/var/lib/dmpool/pools".into(),
             docker_root: None,
         }
@@ -43,6 +46,7 @@ impl State {
             journals: directory.join("journal"),
             locks: LOCKS.into(),
             history: directory.join("history.json"),
+            saved: directory.join("saved"),
             pools: directory.join("pools"),
             docker_root: None,
         }

@@ -1,34 +1,35 @@
 //! A pool as the registry keeps it: how it is put together, and nothing that the pool itself knows better.
 //!
-//! There is no size here: how large the pool is, its superblock says. So a machine that dies while a pool grows comes
-//! up with the size the pool last had, and no file has to agree with another.
+//! There is no size here: how large the pool is, its superblock says, and where on its devices it lies, their labels do.
+//! So a machine that dies while a pool grows comes up with the size the pool last had, and no file has to agree with
+//! another.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pool::label::DeviceUuid;
 use crate::pool::{PoolName, PoolUuid};
 use crate::units::{BlockSize, DataBlocks};
 
-/// The registry's format. A file with a higher number is refused.
-pub const FORMAT: u32 = 1;
+/// The registry's newest format. A file with a higher number is refused.
+pub const FORMAT: u32 = 2;
+
+/// The format of a pool on files: an older dmpool reads it too.
+const FORMAT_OF_FILES: u32 = 1;
 
 /// One file under `/etc/dmpool/pools`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Entry {
-    /// The format it is written in.
-    pub format: u32,
     /// The pool's name; also the file's, with `.toml`.
     pub name: PoolName,
     /// The pool's identity.
     pub uuid: PoolUuid,
     /// What the pool does.
     pub pool: Behaviour,
-    /// Where its metadata is kept.
-    pub metadata: Store,
-    /// Where its data is kept.
-    pub data: Store,
+    /// Where it is kept.
+    pub store: Store,
 }
 
 /// What stands in the pool's table beside its devices and its length.
@@ -43,13 +44,162 @@ pub struct Behaviour {
     pub features: Vec<String>,
 }
 
-/// Where one of a pool's two devices is kept.
+/// Where a pool is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In two loop files.
+    Files {
+        /// The one with its metadata.
+        metadata: FileStore,
+        /// The one with its data.
+        data: FileStore,
+    },
+    /// On devices that dmpool has formatted: their labels say which part is where.
+    Devices(Vec<DeviceStore>),
+}
+
+/// A loop file that one of a pool's two devices is kept in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Store {
+pub struct FileStore {
     /// The loop file.
     pub file: PathBuf,
     /// Whether it was given all its blocks when it was made, and is given them when it grows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub preallocated: bool,
+}
+
+/// A device that a pool lies on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceStore {
+    /// What it is found by: the identity in its label.
+    pub uuid: DeviceUuid,
+    /// What it was called when it was last written down: for messages, never to find it by.
+    pub path: PathBuf,
+}
+
+/// The file, as TOML has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    format: u32,
+    name: PoolName,
+    uuid: PoolUuid,
+    pool: Behaviour,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<FileStore>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<FileStore>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<DeviceStore>,
+}
+
+impl From<Entry> for Written {
+    fn from(entry: Entry) -> Self {
+        let Entry { name, uuid, pool, store } = entry;
+        let (format, metadata, data, devices) = match store {
+            Store::Files { metadata, data } => (FORMAT_OF_FILES, Some(metadata), Some(data), Vec::new()),
+            Store::Devices(devices) => (FORMAT, None, None, devices),
+        };
+        Self { format, name, uuid, pool, metadata, data, devices }
+    }
+}
+
+impl TryFrom<Written> for Entry {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { format, name, uuid, pool, metadata, data, devices } = written;
+        let store = match (metadata, data, devices) {
+            (Some(metadata), Some(data), devices) if devices.is_empty() => Store::Files { metadata, data },
+            (None, None, devices) if !devices.is_empty() && format >= FORMAT => Store::Devices(devices),
+            (None, _, devices) if devices.is_empty() => return Err("missing field `metadata`".to_owned()),
+            (_, None, devices) if devices.is_empty() => return Err("missing field `data`".to_owned()),
+            _ => return Err(format!("format {format} has either `metadata` and `data`, or `devices`")),
+        };
+        Ok(Self { name, uuid, pool, store })
+    }
+}
+
+impl Entry {
+    /// Returns the loop files, metadata first; nothing for a pool on devices.
+    pub const fn files(&self) -> Option<[&FileStore; 2]> {
+        match &self.store {
+            Store::Files { metadata, data } => Some([metadata, data]),
+            Store::Devices(_) => None,
+        }
+    }
+
+    /// Returns the devices; none for a pool in files.
+    pub fn devices(&self) -> &[DeviceStore] {
+        match &self.store {
+            Store::Files { .. } => &[],
+            Store::Devices(devices) => devices,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn entry(store: Store) -> Entry {
+        Entry {
+            name: PoolName::new("p0").unwrap(),
+            uuid: PoolUuid::from_random(7),
+            pool: Behaviour {
+                block_size: BlockSize::DEFAULT,
+                low_water: DataBlocks::new(32768),
+                features: vec!["skip_block_zeroing".to_owned()],
+            },
+            store,
+        }
+    }
+
+    fn on_files() -> Entry {
+        let file = |name: &str| FileStore { file: PathBuf::from("/srv/p0").join(name), preallocated: false };
+        entry(Store::Files { metadata: file("metadata"), data: file("data") })
+    }
+
+    fn on_devices() -> Entry {
+        let device = |bits, path: &str| DeviceStore { uuid: DeviceUuid::from_random(bits), path: path.into() };
+        entry(Store::Devices(vec![device(1, "/dev/disk/by-id/wwn-0x1"), device(2, "/dev/disk/by-id/wwn-0x2")]))
+    }
+
+    #[test]
+    fn a_pool_in_files_is_written_as_format_1_has_it() {
+        let text = toml::to_string_pretty(&on_files()).unwrap();
+        let first = "format = 1\nname = \"p0\"\nuuid = \"00000000000000000000000000000007\"\n\n[pool]\nblock_size = 128\n\
+                     low_water = 32768\nfeatures = [\"skip_block_zeroing\"]\n\n[metadata]\nfile = \"/srv/p0/metadata\"\n\n\
+                     [data]\nfile = \"/srv/p0/data\"\n";
+        assert_eq!(text, first);
+        assert_eq!(toml::from_str(&text), Ok(on_files()));
+    }
+
+    #[test]
+    fn a_pool_on_devices_comes_back_as_it_was_written() {
+        let text = toml::to_string_pretty(&on_devices()).unwrap();
+        assert!(text.starts_with("format = 2\n") && text.contains("[[devices]]\nuuid = \"0000"), "{text}");
+        assert_eq!(toml::from_str(&text), Ok(on_devices()));
+        let json = serde_json::to_string(&on_devices()).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), on_devices());
+    }
+
+    #[test]
+    fn it_is_in_files_or_on_devices() {
+        let (files, devices) = (toml::to_string(&on_files()).unwrap(), toml::to_string(&on_devices()).unwrap());
+        let both =
+            format!("{files}{}", devices.split_once("[[devices]]").map(|(_, d)| format!("[[devices]]{d}")).unwrap());
+        for (text, why) in [
+            (both, "either `metadata` and `data`, or `devices`"),
+            (devices.replace("format = 2", "format = 1"), "either `metadata` and `data`, or `devices`"),
+            (files.replace("[data]", "[dato]"), "unknown field"),
+            (files.split("[data]").next().unwrap().to_owned(), "missing field `data`"),
+        ] {
+            let error = toml::from_str::<Entry>(&text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ mod status;
 mod table;
 
 pub use devno::{DevNo, NotADevNo};
-pub use entry::{Behaviour, Entry, FORMAT as ENTRY_FORMAT, Store};
+pub use entry::{Behaviour, DeviceStore, Entry, FORMAT as ENTRY_FORMAT, FileStore, Store};
 pub use finding::{Finding, Key, Severity, Way};
 pub use growth::{BytesPerDay, Forecast, Full, Moment, Point};
 pub use identity::{Identity, identities};
@@ -26,6 +26,6 @@ pub use report::{
     Activity, Backing, Carrier, HostFs, Limit, Link, LoopDisk, LoopFile, Maker, PoolReport, Recorded, Snapshot,
     SnapshotOwner, Space, Tie, User, VolumeGroup,
 };
-pub use spec::Spec;
+pub use spec::{DEFAULT_STRIPE, Place, Spec};
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};
 pub use table::{NotAPoolTable, PoolTable, THIN_POOL};

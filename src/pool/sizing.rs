@@ -27,6 +27,19 @@ pub fn default_metadata(data: Bytes, block_size: BlockSize) -> Bytes {
     doubled.max(DEFAULT_METADATA)
 }
 
+/// How many times the metadata of a new pool on devices is kept free behind it, and what share of its device that is at
+/// most: metadata can be given more later, and a device with data behind it could not give any.
+pub const ROOM_FACTOR: u64 = 3;
+/// See [`ROOM_FACTOR`].
+pub const MOST_ROOM: u64 = 16;
+
+/// Returns the metadata for a new pool on devices, where it is not sparse: twice the kernel's rule, since snapshots need more
+/// than the rule counts, and at least 4 MiB.
+pub fn metadata_on_devices(data: DataBlocks) -> MetaBlocks {
+    let doubled = metadata_for(data).get().saturating_mul(2);
+    MetaBlocks::new(doubled.min(MAX_META_BLOCKS.get()))
+}
+
 /// Returns how many metadata blocks newer kernels count as used before anything is stored: min(4096, total / 10)
 /// (`__set_metadata_reserve`, drivers/md/dm-thin-metadata.c; our experiment: a fresh 2 GiB says 4246 of 524288).
 pub fn metadata_reserve(total: MetaBlocks) -> MetaBlocks {
@@ -51,6 +64,14 @@ mod tests {
         assert_eq!(default_metadata(Bytes::new(100 << 30), block), DEFAULT_METADATA);
         assert_eq!(default_metadata(Bytes::new(8 << 40), block).get(), (8_u64 << 40) / 65536 * 96);
         assert_eq!(default_metadata(Bytes::new(1 << 55), block), MAX_META_BLOCKS.bytes());
+    }
+
+    #[test]
+    fn on_devices_the_rule_is_doubled() {
+        assert_eq!(metadata_on_devices(DataBlocks::new(1)).bytes(), Bytes::new(4 << 20));
+        // 1 TiB of 64 KiB blocks: 1.5 GiB.
+        assert_eq!(metadata_on_devices(DataBlocks::new(1 << 24)).bytes(), Bytes::new(3 << 29));
+        assert_eq!(metadata_on_devices(DataBlocks::new(u64::MAX)), MAX_META_BLOCKS);
     }
 
     #[test]

@@ -1,21 +1,21 @@
-//! What a pool shall be, as `create` is asked for it.
+//! What a pool shall be, as `create` is asked for it, and the TOML file that says the same.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pool::PoolName;
+use crate::pool::{PoolName, sizing};
 use crate::units::{BlockSize, Bytes, DataBlocks};
 
-/// A pool on two loop files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A pool that shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Its name.
     pub name: PoolName,
-    /// How large its data shall be.
-    pub data_size: Bytes,
-    /// How large its metadata shall be.
-    pub metadata_size: Bytes,
+    /// How large its data shall be; nothing for Docker's 100 GiB in a file, for all that there is on devices.
+    pub data_size: Option<Bytes>,
+    /// How large its metadata shall be; nothing for what the data needs.
+    pub metadata_size: Option<Bytes>,
     /// The length of a data block.
     pub block_size: BlockSize,
     /// With this many blocks left the kernel sends one event.
@@ -26,11 +26,34 @@ pub struct Spec {
     pub error_when_full: bool,
     /// Whether discards free blocks (`ignore_discard` when not).
     pub discard: bool,
-    /// The directory in which the pool's own directory is made.
-    pub directory: PathBuf,
-    /// Whether the files get all their blocks now instead of being sparse.
-    pub preallocate: bool,
+    /// What it is put on.
+    pub on: Place,
 }
+
+/// What a pool is put on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Two loop files.
+    Files {
+        /// The directory in which the pool's own directory is made.
+        directory: PathBuf,
+        /// Whether the files get all their blocks now instead of being sparse.
+        preallocate: bool,
+    },
+    /// Devices that dmpool formats.
+    Devices {
+        /// Those for data, in their order.
+        data: Vec<PathBuf>,
+        /// The one for metadata; without it the first of the others carries that too.
+        metadata: Option<PathBuf>,
+        /// How much of the data goes to a device before it is the next one's turn; nothing when they stand behind each
+        /// other.
+        stripe: Option<Bytes>,
+    },
+}
+
+/// The chunk of `--stripe` without a size: LVM's default.
+pub const DEFAULT_STRIPE: Bytes = Bytes::new(64 << 10);
 
 impl Spec {
     /// Returns the table's feature words, in the order of the kernel's document.
@@ -46,18 +69,173 @@ impl Spec {
         .collect()
     }
 
-    /// Returns the directory that holds the pool's files and nothing else.
-    pub fn own_directory(&self) -> PathBuf {
-        self.directory.join(self.name.as_str())
+    /// Returns how large data and metadata are in files.
+    pub fn sizes_in_files(&self) -> (Bytes, Bytes) {
+        let data = self.data_size.unwrap_or(sizing::DEFAULT_DATA);
+        (data, self.metadata_size.unwrap_or_else(|| sizing::default_metadata(data, self.block_size)))
     }
 
-    /// Returns the loop file of the data.
-    pub fn data_file(&self) -> PathBuf {
-        self.own_directory().join("data")
+    /// Returns the TOML file that [`Spec::parse`] reads as this.
+    ///
+    /// # Errors
+    /// When a path in it is not UTF-8, which TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(&Written::from(self.clone()))
     }
 
-    /// Returns the loop file of the metadata.
-    pub fn metadata_file(&self) -> PathBuf {
-        self.own_directory().join("metadata")
+    /// Reads the TOML file of `create --file`. Left out are defaults: those of the command line's options, and `default`
+    /// for the directory.
+    ///
+    /// # Errors
+    /// In words: what is wrong with it.
+    pub fn parse(text: &str, default: &Path) -> Result<Self, String> {
+        let written: Written = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+        written.spec(default)
     }
 }
+
+/// The file, as TOML has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: PoolName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_size: Option<Size>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata_size: Option<Size>,
+    #[serde(default = "default_block_size")]
+    block_size: Size,
+    #[serde(default = "default_low_water")]
+    low_water: DataBlocks,
+    #[serde(default = "yes")]
+    zero: bool,
+    #[serde(default)]
+    when_full: WhenFull,
+    #[serde(default = "yes")]
+    discard: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    files: Option<WrittenFiles>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    devices: Option<WrittenDevices>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenFiles {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory: Option<PathBuf>,
+    #[serde(default)]
+    preallocate: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenDevices {
+    data: Vec<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stripe: Option<Size>,
+}
+
+/// What a write to a full pool meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WhenFull {
+    #[default]
+    Queue,
+    Error,
+}
+
+/// A size as people write it: `100G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Size(Bytes);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Bytes::parse(&text).map(Self).map_err(|e| e.to_string())
+    }
+}
+
+impl From<Size> for String {
+    fn from(Size(bytes): Size) -> Self {
+        bytes.typed()
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn default_block_size() -> Size {
+    Size(BlockSize::DEFAULT.bytes())
+}
+
+const fn default_low_water() -> DataBlocks {
+    sizing::DEFAULT_LOW_WATER
+}
+
+impl From<Spec> for Written {
+    fn from(spec: Spec) -> Self {
+        let (files, devices) = match spec.on {
+            Place::Files { directory, preallocate } => {
+                (Some(WrittenFiles { directory: Some(directory), preallocate }), None)
+            }
+            Place::Devices { data, metadata, stripe } => {
+                (None, Some(WrittenDevices { data, metadata, stripe: stripe.map(Size) }))
+            }
+        };
+        Self {
+            name: spec.name,
+            data_size: spec.data_size.map(Size),
+            metadata_size: spec.metadata_size.map(Size),
+            block_size: Size(spec.block_size.bytes()),
+            low_water: spec.low_water,
+            zero: spec.zero,
+            when_full: if spec.error_when_full { WhenFull::Error } else { WhenFull::Queue },
+            discard: spec.discard,
+            files,
+            devices,
+        }
+    }
+}
+
+impl Written {
+    fn spec(self, default: &Path) -> Result<Spec, String> {
+        let sectors = self.block_size.0.sectors();
+        let block_size = BlockSize::new(sectors).ok().filter(|size| size.bytes() == self.block_size.0);
+        let on = match (self.files, self.devices) {
+            (Some(_), Some(_)) => return Err("it has both `files` and `devices`".to_owned()),
+            (files, None) => {
+                let files = files.unwrap_or_default();
+                let directory = files.directory.unwrap_or_else(|| default.to_owned());
+                Place::Files { directory, preallocate: files.preallocate }
+            }
+            (None, Some(devices)) => {
+                if devices.data.is_empty() {
+                    return Err("`devices` has no `data`".to_owned());
+                }
+                let stripe = devices.stripe.map(|Size(bytes)| bytes);
+                Place::Devices { data: devices.data, metadata: devices.metadata, stripe }
+            }
+        };
+        Ok(Spec {
+            name: self.name,
+            data_size: self.data_size.map(|Size(bytes)| bytes),
+            metadata_size: self.metadata_size.map(|Size(bytes)| bytes),
+            block_size: block_size.ok_or("`block_size` is not 64K to 1G, a multiple of 64K")?,
+            low_water: self.low_water,
+            zero: self.zero,
+            error_when_full: self.when_full == WhenFull::Error,
+            discard: self.discard,
+            on,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

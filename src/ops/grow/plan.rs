@@ -319,9 +319,10 @@ fn space_allows(
 /// Whether the part's file was given all its blocks when dmpool made it: a file that has them because it is full is
 /// no such file.
 fn preallocated(facts: &Facts, part: Part) -> bool {
-    facts.entry.as_ref().is_some_and(|entry| match part {
-        Part::Data => entry.data.preallocated,
-        Part::Metadata => entry.metadata.preallocated,
+    let files = facts.entry.as_ref().and_then(crate::pool::Entry::files);
+    files.is_some_and(|[metadata, data]| match part {
+        Part::Data => data.preallocated,
+        Part::Metadata => metadata.preallocated,
     })
 }
 

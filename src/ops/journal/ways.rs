@@ -6,8 +6,8 @@ use crate::kernel::ask;
 use crate::metadata::BadSuperblock;
 use crate::ops::journal::{Journal, Opened, Progress};
 use crate::ops::plan::Operation;
-use crate::ops::sight;
 use crate::ops::steps::{Kit, Step, TakeDown};
+use crate::ops::{members, sight};
 use crate::pool::Interrupted;
 
 /// Returns which ways out of an interrupted operation there are, as things are now. What cannot be looked at closes none:
@@ -45,8 +45,7 @@ pub fn used(kit: &Kit, opened: &Opened) -> Result<Option<String>> {
             None => return Ok(Some("the pool does not work, and what is in it cannot be told".to_owned())),
         }
     } else {
-        let file = opened.plan.metadata_file().filter(|file| file.exists());
-        match file.map(|file| sight::superblock_in(&file)).transpose()? {
+        match opened.plan.entry().map(|entry| members::recorded(&kit.dm, entry)).transpose()? {
             Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
             Some(Err(BadSuperblock::Zero)) | None => return Ok(None),
             Some(Err(bad)) => return Ok(Some(format!("what is in it cannot be told: {bad}"))),

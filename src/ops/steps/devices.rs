@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::dm::{Dm, DmId, TargetLine};
+use crate::kernel::dm::{Dm, DmId, DmInfo, TargetLine};
 use crate::kernel::{fs, loopdev, udev};
 use crate::ops::sight;
 use crate::ops::steps::files::refuse_attached;
-use crate::ops::steps::{Act, Attempt, Kit, Reverted, Step, WayBack};
+use crate::ops::steps::{Act, Attempt, Kit, MapDevices, Part, Reverted, Step, WayBack};
 use crate::pool::{Behaviour, DevNo, Entry, PoolName, PoolTable, THIN_POOL};
 use crate::units::Sectors;
 
@@ -48,7 +48,7 @@ pub struct MakePool {
 /// Removes a device that another step would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeDown {
-    /// The step that makes it: [`MapFile`] or [`MakePool`].
+    /// The step that makes it: [`MapFile`], [`MapDevices`] or [`MakePool`].
     pub made_by: Box<Step>,
 }
 
@@ -92,7 +92,7 @@ impl Act for MapFile {
         refuse_attached(&self.file)?;
         let file = fs::open_existing(&self.file)?;
         let held = loopdev::attach(&file, &self.file, true, false)?;
-        bring_up(&kit.dm, &self.name, &self.uuid, &self.table(held.devno))
+        bring_up(&kit.dm, &self.name, &self.uuid, &[self.table(held.devno)])
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {
@@ -149,7 +149,7 @@ impl Act for MakePool {
             kind: THIN_POOL.to_owned(),
             params: table.params(),
         };
-        bring_up(&kit.dm, &self.name, &self.uuid, &line)
+        bring_up(&kit.dm, &self.name, &self.uuid, &[line])
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {
@@ -171,6 +171,7 @@ impl TakeDown {
     fn name(&self) -> &str {
         match &*self.made_by {
             Step::MapFile(step) => &step.name,
+            Step::MapDevices(step) => &step.name,
             Step::MakePool(step) => &step.name,
             _ => "?",
         }
@@ -210,15 +211,20 @@ impl Act for TakeDown {
 /// Returns the steps that bring a registered pool's three devices up: metadata, data, pool.
 pub fn devices_of(entry: &Entry, metadata_length: Sectors, length: Sectors) -> [Step; 3] {
     let name: &PoolName = &entry.name;
-    [
-        MapFile {
-            file: entry.metadata.file.clone(),
-            name: name.metadata_device(),
-            uuid: entry.uuid.metadata(),
-            length: metadata_length,
+    let beneath = |part: Part, length| -> Step {
+        let (name, uuid) = match part {
+            Part::Metadata => (name.metadata_device(), entry.uuid.metadata()),
+            Part::Data => (name.data_device(), entry.uuid.data()),
+        };
+        let files = entry.files().map(|[metadata, data]| if part == Part::Metadata { metadata } else { data });
+        match files {
+            Some(store) => MapFile { file: store.file.clone(), name, uuid, length }.into(),
+            None => MapDevices { name, uuid, pool: entry.uuid.clone(), part, length }.into(),
         }
-        .into(),
-        MapFile { file: entry.data.file.clone(), name: name.data_device(), uuid: entry.uuid.data(), length }.into(),
+    };
+    [
+        beneath(Part::Metadata, metadata_length),
+        beneath(Part::Data, length),
         MakePool {
             name: name.to_string(),
             uuid: entry.uuid.pool(),
@@ -232,11 +238,11 @@ pub fn devices_of(entry: &Entry, metadata_length: Sectors, length: Sectors) -> [
 }
 
 /// Makes a device, gives it its table and lets it run; on any error the empty device is removed again.
-fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &TargetLine) -> Result<()> {
+pub(super) fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &[TargetLine]) -> Result<()> {
     let devno = dm.create(name, Some(uuid))?;
     let id = DmId::name(name);
     let up = || -> Result<()> {
-        dm.load(&id, std::slice::from_ref(table), false)?;
+        dm.load(&id, table, false)?;
         dm.resume_private(&id)?;
         udev::ensure_node(name, devno)?;
         Ok(())
@@ -247,18 +253,27 @@ fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &TargetLine) -> Result<()> {
     })
 }
 
+/// Returns what the kernel says of a device that dmpool made.
+///
+/// # Errors
+/// When there is none, or it is somebody else's.
+pub(super) fn ours(dm: &Dm, name: &str, uuid: &str) -> Result<DmInfo> {
+    let info = dm.info(&DmId::name(name))?;
+    let info = info.with_context(|| format!("looking for `{name}`: the kernel has no such device"))?;
+    ensure!(info.uuid.as_deref() == Some(uuid), "`{name}` ({}) is not the device that dmpool made", info.devno);
+    Ok(info)
+}
+
 /// Returns the one line of a device's table.
 fn sole_line(dm: &Dm, name: &str, uuid: &str) -> Result<TargetLine> {
-    let id = DmId::name(name);
-    let info = dm.info(&id)?.with_context(|| format!("looking for `{name}`: the kernel has no such device"))?;
-    ensure!(info.uuid.as_deref() == Some(uuid), "`{name}` ({}) is not the device that dmpool made", info.devno);
+    let info = ours(dm, name, uuid)?;
     ensure!(!info.suspended, "`{name}` ({}) is suspended", info.devno);
-    let lines = dm.table(&id)?;
+    let lines = dm.table(&DmId::name(name))?;
     lines.into_iter().next().with_context(|| format!("reading the table of `{name}`: it has none"))
 }
 
 /// Removes a device when it is there and has our uuid.
-fn remove_ours(dm: &Dm, name: &str, uuid: &str) -> Result<()> {
+pub(super) fn remove_ours(dm: &Dm, name: &str, uuid: &str) -> Result<()> {
     let id = DmId::name(name);
     let Some(info) = dm.info(&id)? else { return Ok(()) };
     ensure!(info.uuid.as_deref() == Some(uuid), "`{name}` ({}) is not the device that dmpool made", info.devno);

@@ -5,8 +5,11 @@
 mod devices;
 pub mod down;
 mod files;
+mod format;
+mod labelled;
 mod register;
 mod resize;
+mod swap;
 
 use std::path::PathBuf;
 
@@ -15,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub use files::{DeleteFile, ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
+pub use format::{Area, ClearDevice, EraseLabel, NamedDevice, PIECE, WriteLabel, bytes_of};
+pub use labelled::{MapDevices, ReloadDevices};
 pub use register::{Register, Unregister};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
 
@@ -151,4 +156,9 @@ steps!(
     SetCapacity,
     ReloadLinear,
     ReloadPool,
+    ClearDevice,
+    WriteLabel,
+    EraseLabel,
+    MapDevices,
+    ReloadDevices,
 );

@@ -1,210 +1,256 @@
-//! How a pool is laid on devices, and how its map grows. What is in a map never moves: the data device is its segments for
-//! data behind each other, so that only the last of them may become longer.
+//! Where a pool's parts go on its devices: the map of a new pool, and that of one that has been given more.
+//!
+//! Everything begins and ends on a MiB of its device, so that it lies well on whatever sectors or stripes that has; a piece of
+//! data is a whole number of blocks, so that no block lies on two devices.
 
-use super::{AREA, DeviceUuid, Leg, Purpose, Segment};
-use crate::units::Sectors;
+use std::collections::BTreeMap;
 
-/// Everything begins and ends on a whole MiB, which suits every disk and every chunk.
+use super::{AREA, DeviceUuid, Label, Leg, Purpose, Segment};
+use crate::pool::sizing;
+use crate::units::{BlockSize, Bytes, DataBlocks, MAX_META_BLOCKS, Sectors};
+
+/// What everything is aligned to.
 const GRAIN: u64 = 2048;
 
-/// A device, and how much of it there is.
+/// A device and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// The device.
+pub struct Extent {
+    /// Which.
     pub device: DeviceUuid,
     /// How long it is.
     pub length: Sectors,
 }
 
-/// Returns the map of a new pool: metadata and room for it first on their device, the rest of `data` for data. With a
-/// chunk the data is striped over its devices, else it goes to one after the other. Nothing when it does not fit.
-pub fn lay_out(
-    metadata: DeviceUuid,
-    size: Sectors,
-    room: Sectors,
-    data: &[Space],
-    chunk: Option<Sectors>,
-) -> Option<Vec<Segment>> {
-    let (size, room) = (round_up(size)?, round_up(room)?);
-    let start = AREA.sectors().get();
-    let mut map = vec![linear(Purpose::Metadata, metadata, start, size)];
-    if room > 0 {
-        map.push(linear(Purpose::Room, metadata, start.checked_add(size)?, room));
+/// What a new pool shall lie on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The devices for data, in their order.
+    pub data: Vec<Extent>,
+    /// The one for metadata; without it the first for data.
+    pub metadata: Option<Extent>,
+    /// How large the metadata shall be; nothing for what the data needs.
+    pub metadata_size: Option<Bytes>,
+    /// How much goes to a device before it is the next one's turn.
+    pub chunk: Option<Sectors>,
+    /// The length of a data block.
+    pub block: BlockSize,
+}
+
+/// What a device is too small for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSmall {
+    /// Which device.
+    pub device: DeviceUuid,
+    /// How long it must be at least.
+    pub needed: Bytes,
+}
+
+/// A piece of a device of dm, as a line of its table has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where on the dm device it begins.
+    pub start: Sectors,
+    /// How long it is.
+    pub length: Sectors,
+    /// Where it is.
+    pub legs: Vec<Leg>,
+    /// How much of it goes to a leg before it is the next one's turn; nothing for one leg.
+    pub chunk: Option<Sectors>,
+}
+
+const fn down(sectors: u64, unit: u64) -> u64 {
+    match sectors.checked_rem(unit) {
+        Some(rest) => sectors - rest,
+        None => sectors,
     }
-    let behind = start.checked_add(size)?.checked_add(room)?;
-    let free = |space: &Space| {
-        let from = if space.device == metadata { behind } else { start };
-        let length = round_down(space.length.get().saturating_sub(from));
-        (length > 0).then_some((space.device, from, length))
-    };
-    let free: Vec<_> = data.iter().map(free).collect::<Option<_>>()?;
-    let shortest = free.iter().map(|(_, _, length)| *length).min()?;
-    match chunk.filter(|_| free.len() > 1) {
-        None => map.extend(free.into_iter().map(|(on, from, length)| linear(Purpose::Data, on, from, length))),
-        Some(chunk) => {
-            let width = shortest - shortest.checked_rem(chunk.get())?;
-            let length = Sectors::new(width.checked_mul(u64::try_from(free.len()).ok()?)?);
-            let legs = free.iter().map(|(device, from, _)| Leg { device: *device, start: Sectors::new(*from) });
-            map.push(Segment { purpose: Purpose::Data, length, legs: legs.collect(), chunk: Some(chunk) });
+}
+
+/// Returns the smallest length that is a whole number of both: pieces are whole blocks, and whole chunks on each leg.
+fn whole(block: BlockSize, chunk: Option<Sectors>, legs: usize) -> u64 {
+    let (mut a, mut b) = (block.sectors().get(), GRAIN);
+    if let Some(chunk) = chunk {
+        b = u64::try_from(legs).unwrap_or(1).saturating_mul(chunk.get().max(1)).max(1);
+    }
+    let product = a.saturating_mul(b);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    product / a.max(1)
+}
+
+/// Returns the map of a new pool: metadata, room for it to grow into, and data to the end of the devices, however much of
+/// it the pool shall use at first.
+///
+/// # Errors
+/// Which device is too small.
+pub fn of_new(wanted: &Wanted) -> Result<Vec<Segment>, TooSmall> {
+    let first = AREA.sectors().get();
+    let end = |extent: &Extent| down(extent.length.get(), GRAIN);
+    let Some(carrier) = wanted.metadata.or_else(|| wanted.data.first().copied()) else { return Ok(Vec::new()) };
+    let on_devices: u64 = wanted.data.iter().map(|e| end(e).saturating_sub(first)).fold(0, u64::saturating_add);
+    let free = end(&carrier).saturating_sub(first);
+    let (metadata, room) = metadata_of(wanted, free, wanted.block.blocks_in(Sectors::new(on_devices)));
+    let too_small =
+        |device, needed: u64| TooSmall { device, needed: Sectors::new(needed.next_multiple_of(GRAIN)).bytes() };
+    if free < metadata + room {
+        return Err(too_small(carrier.device, first + metadata + room));
+    }
+    let mut map = vec![one(Purpose::Metadata, carrier.device, first, metadata)];
+    if room > 0 {
+        map.push(one(Purpose::Room, carrier.device, first + metadata, room));
+    }
+    let behind = |e: &Extent| if e.device == carrier.device { first + metadata + room } else { first };
+    let places: Vec<_> = wanted.data.iter().map(|e| (e.device, behind(e), end(e).saturating_sub(behind(e)))).collect();
+    let unit = whole(wanted.block, wanted.chunk, places.len());
+    let count = u64::try_from(places.len()).unwrap_or(u64::MAX);
+    if let (Some(chunk), [_, _, ..]) = (wanted.chunk, places.as_slice()) {
+        let shortest = places.iter().min_by_key(|(_, _, left)| *left).copied().unwrap_or((carrier.device, 0, 0));
+        let length = down(shortest.2.saturating_mul(count), unit);
+        if length == 0 {
+            return Err(too_small(shortest.0, shortest.1 + unit.div_ceil(count)));
+        }
+        let legs = places.iter().map(|(device, from, _)| Leg { device: *device, start: Sectors::new(*from) }).collect();
+        map.push(Segment { purpose: Purpose::Data, length: Sectors::new(length), legs, chunk: Some(chunk) });
+        return Ok(map);
+    }
+    for (device, from, left) in places {
+        match down(left, unit) {
+            0 => return Err(too_small(device, from + unit)),
+            length => map.push(one(Purpose::Data, device, from, length)),
         }
     }
-    map.iter().all(|segment| segment.length.get() > 0).then_some(map)
+    Ok(map)
 }
 
-/// Returns the map with what a device has behind everything of the pool given to the data: of a new device all of it, of
-/// one that was made larger what it has gained. Nothing when that is less than a MiB.
-pub fn add_data(map: &[Segment], space: Space) -> Option<Vec<Segment>> {
-    let taken = map.iter().filter_map(Segment::extents).flatten().filter(|(on, _)| *on == space.device);
-    let end = taken.map(|(_, range)| range.end).max().unwrap_or(0).max(AREA.sectors().get());
-    let more = Sectors::new(round_down(space.length.get().saturating_sub(end)));
-    if more.get() == 0 {
-        return None;
+/// Returns how many sectors of a device, which has so many free, go to metadata, and how many are kept free behind it.
+fn metadata_of(wanted: &Wanted, free: u64, data: DataBlocks) -> (u64, u64) {
+    let most = down(MAX_META_BLOCKS.bytes().sectors().get(), GRAIN);
+    let size = |bytes: Bytes| bytes.sectors().get().next_multiple_of(GRAIN).min(most);
+    if wanted.metadata.is_some() {
+        // A device of its own is the metadata's, as much of it as the kernel uses.
+        let all = free.min(most);
+        let least = size(sizing::metadata_for(data).bytes());
+        let metadata = wanted.metadata_size.map_or(all.max(least), size);
+        return (metadata, all.saturating_sub(metadata));
     }
-    let mut map = map.to_vec();
-    let last = map.iter_mut().rfind(|segment| segment.purpose == Purpose::Data);
-    match last.filter(|last| ends_at(last, space.device, end)) {
-        Some(last) => last.length = last.length.checked_add(more)?,
-        None => map.push(linear(Purpose::Data, space.device, end, more.get())),
-    }
-    Some(map)
+    let metadata = size(wanted.metadata_size.unwrap_or_else(|| sizing::metadata_on_devices(data).bytes()));
+    let room = metadata.saturating_mul(sizing::ROOM_FACTOR).min(most - metadata);
+    (metadata, down(room.min(free / sizing::MOST_ROOM), GRAIN))
 }
 
-/// Returns the map with that much of the room behind the metadata given to it. Nothing when there is not so much.
-pub fn grow_metadata(map: &[Segment], by: Sectors) -> Option<Vec<Segment>> {
-    let by = round_up(by)?;
-    let mut map = map.to_vec();
-    let metadata = map.iter().rposition(|segment| segment.purpose == Purpose::Metadata)?;
-    let room = map.iter().position(|segment| segment.purpose == Purpose::Room)?;
-    let [leg] = map.get(room)?.legs.as_slice() else { return None };
-    let (device, start, left) = (leg.device, leg.start.get(), map.get(room)?.length.get().checked_sub(by)?);
-    if !ends_at(map.get(metadata)?, device, start) {
-        return None;
-    }
-    let last = map.get_mut(metadata)?;
-    last.length = last.length.checked_add(Sectors::new(by))?;
-    if left == 0 {
-        map.remove(room);
-    } else if let Some(segment) = map.get_mut(room) {
-        *segment = linear(Purpose::Room, device, start.checked_add(by)?, left);
-    }
-    Some(map)
-}
-
-fn linear(purpose: Purpose, device: DeviceUuid, start: u64, length: u64) -> Segment {
+fn one(purpose: Purpose, device: DeviceUuid, start: u64, length: u64) -> Segment {
     let legs = vec![Leg { device, start: Sectors::new(start) }];
     Segment { purpose, length: Sectors::new(length), legs, chunk: None }
 }
 
-/// Whether a segment is on that device alone and ends there.
-fn ends_at(segment: &Segment, device: DeviceUuid, end: u64) -> bool {
-    let extents = segment.extents().unwrap_or_default();
-    matches!(extents.as_slice(), [(on, range)] if *on == device && range.end == end)
+/// Returns the map with all that its devices have free given to data: those that have been enlarged, and those that have
+/// been added (they are in `lengths` and not in the map). A device for metadata alone gives nothing.
+pub fn with_more_data(label: &Label, lengths: &BTreeMap<DeviceUuid, Sectors>) -> Vec<Segment> {
+    let mut map = label.map.clone();
+    let block = label.behaviour.block_size;
+    lengthen_the_last(&mut map, lengths, block);
+    let unit = whole(block, None, 1);
+    let mut appended = Vec::new();
+    for (device, length) in lengths {
+        // What is left on a device of stripes waits for the others to be enlarged.
+        let stripes = map.iter().any(|s| s.chunk.is_some() && s.legs.iter().any(|leg| leg.device == *device));
+        let more = down(free(&map, *device, *length), unit);
+        if more > 0 && !stripes && !is_metadata_alone(label, *device) {
+            appended.push(one(Purpose::Data, *device, end(&map, *device), more));
+        }
+    }
+    map.extend(appended);
+    map
 }
 
-const fn round_down(sectors: u64) -> u64 {
-    sectors - sectors % GRAIN
+/// Lengthens the last piece of data, where nothing is behind it on any of its devices.
+fn lengthen_the_last(map: &mut [Segment], lengths: &BTreeMap<DeviceUuid, Sectors>, block: BlockSize) {
+    let Some(last) = map.iter().rfind(|segment| segment.purpose == Purpose::Data) else { return };
+    let extents = last.extents().unwrap_or_default();
+    if extents.iter().any(|(device, range)| end(map, *device) != range.end) {
+        return;
+    }
+    let each = extents.iter().map(|(device, _)| free(map, *device, lengths.get(device).copied().unwrap_or_default()));
+    let legs = u64::try_from(extents.len()).unwrap_or(u64::MAX);
+    let more = down(each.min().unwrap_or(0).saturating_mul(legs), whole(block, last.chunk, extents.len()));
+    if let Some(last) = map.iter_mut().rfind(|segment| segment.purpose == Purpose::Data) {
+        last.length = Sectors::new(last.length.get().saturating_add(more));
+    }
 }
 
-fn round_up(sectors: Sectors) -> Option<u64> {
-    sectors.get().checked_next_multiple_of(GRAIN)
+/// Returns where on a device the map ends.
+fn end(map: &[Segment], device: DeviceUuid) -> u64 {
+    let extents = map.iter().filter_map(Segment::extents).flatten().filter(|(on, _)| *on == device);
+    extents.map(|(_, range)| range.end).max().unwrap_or(AREA.sectors().get())
+}
+
+fn free(map: &[Segment], device: DeviceUuid, length: Sectors) -> u64 {
+    down(length.get(), GRAIN).saturating_sub(end(map, device))
+}
+
+/// Whether the map has nothing but metadata, or room for it, on a device; not for one that it does not have.
+fn is_metadata_alone(label: &Label, device: DeviceUuid) -> bool {
+    let mut of_it = label.map.iter().filter(|s| s.legs.iter().any(|leg| leg.device == device)).peekable();
+    of_it.peek().is_some() && of_it.all(|s| s.purpose != Purpose::Data)
+}
+
+/// Returns the map with metadata of at least that length, taken from the room behind it; nothing when that is too small.
+pub fn with_more_metadata(label: &Label, to: Sectors) -> Option<Vec<Segment>> {
+    let more = to.get().next_multiple_of(GRAIN).saturating_sub(label.length(Purpose::Metadata).get());
+    let mut map = label.map.clone();
+    if more == 0 {
+        return Some(map);
+    }
+    let metadata = map.iter().rposition(|s| s.purpose == Purpose::Metadata)?;
+    let end = map.get(metadata)?.extents()?.pop()?;
+    let room = map.iter().position(|s| {
+        s.purpose == Purpose::Room && s.legs.first().is_some_and(|l| (l.device, l.start.get()) == (end.0, end.1.end))
+    })?;
+    let left = map.get(room)?.length.get().checked_sub(more)?;
+    let grown = map.get_mut(metadata)?;
+    grown.length = Sectors::new(grown.length.get() + more);
+    if left == 0 {
+        map.remove(room);
+    } else {
+        let kept = map.get_mut(room)?;
+        kept.length = Sectors::new(left);
+        let start = kept.legs.first_mut()?;
+        start.start = Sectors::new(start.start.get() + more);
+    }
+    Some(map)
+}
+
+/// Returns the most metadata that the map has place for, as the kernel uses it.
+pub fn most_metadata(label: &Label) -> Bytes {
+    let both = label.length(Purpose::Metadata).get().saturating_add(label.length(Purpose::Room).get());
+    Sectors::new(both).meta_blocks().min(MAX_META_BLOCKS).bytes()
+}
+
+/// Returns the pieces of a dm device of that purpose and length, in their order; shorter where the map ends. The last one of
+/// stripes is a whole number of chunks on each leg, as dm wants it.
+pub fn pieces(map: &[Segment], purpose: Purpose, length: Sectors) -> Vec<Piece> {
+    let mut start = 0;
+    let mut found = Vec::new();
+    for segment in map.iter().filter(|segment| segment.purpose == purpose) {
+        let left = length.get().saturating_sub(start);
+        if left == 0 {
+            break;
+        }
+        let unit = segment.chunk.map_or(1, |chunk| {
+            chunk.get().saturating_mul(u64::try_from(segment.legs.len()).unwrap_or(u64::MAX)).max(1)
+        });
+        let taken = left.checked_next_multiple_of(unit).unwrap_or(u64::MAX).min(segment.length.get());
+        found.push(Piece {
+            start: Sectors::new(start),
+            length: Sectors::new(taken),
+            legs: segment.legs.clone(),
+            chunk: segment.chunk,
+        });
+        start += taken;
+    }
+    found
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MIB: u64 = 2048;
-
-    fn space(device: u128, mib: u64) -> Space {
-        Space { device: DeviceUuid::from_random(device), length: Sectors::new(mib * MIB + 7) }
-    }
-
-    fn mib(count: u64) -> Sectors {
-        Sectors::new(count * MIB)
-    }
-
-    /// Each segment: its purpose, length in MiB, and of each leg device and MiB where it begins.
-    fn drawn(map: &[Segment]) -> Vec<String> {
-        let leg = |leg: &Leg| format!("{}@{}", leg.device.to_string().trim_start_matches('0'), leg.start.get() / MIB);
-        let drawn = map.iter().map(|s| {
-            let legs: Vec<_> = s.legs.iter().map(leg).collect();
-            format!("{:?} {} on {}", s.purpose, s.length.get() / MIB, legs.join(" "))
-        });
-        drawn.collect()
-    }
-
-    #[test]
-    fn pools_are_laid_out_as_the_document_draws_them() {
-        let one = DeviceUuid::from_random(1);
-        let map = lay_out(one, mib(16), mib(48), &[space(1, 1000)], None).unwrap();
-        assert_eq!(drawn(&map), ["Metadata 16 on 1@1", "Room 48 on 1@17", "Data 935 on 1@65"]);
-        let map = lay_out(one, mib(16), mib(0), &[space(2, 1000), space(3, 500)], None).unwrap();
-        assert_eq!(drawn(&map), ["Metadata 16 on 1@1", "Data 999 on 2@1", "Data 499 on 3@1"]);
-        let striped = [space(1, 1000), space(2, 1200), space(3, 800)];
-        let map = lay_out(one, mib(16), mib(48), &striped, Some(Sectors::new(128))).unwrap();
-        assert_eq!(drawn(&map)[2..], ["Data 2397 on 1@65 2@1 3@1"]);
-        assert_eq!(lay_out(one, mib(16), mib(48), &[space(1, 65)], None), None, "there is no room for data");
-        assert_eq!(lay_out(one, mib(16), mib(48), &[], None), None);
-    }
-
-    #[test]
-    fn only_the_end_of_the_data_becomes_longer() {
-        let one = DeviceUuid::from_random(1);
-        let map = lay_out(one, mib(16), mib(48), &[space(1, 1000)], None).unwrap();
-        let larger = add_data(&map, space(1, 1500)).unwrap();
-        assert_eq!(drawn(&larger)[2..], ["Data 1435 on 1@65"]);
-        let two = add_data(&larger, space(2, 100)).unwrap();
-        assert_eq!(drawn(&two)[2..], ["Data 1435 on 1@65", "Data 99 on 2@1"]);
-        // The first device is not the end of the data any more.
-        let three = add_data(&two, space(1, 2000)).unwrap();
-        assert_eq!(drawn(&three)[2..], ["Data 1435 on 1@65", "Data 99 on 2@1", "Data 500 on 1@1500"]);
-        assert_eq!(add_data(&three, space(1, 2000)), None, "there is nothing more");
-    }
-
-    #[test]
-    fn metadata_grows_into_its_room_and_no_farther() {
-        let one = DeviceUuid::from_random(1);
-        let map = lay_out(one, mib(16), mib(48), &[space(1, 1000)], None).unwrap();
-        let grown = grow_metadata(&map, mib(40)).unwrap();
-        assert_eq!(drawn(&grown), ["Metadata 56 on 1@1", "Room 8 on 1@57", "Data 935 on 1@65"]);
-        assert_eq!(grow_metadata(&grown, mib(9)), None);
-        let full = grow_metadata(&grown, mib(8)).unwrap();
-        assert_eq!(drawn(&full), ["Metadata 64 on 1@1", "Data 935 on 1@65"]);
-        assert_eq!(grow_metadata(&full, mib(1)), None);
-    }
-
-    proptest! {
-        /// Whatever a pool is grown by, what it had stays where it was, and its label can be written.
-        #[test]
-        fn nothing_ever_moves(
-            lengths in prop::collection::vec(100_u64..5000, 1..5),
-            striped in any::<bool>(),
-            changes in prop::collection::vec((0_u128..7, 1_u64..6000), 0..12),
-        ) {
-            let spaces: Vec<_> = lengths.iter().zip(1..).map(|(mib, device)| space(device, *mib)).collect();
-            let chunk = striped.then(|| Sectors::new(128));
-            let mut map = lay_out(DeviceUuid::from_random(1), mib(4), mib(60), &spaces, chunk).unwrap();
-            for (device, amount) in changes {
-                let next = match device {
-                    0 => grow_metadata(&map, mib(amount % 64 + 1)),
-                    device => add_data(&map, space(device, amount)),
-                };
-                let Some(next) = next else { continue };
-                for purpose in [Purpose::Metadata, Purpose::Data] {
-                    let of = |map: &[Segment]| map.iter().filter(|s| s.purpose == purpose).cloned().collect::<Vec<_>>();
-                    let (before, after) = (of(&map), of(&next));
-                    let (last, whole) = before.split_last().unwrap();
-                    prop_assert_eq!(whole, &after[..whole.len()]);
-                    let grown = &after[whole.len()];
-                    prop_assert_eq!(&last.legs, &grown.legs);
-                    prop_assert!(grown.length >= last.length);
-                }
-                map = next;
-            }
-            prop_assert!(super::super::tests::label(map).encode().is_ok());
-        }
-    }
-}
+#[path = "layout_tests.rs"]
+mod tests;

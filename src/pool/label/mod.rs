@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 pub use bytes::{BadLabel, FORMAT, SLOT_BYTES, TooLarge};
 pub use set::{Assembly, Member, Unassembled, assemble};
 
@@ -26,7 +28,9 @@ pub const AREA: Bytes = Bytes::MIB;
 pub const SLOTS: [Bytes; 2] = [Bytes::new(600 << 10), Bytes::new(900 << 10)];
 
 /// The identity of a device that dmpool has formatted: 128 random bits, not the disk's own, so that a copy has the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DeviceUuid(u128);
 
 impl DeviceUuid {
@@ -42,8 +46,25 @@ impl fmt::Display for DeviceUuid {
     }
 }
 
+impl TryFrom<String> for DeviceUuid {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let bits = if digits { u128::from_str_radix(&text, 16).ok() } else { None };
+        bits.map(Self).ok_or_else(|| format!("{text:?} is not a device uuid (32 hexadecimal digits)"))
+    }
+}
+
+impl From<DeviceUuid> for String {
+    fn from(uuid: DeviceUuid) -> Self {
+        uuid.to_string()
+    }
+}
+
 /// What a segment is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// It is a piece of the metadata device.
     Metadata,
@@ -54,7 +75,7 @@ pub enum Purpose {
 }
 
 /// A place on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Leg {
     /// The device.
     pub device: DeviceUuid,
@@ -63,7 +84,7 @@ pub struct Leg {
 }
 
 /// A piece of one of a pool's two devices. The pieces of one purpose stand behind each other in the map's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// What it is for.
     pub purpose: Purpose,
@@ -98,7 +119,7 @@ impl Role {
 }
 
 /// One label: the whole pool as one of its devices tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
     /// Counts the changes of the map; of several labels of one pool the highest is true.
     pub sequence: u64,
@@ -230,6 +251,11 @@ impl Slots {
             [Err(BadLabel::Absent), Err(BadLabel::Absent)] => Ok(None),
             [Err(BadLabel::Absent), Err(bad)] | [Err(bad), Err(_)] => Err(bad.clone()),
         }
+    }
+
+    /// Returns what each slot has; nothing where it is no label that can be read.
+    pub fn labels(&self) -> [Option<Label>; 2] {
+        self.0.clone().map(Result::ok)
     }
 
     /// Returns the slot that the next label goes to: never the one that counts, since a write can be torn.

@@ -1,0 +1,92 @@
+//! `create --ensure`: whether the pool that is there is the one that is asked for.
+
+use std::path::Path;
+
+use crate::error::{Failure, Outcome};
+use crate::kernel::block;
+use crate::ops::create::{Options, files};
+use crate::ops::plan::{Operation, Plan};
+use crate::pool::{Entry, Place, PoolReport, Spec, Store};
+use crate::units::BlockSize;
+
+/// Decides about a name that is registered: with `--ensure`, the same pool is success.
+pub(super) fn already_there(entry: &Entry, report: &PoolReport, options: &Options, what: &str) -> Outcome<Plan> {
+    let spec = &options.spec;
+    let refuse = |why: &str| Failure::refused(format!("cannot {what}: {why}"));
+    if !options.ensure {
+        return Err(refuse("a pool of that name is registered already").next(format!(
+            "dmpool status {}    or, if the same pool being there is fine:  dmpool create {} --ensure …",
+            spec.name, spec.name
+        )));
+    }
+    let differences = differences(entry, report, spec);
+    if !differences.is_empty() {
+        return Err(refuse("it is there already and is not the same").fact("found", differences.join("; ")).next(
+            format!("dmpool grow {} SIZE    where only the size is too small; else choose another name", spec.name),
+        ));
+    }
+    if report.table.is_none() {
+        return Err(refuse("it is there already, and is not active").next(format!("dmpool activate {}", spec.name)));
+    }
+    Ok(Plan {
+        operation: Operation::Create,
+        pool: spec.name.to_string(),
+        what: what.to_owned(),
+        steps: Vec::new(),
+        notes: vec![format!("pool `{}` is there already, just so: unchanged", spec.name)],
+    })
+}
+
+/// Returns what is otherwise than asked for, each a phrase. Sizes that were left out on devices are not asked for: what the
+/// devices have is right.
+fn differences(entry: &Entry, report: &PoolReport, spec: &Spec) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut compare = |what: &str, there: String, wanted: String| {
+        if there != wanted {
+            found.push(format!("{what}: {there} is there, {wanted} is wanted"));
+        }
+    };
+    let size = |space: Option<crate::pool::Space>| space.map_or_else(|| "unknown".to_owned(), |s| s.total.exact());
+    let (data, metadata) = match &spec.on {
+        Place::Files { .. } => {
+            let (data, metadata) = spec.sizes_in_files();
+            (Some(data), Some(metadata))
+        }
+        Place::Devices { .. } => (spec.data_size, spec.metadata_size),
+    };
+    if let Some(data) = data {
+        compare("data", size(report.data_space()), data.exact());
+    }
+    if let Some(metadata) = metadata {
+        compare("metadata", size(report.metadata_space()), metadata.meta_blocks().bytes().exact());
+    }
+    let block = |size: BlockSize| size.bytes().human();
+    compare("block size", block(entry.pool.block_size), block(spec.block_size));
+    compare("low water mark", entry.pool.low_water.to_string(), spec.low_water.to_string());
+    compare("features", format!("[{}]", entry.pool.features.join(" ")), format!("[{}]", spec.features().join(" ")));
+    match (&entry.store, &spec.on) {
+        (Store::Files { data, .. }, Place::Files { directory, preallocate }) => {
+            let wanted = files::Wanted { spec, directory, preallocate: *preallocate };
+            compare("data file", data.file.display().to_string(), wanted.data_file().display().to_string());
+        }
+        (Store::Devices(there), Place::Devices { data, metadata, .. }) => {
+            let there = there.iter().map(|device| device.path.as_path());
+            compare("devices", devices(there), devices(metadata.iter().chain(data).map(AsRef::as_ref)));
+        }
+        (Store::Files { .. }, Place::Devices { .. }) => compare("kept", "in files".into(), "on devices".into()),
+        (Store::Devices(_), Place::Files { .. }) => compare("kept", "on devices".into(), "in files".into()),
+    }
+    found
+}
+
+/// Returns the names of devices as a text that is the same for the same devices, whatever name each is given by.
+fn devices<'p>(paths: impl Iterator<Item = &'p Path>) -> String {
+    let mut names: Vec<_> = paths
+        .map(|path| match block::devno_of(path).ok().and_then(block::name) {
+            Some(name) => format!("/dev/{name}"),
+            None => path.display().to_string(),
+        })
+        .collect();
+    names.sort();
+    names.join(" ")
+}
