@@ -13,7 +13,7 @@ fn enlarge(pool: &str, size: &str) -> Outcome<()> {
     let size = SizeArg::parse(size).map_err(|e| Failure::new(Kind::Usage, e.to_string()))?;
     let kit = gate::open(State::default())?;
     let found = find::find(&kit.dm, &kit.state, Some(pool))?;
-    let options = grow::Options { part: Part::Data, size, overcommit: false };
+    let options = grow::Options { part: Part::Data, size, overcommit: false, add: Vec::new(), wipe: false };
     // What the plan says and what is done are one: first it is shown, then carried out.
     let planned = grow::grow(&kit, &found, &options, Change::Describe)?;
     print!("{}", report::plan::text(&planned.plan));

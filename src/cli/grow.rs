@@ -1,5 +1,7 @@
 //! `dmpool grow`
 
+use std::path::PathBuf;
+
 use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::find::Found;
@@ -11,7 +13,7 @@ use crate::units::SizeArg;
 /// Make a pool larger while everything runs
 ///
 /// The loop file is made longer and the pool takes it, in a fraction of a second: nothing is stopped, nothing is copied,
-/// nothing is asked. Works on a full pool, and on one that is read-only because its metadata is full. Without a size it
+/// nothing is asked. A pool on disks takes what they have, what they have gained (max), and disks that are added. Works on a full pool, and on one that is read-only because its metadata is full. Without a size it
 /// says what can be chosen.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "dmpool grow [OPTIONS] [POOL] [SIZE]")]
@@ -24,6 +26,14 @@ pub(super) struct Args {
     /// The size its metadata shall have; 15.875 GiB is the most
     #[arg(long, value_name = "SIZE", value_parser = parse::size_arg, allow_hyphen_values = true)]
     metadata: Option<SizeArg>,
+
+    /// A disk to be added to a pool on disks; without a size the pool takes all of it
+    #[arg(long, value_name = "DEV", conflicts_with = "metadata")]
+    add_device: Vec<PathBuf>,
+
+    /// Remove what others have left on the disks that are added (file systems, LVM's labels); the bytes are kept
+    #[arg(long, requires = "add_device")]
+    wipe: bool,
 
     /// Grow although the file system under the loop file fills up before the pool does
     #[arg(long)]
@@ -45,13 +55,20 @@ impl Args {
         let asked = self.asked()?;
         let kit = gate::open(state)?;
         let found = find::find(&kit.dm, &kit.state, asked.pool.as_deref())?;
-        let parts = [(Part::Metadata, self.metadata), (Part::Data, asked.data)];
+        let all = (!self.add_device.is_empty()).then_some(SizeArg::Max);
+        let parts = [(Part::Metadata, self.metadata), (Part::Data, asked.data.or(all))];
         let wanted: Vec<_> = parts.into_iter().filter_map(|(part, size)| Some((part, size?))).collect();
         if wanted.is_empty() {
             return choices(&kit, &found);
         }
         let change = parse::change(self.dry_run);
-        let options = |part, size| grow::Options { part, size, overcommit: self.overcommit };
+        let options = |part, size| grow::Options {
+            part,
+            size,
+            overcommit: self.overcommit,
+            add: self.add_device.clone(),
+            wipe: self.wipe,
+        };
         if let [(_, _), (second, size)] = wanted.as_slice() {
             // What refuses the second is said before the first is done.
             grow::grow(&kit, &found, &options(*second, *size), Change::Describe)?;
@@ -101,7 +118,7 @@ fn after_the_first(mut failure: Failure) -> Failure {
 /// Says what can be chosen.
 fn choices(kit: &Kit, found: &Found) -> Outcome<()> {
     let report = facts::look(kit, found)?;
-    let room = |part| grow::room(&report, part, grow::promised_to_others(kit, &report, part));
+    let room = |part| grow::room_of(kit, found, &report, part);
     show::value(&report::choices::text(&report, room(Part::Data), room(Part::Metadata)));
     Ok(())
 }

@@ -17,6 +17,7 @@ mod metrics;
 mod parse;
 mod resume;
 mod show;
+mod show_pool;
 mod status;
 
 use std::ffi::OsString;
@@ -56,6 +57,7 @@ enum Command {
     Metrics(metrics::Args),
     Disks(disks::Args),
     Create(create::Args),
+    Show(show_pool::Args),
     Grow(grow::Args),
     Activate(activate::Args),
     Deactivate(deactivate::Args),
@@ -115,6 +117,7 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Metrics(args) => args.run(state),
         Command::Disks(args) => args.run(),
         Command::Create(args) => args.run(state),
+        Command::Show(args) => args.run(state),
         Command::Grow(args) => args.run(state),
         Command::Activate(args) => args.run(state),
         Command::Deactivate(args) => args.run(state),

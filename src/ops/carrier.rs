@@ -6,7 +6,7 @@ use crate::kernel::block;
 use crate::kernel::dm::{Dm, DmId};
 use crate::kernel::loopdev::LoopInfo;
 use crate::ops::{sight, tie};
-use crate::pool::{Backing, Carrier, DevNo, Link, LoopDisk, LoopFile};
+use crate::pool::{Backing, Carrier, DevNo, Link, LoopDisk, LoopFile, UUID_PREFIX};
 use crate::units::Sectors;
 
 /// Follows the devices of a pool's table down to what carries them; each with the link that is known to lead there. What
@@ -33,7 +33,15 @@ pub fn of_devices(
     devices.map(|device| {
         let (name, below) = linear.next().flatten().map_or((None, device), |(name, below)| (Some(name), below));
         let attached = loops.next().unwrap_or(Ok(None));
-        let carrier = carrier(below, attached, links.next().flatten(), unread);
+        let link = links.next().flatten();
+        if let Some((name, below)) = labelled_under(dm, device) {
+            let carrier = match below.as_slice() {
+                [only] => Carrier::Device { path: device_path(*only) },
+                several => Carrier::Devices { paths: several.iter().map(|devno| device_path(*devno)).collect() },
+            };
+            return Backing { device: Some(device), size: block::size(device).ok(), linear: Some(name), carrier };
+        }
+        let carrier = carrier(below, attached, link, unread);
         Backing { device: Some(device), size: block::size(device).ok(), linear: name, carrier }
     })
 }
@@ -78,6 +86,35 @@ fn linear_over(dm: &Dm, device: DevNo) -> Option<(String, DevNo)> {
     (line.kind == "linear" && line.start == Sectors::new(0) && offset.trim() == "0")
         .then(|| below.parse().ok())?
         .map(|below| (name, below))
+}
+
+/// Returns the dm name of a device that dmpool has put over devices which it has formatted, and those, each once: nothing
+/// begins at their first sector, where the label is.
+fn labelled_under(dm: &Dm, device: DevNo) -> Option<(String, Vec<DevNo>)> {
+    let info = dm.info(&DmId::from(device)).ok()??;
+    if !info.uuid.as_deref()?.starts_with(UUID_PREFIX) {
+        return None;
+    }
+    let mut found = Vec::new();
+    for line in dm.table(&DmId::from(device)).ok()? {
+        let words: Vec<_> = line.params.split(' ').collect();
+        let legs = match line.kind.as_str() {
+            "linear" => words.as_slice(),
+            "striped" => words.get(2..)?,
+            _ => return None,
+        };
+        for leg in legs.chunks_exact(2) {
+            let [below, start] = leg else { return None };
+            if *start == "0" {
+                return None;
+            }
+            let below: DevNo = below.parse().ok()?;
+            if !found.contains(&below) {
+                found.push(below);
+            }
+        }
+    }
+    Some((info.name, found))
 }
 
 fn device_path(device: DevNo) -> PathBuf {

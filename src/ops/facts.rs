@@ -14,7 +14,9 @@ use crate::kernel::dm::Dm;
 use crate::kernel::fs::FsFacts;
 use crate::kernel::loopdev::LoopInfo;
 use crate::kernel::{ask, block};
+use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::find::Found;
+use crate::ops::members;
 use crate::ops::sight::{self, Live};
 use crate::ops::steps::Kit;
 use crate::ops::{carrier, journal};
@@ -50,7 +52,7 @@ fn look_knowing(kit: &Kit, found: &Found, loops: &[LoopInfo]) -> Outcome<PoolRep
     let interrupted = interrupted(kit, &found.name, &mut unread);
     let mut report = match live {
         Some(live) => of_live(dm, found, live, loops, &mut unread),
-        None => of_files(found, &mut unread),
+        None => of_files(dm, found, &mut unread),
     };
     unread.extend(found.containerd.problems.iter().map(|p| format!("{}: {}", p.path.display(), p.why)));
     if let Some((user, tie)) = found.containerd.user(&mut unread) {
@@ -109,13 +111,19 @@ fn of_live(dm: &Dm, found: &Found, live: Live, loops: &[LoopInfo], unread: &mut 
 }
 
 /// A pool that the kernel does not have: what its superblock and its files say.
-fn of_files(found: &Found, unread: &mut Vec<String>) -> PoolReport {
+fn of_files(dm: &Dm, found: &Found, unread: &mut Vec<String>) -> PoolReport {
     let mut both = places(found).map(Place::backing);
     let mut recorded = None;
     {
         let [_, metadata] = &both;
         let metadata = path_of(metadata);
-        let mut ask_superblock = || Seen::Recorded(metadata.as_deref().map(recorded_in));
+        let labelled = found.entry.as_ref().filter(|entry| !entry.devices().is_empty());
+        let mut ask_superblock = || {
+            Seen::Recorded(match labelled {
+                Some(entry) => Some(recorded_by(members::recorded(dm, entry), "the metadata")),
+                None => metadata.as_deref().map(recorded_in),
+            })
+        };
         let [mut ask_data, mut ask_metadata] =
             both.each_ref().map(path_to_look_at).map(|path| move || Seen::file(path.as_deref()));
         // The superblock last: a file's length may be known of a disk that does not answer.
@@ -162,6 +170,8 @@ enum Place {
     /// A disk in a loop file's place.
     LoopDisk(PathBuf, Option<Link>),
     Disk(PathBuf),
+    /// Those that dmpool has formatted: which part is where, their labels say.
+    Disks(Vec<PathBuf>),
     Unknown,
 }
 
@@ -177,6 +187,7 @@ impl Place {
                 let size = block::devno_of(&path).and_then(block::size).ok();
                 (size, Carrier::Device { path })
             }
+            Self::Disks(paths) => (None, Carrier::Devices { paths }),
             Self::Unknown => (None, Carrier::Unknown),
         };
         Backing { device: None, size, linear: None, carrier }
@@ -187,6 +198,10 @@ impl Place {
 fn places(found: &Found) -> [Place; 2] {
     if let Some([metadata, data]) = found.entry.as_ref().and_then(Entry::files) {
         return [data, metadata].map(|store| Place::File(store.file.clone(), None));
+    }
+    if let Some(devices) = found.entry.as_ref().map(Entry::devices).filter(|devices| !devices.is_empty()) {
+        let paths: Vec<_> = devices.iter().map(|device| device.path.clone()).collect();
+        return [Place::Disks(paths.clone()), Place::Disks(paths)];
     }
     let Some(root) = found.docker.as_ref().filter(|root| root.own_pool() == found.name) else {
         return [Place::Unknown, Place::Unknown];
@@ -219,7 +234,7 @@ fn path_of(backing: &Backing) -> Option<PathBuf> {
         Carrier::Loop { file, .. } => Some(file.path.clone()),
         Carrier::LoopOverDevice { disk, .. } => Some(disk.path.clone()),
         Carrier::Device { path } => Some(path.clone()),
-        Carrier::Unknown => None,
+        Carrier::Devices { .. } | Carrier::Unknown => None,
     }
 }
 
@@ -281,7 +296,11 @@ impl Seen {
 
 /// Returns what the superblock in a file or on a disk says.
 fn recorded_in(path: &Path) -> Result<Recorded, String> {
-    match sight::superblock_in(path) {
+    recorded_by(sight::superblock_in(path), &path.display().to_string())
+}
+
+fn recorded_by(read: Result<Result<Superblock, BadSuperblock>>, place: &str) -> Result<Recorded, String> {
+    match read {
         Ok(Ok(sb)) => Ok(Recorded {
             transaction_id: sb.transaction_id,
             needs_check: sb.needs_check,
@@ -291,7 +310,7 @@ fn recorded_in(path: &Path) -> Result<Recorded, String> {
             metadata_total: sb.metadata_total,
             metadata_used: sb.metadata_used,
         }),
-        Ok(Err(bad)) => Err(format!("the superblock in {}: {bad}", path.display())),
+        Ok(Err(bad)) => Err(format!("the superblock in {place}: {bad}")),
         Err(e) => Err(format!("{e:#}")),
     }
 }

@@ -28,10 +28,12 @@ pub mod promised;
 mod random;
 pub mod registry;
 pub mod resume;
+pub mod show;
 mod sight;
 mod state;
 pub mod status;
 pub mod steps;
+mod taking;
 pub mod tie;
 
 pub use state::State;

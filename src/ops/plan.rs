@@ -62,6 +62,7 @@ impl Plan {
         self.steps.iter().find_map(|step| match step {
             Step::Register(s) => Some(&s.entry),
             Step::Unregister(s) => Some(&s.entry),
+            Step::UpdateEntry(s) => Some(&s.from),
             _ => None,
         })
     }

@@ -212,6 +212,11 @@ pub enum Carrier {
         /// Its path.
         path: PathBuf,
     },
+    /// Several devices, one behind the other or striped.
+    Devices {
+        /// Their paths, each once, in the order in which they come.
+        paths: Vec<PathBuf>,
+    },
     /// It could not be found out.
     Unknown,
 }
@@ -348,7 +353,9 @@ impl Backing {
     pub const fn loop_file(&self) -> Option<&LoopFile> {
         match &self.carrier {
             Carrier::Loop { file, .. } => Some(file),
-            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => {
+                None
+            }
         }
     }
 
@@ -357,7 +364,7 @@ impl Backing {
         match &self.carrier {
             Carrier::Loop { file, .. } => file.link.as_ref(),
             Carrier::LoopOverDevice { disk, .. } => disk.link.as_ref(),
-            Carrier::Device { .. } | Carrier::Unknown => None,
+            Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ops::grow::Room;
 use crate::ops::health;
-use crate::pool::PoolReport;
+use crate::pool::{Carrier, PoolReport};
 use crate::units::Bytes;
 
 /// Returns the choices, each line ended: what the pool has, what its file system can carry, and commands to paste.
@@ -16,6 +16,7 @@ pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> 
         };
         let host = room.host_free.map_or_else(
             || match room.disk {
+                Some(disk) if is_on_devices(report) => format!("its devices have {} for it", disk.human()),
                 Some(disk) => format!("on a disk of {} behind a loop device", disk.human()),
                 None => "not on a loop file".to_owned(),
             },
@@ -35,6 +36,11 @@ pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> 
         }
     }
     text
+}
+
+/// Whether the pool lies on devices that dmpool has formatted.
+fn is_on_devices(report: &PoolReport) -> bool {
+    matches!(report.data.carrier, Carrier::Device { .. } | Carrier::Devices { .. })
 }
 
 /// Returns a size as it is typed: in GiB when it is a whole number of them, else in bytes.

@@ -292,6 +292,7 @@ fn device(backing: &Backing) -> String {
         }
         Carrier::Loop { device: None, .. } | Carrier::LoopOverDevice { device: None, .. } => "not attached".to_owned(),
         Carrier::Device { path } => path.display().to_string(),
+        Carrier::Devices { paths } => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
         Carrier::Unknown => UNKNOWN.to_owned(),
     }
 }
@@ -301,7 +302,7 @@ fn loop_file(backing: &Backing, dockers: Option<&Path>) -> Option<String> {
     let path = match &backing.carrier {
         Carrier::Loop { file, .. } => &file.path,
         Carrier::LoopOverDevice { disk, .. } => &disk.path,
-        Carrier::Device { .. } | Carrier::Unknown => return None,
+        Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => return None,
     };
     Some(dockers.unwrap_or(path).display().to_string())
 }

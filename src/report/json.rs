@@ -359,6 +359,7 @@ impl Device {
         let path = match &backing.carrier {
             Carrier::Loop { device, .. } | Carrier::LoopOverDevice { device, .. } => device.as_deref().map(text),
             Carrier::Device { path } => Some(text(path)),
+            Carrier::Devices { paths } => Some(joined(paths)),
             Carrier::Unknown => None,
         };
         Self {
@@ -373,11 +374,16 @@ impl Device {
                 Carrier::LoopOverDevice { disk, .. } => {
                     Some(Disk { path: text(&disk.path), device: disk.number, size: disk.size })
                 }
-                Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+                Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
             },
             link: backing.link().map(|link| SymbolicLink { path: text(&link.at), target: text(&link.target) }),
         }
     }
+}
+
+/// Returns paths as one text, a blank between them.
+fn joined(paths: &[std::path::PathBuf]) -> String {
+    paths.iter().map(|path| text(path)).collect::<Vec<_>>().join(" ")
 }
 
 impl File {

@@ -272,7 +272,7 @@ fn carried(backing: &Backing, file_key: &'static str, device_key: &'static str) 
             let allocated = known(file.allocated.map(Bytes::exact));
             (file_key, format!("{allocated} of {}{deleted}", known(file.size.map(Bytes::human))))
         }
-        Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => {
+        Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => {
             (device_key, known(backing.size.map(|size| size.bytes().exact())))
         }
     }

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::error::{Failure, Outcome};
-use crate::ops::create::fitness::{self, Named};
+
 use crate::ops::random;
-use crate::ops::steps::{Area, ClearDevice, Kit, NamedDevice, Step, WriteLabel};
-use crate::pool::disk::Unfit;
+use crate::ops::steps::{Kit, Step, WriteLabel};
+use crate::ops::taking::{self, Named};
 use crate::pool::label::layout::{self, Extent};
 use crate::pool::label::{DeviceUuid, Label, Purpose, Segment};
 use crate::pool::{Behaviour, DeviceStore, PoolUuid, Spec, Store};
-use crate::process::quote;
 use crate::units::{Bytes, Sectors};
 
 /// What is asked for.
@@ -50,7 +49,7 @@ pub(super) struct Planned {
 
 pub(super) fn look(data: &[PathBuf], metadata: Option<&Path>) -> Outcome<Facts> {
     let paths: Vec<_> = metadata.into_iter().chain(data.iter().map(PathBuf::as_path)).collect();
-    let named = fitness::look(&paths)?;
+    let named = taking::look(&paths)?;
     let with_uuid = |named: Named| Ok((named, DeviceUuid::from_random(random::bits()?)));
     let devices: Result<_> = named.into_iter().map(with_uuid).collect();
     let devices = devices.map_err(|e| Failure::failed("cannot draw identities for devices").because(e))?;
@@ -65,7 +64,7 @@ impl Wanted<'_> {
     pub fn plan(&self, kit: &Kit, facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<Planned> {
         self.each_once(facts, refuse)?;
         for (named, _) in &facts.devices {
-            self.fit(named, refuse)?;
+            named.fit(self.wipe, refuse)?;
         }
         let map = self.map(facts, refuse)?;
         let length = |purpose| {
@@ -83,10 +82,9 @@ impl Wanted<'_> {
         let mut store = Vec::new();
         for (named, uuid) in &facts.devices {
             let Some(device) = &named.device else { continue };
-            let on = NamedDevice::of(&device.path(), device.size)
-                .map_err(|e| refuse("it cannot be told which boot this is".to_owned()).because(e))?;
-            let clear = self.clear(kit, named, *uuid, on.clone());
-            notes.extend(clear.areas.iter().filter_map(|area| kept(area, &on)));
+            let on = named.on(refuse)?;
+            let clear = named.clear(&kit.state.saved, &self.spec.name, self.uuid, *uuid, on.clone());
+            notes.extend(taking::kept(&clear));
             steps.push(clear.into());
             let label = self.label(*uuid, map.clone());
             label.encode().map_err(|e| refuse(format!("a label cannot hold where it lies: {e}")))?;
@@ -123,24 +121,6 @@ impl Wanted<'_> {
         }
     }
 
-    /// Refuses a device that cannot be taken, or has something on it that was not said to go.
-    fn fit(&self, named: &Named, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-        let may_go = |unfit: &Unfit| match unfit {
-            Unfit::Label { .. } => false,
-            unfit => self.wipe && unfit.is_content(),
-        };
-        let mut reasons: Vec<_> = named.unfit.iter().filter(|unfit| !may_go(unfit)).collect();
-        // What nobody can wipe comes first.
-        reasons.sort_by_key(|unfit| unfit.is_content());
-        let Some((first, rest)) = reasons.split_first() else { return Ok(()) };
-        let mut failure = refuse(format!("`{}` cannot be taken: {}", named.given.display(), first.sentence()));
-        if !rest.is_empty() {
-            let all: Vec<_> = rest.iter().map(|unfit| unfit.sentence()).collect();
-            failure = failure.fact("also", all.join("\n"));
-        }
-        Err(failure.fact("state", "nothing was touched").next(next(first, named)))
-    }
-
     fn map(&self, facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<Vec<Segment>> {
         let extents = facts.devices.iter().map(|(named, device)| {
             let length = named.device.as_ref().map(|device| device.size.sectors()).unwrap_or_default();
@@ -175,71 +155,5 @@ impl Wanted<'_> {
             behaviour: self.behaviour.clone(),
             map,
         }
-    }
-
-    fn clear(&self, kit: &Kit, named: &Named, device: DeviceUuid, on: NamedDevice) -> ClearDevice {
-        clear(&kit.state.saved, self.spec.name.as_str(), self.uuid, named, device, on)
-    }
-}
-
-/// Returns the step that clears a device for a label and for what comes behind it.
-pub(super) fn clear(
-    saved: &Path,
-    pool: &str,
-    uuid: &PoolUuid,
-    named: &Named,
-    device: DeviceUuid,
-    on: NamedDevice,
-) -> ClearDevice {
-    let short: String = device.to_string().chars().take(8).collect();
-    let area = |found: &fitness::Area| {
-        let name = named.device.as_ref().map(|device| device.name.replace('/', "!")).unwrap_or_default();
-        let file = saved.join(format!("{pool}-{name}-{short}-{:#x}", found.at.get()));
-        Area { at: found.at, length: found.length, checksum: found.checksum, saved: (!found.zero).then_some(file) }
-    };
-    ClearDevice { on, pool: uuid.clone(), device, areas: named.areas.iter().map(area).collect() }
-}
-
-/// Says where the bytes are kept that were in an area, and how they come back.
-fn kept(area: &Area, on: &NamedDevice) -> Option<String> {
-    let file = area.saved.as_ref()?;
-    let (from, to) = (quote(&file.to_string_lossy()), quote(&on.path.to_string_lossy()));
-    Some(format!(
-        "what {on} had at byte {} is kept; when the pool is gone it comes back with  dd if={from} of={to} bs=4096 seek={} conv=notrunc,fsync",
-        area.at.get(),
-        area.at.get() / crate::ops::steps::PIECE
-    ))
-}
-
-/// Returns what to do about a device that cannot be taken.
-fn next(unfit: &Unfit, named: &Named) -> String {
-    let device = named.device.as_ref().map_or_else(|| named.given.clone(), crate::pool::disk::BlockDevice::path);
-    let path = quote(&device.to_string_lossy());
-    match unfit {
-        Unfit::Missing | Unfit::NoBlockDevice | Unfit::Empty | Unfit::Kind { .. } | Unfit::TooSmall { .. } => {
-            "dmpool disks    shows what could carry a pool".to_owned()
-        }
-        Unfit::ReadOnly => format!("blockdev --setrw {path}    where the device itself allows it"),
-        Unfit::UnderRoot => "dmpool disks    shows what else could carry a pool".to_owned(),
-        Unfit::Mounted { on, .. } => format!("umount {}", quote(&on.to_string_lossy())),
-        Unfit::Swap { .. } => format!("swapoff {path}"),
-        Unfit::Path { of } => format!("name {} instead", quote(&of.to_string_lossy())),
-        Unfit::OtherPath { .. } => "let multipathd join the paths, and name the multipath device".to_owned(),
-        Unfit::Held { .. } | Unfit::LoopFile { .. } | Unfit::Claimed => {
-            format!("lsblk {path}    shows what stands on it")
-        }
-        Unfit::ThinPool | Unfit::ThinVolume => "name a disk or an LV: a pool on a pool fills twice".to_owned(),
-        Unfit::Partitioned { .. } => {
-            format!("name a partition; or, if all on it may go:  sfdisk --delete {path}    then --wipe")
-        }
-        Unfit::Signature(_) | Unfit::ThinMetadata { .. } | Unfit::BadLabel { .. } => {
-            "if nobody needs what is on it any more:  --wipe    (the bytes that tell of it are kept)".to_owned()
-        }
-        Unfit::Label { pool, .. } => format!(
-            "dmpool destroy {}    if that pool is registered here; if nobody needs it any more:  dd if=/dev/zero of={path} bs=1M count=1 conv=fsync",
-            quote(pool)
-        ),
-        Unfit::Copy { .. } => "disconnect the copy, or erase its label".to_owned(),
-        Unfit::NotRead { .. } => "dmesg | tail    may say why; blkid -p must be able to read it".to_owned(),
     }
 }

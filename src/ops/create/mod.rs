@@ -3,7 +3,6 @@
 mod devices;
 mod ensure;
 mod files;
-mod fitness;
 
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::DmId;

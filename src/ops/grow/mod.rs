@@ -3,6 +3,7 @@
 //! The file is extended and synced, the loop device told, a linear device in between reloaded, and then the pool: one
 //! load and one ioctl by which the kernel itself suspends, swaps and resumes. The thin volumes above need nothing.
 
+mod devices;
 mod plan;
 mod room;
 
@@ -18,9 +19,11 @@ use crate::kernel::fs::{self as durable, FsFacts};
 use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::Superblock;
 use crate::ops::find::Found;
+use crate::ops::plan::Plan;
 use crate::ops::steps::{Kit, Part};
 use crate::ops::{Change, Done, facts, gate, ground, journal, promised, sight};
 use crate::pool::{Backing, Carrier, LoopFile, PoolReport, Space};
+use crate::process::quote;
 use crate::units::{BlockSize, Bytes, DataBlocks, META_BLOCK_BYTES, SizeArg};
 
 /// What `grow` is asked for.
@@ -32,6 +35,10 @@ pub struct Options {
     pub size: SizeArg,
     /// Whether it may promise more than the host's file system has, even when nothing is gained now.
     pub overcommit: bool,
+    /// The devices that are added to a pool on devices.
+    pub add: Vec<PathBuf>,
+    /// Whether what others have left on them goes.
+    pub wipe: bool,
 }
 
 /// What decides whether it can be done.
@@ -79,18 +86,45 @@ pub enum FileFacts {
 /// # Errors
 /// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
 pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outcome<Done> {
-    let facts = look(kit, found, options)?;
-    let first = plan(&facts, options)?;
+    let first = decide(kit, found, options)?;
     gate::may_change(kit)?;
     gate::no_interrupted(kit, &found.name)?;
     if change == Change::Describe || first.is_empty() {
         return Ok(Done::planned(first));
     }
-    let _lock = gate::lock(kit, &gate::key_of(&metadata_of(&facts.report)), &first.what)?;
+    let key = match &found.entry {
+        Some(entry) => gate::key_of_entry(entry),
+        None => gate::key_of(&metadata_of(&look(kit, found, options)?.report)),
+    };
+    // Somebody else's `create` must not take a device that is added here.
+    let _existence = if options.add.is_empty() { None } else { Some(gate::lock(kit, gate::EXISTENCE, &first.what)?) };
+    let _lock = gate::lock(kit, &key, &first.what)?;
     gate::no_interrupted(kit, &found.name)?;
-    let plan = plan(&look(kit, found, options)?, options)?;
+    let plan = decide(kit, found, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     Ok(Done::ended(plan, ended))
+}
+
+fn decide(kit: &Kit, found: &Found, options: &Options) -> Outcome<Plan> {
+    let facts = look(kit, found, options)?;
+    match found.entry.as_ref().filter(|entry| !entry.devices().is_empty()) {
+        Some(entry) => devices::look(kit, entry, &options.add)?.plan(kit, &facts, options),
+        None if !options.add.is_empty() => Err(Failure::refused(format!(
+            "cannot grow pool `{}`: a device can be added only to a pool on devices that dmpool has formatted",
+            found.name
+        ))
+        .fact("state", "nothing was touched")
+        .next(format!("dmpool grow {}    says what can be chosen", quote(&found.name)))),
+        None => plan(&facts, options),
+    }
+}
+
+/// Returns how much room a part of a pool has; nothing when that is not known.
+pub fn room_of(kit: &Kit, found: &Found, report: &PoolReport, part: Part) -> Option<Room> {
+    match &found.entry {
+        Some(entry) if !entry.devices().is_empty() => devices::room_on(kit, found, report, part),
+        _ => room(report, part, promised_to_others(kit, report, part)),
+    }
 }
 
 /// Looks at what decides.
@@ -202,8 +236,8 @@ fn metadata_of(report: &PoolReport) -> PathBuf {
     match (&report.metadata.carrier, report.metadata.device) {
         (Carrier::Loop { file: LoopFile { path, .. }, .. } | Carrier::Device { path }, _) => path.clone(),
         (Carrier::LoopOverDevice { disk, .. }, _) => disk.path.clone(),
-        (Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
-        (Carrier::Unknown, None) => PathBuf::new(),
+        (Carrier::Devices { .. } | Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
+        (Carrier::Devices { .. } | Carrier::Unknown, None) => PathBuf::new(),
     }
 }
 

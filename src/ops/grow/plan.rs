@@ -63,12 +63,12 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
     }
     space_allows(facts, options, &growth, &mut plan.notes, &refuse)?;
     plan.steps = steps(facts, part, &growth);
-    plan.notes.extend(after(facts, part, &growth, working));
+    plan.notes.extend(after(facts, part, growth.to, working));
     Ok(plan)
 }
 
 /// The pool itself must be able to take a larger size.
-fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f Working> {
+pub(super) fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f Working> {
     let report = &facts.report;
     let name = &report.name;
     if report.maker == Maker::Lvm {
@@ -142,7 +142,12 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
         Carrier::LoopOverDevice { disk, .. } => Beneath::Disk(disk),
         Carrier::Device { path } => {
             return Err(refuse(format!("its {part} is on the device {}, not on a loop file", path.display()))
-                .next("enlarge that device, then reload the pool's table; this dmpool grows pools on loop files"));
+                .next("enlarge that device, then reload the pool's table; dmpool grows pools on loop files, and on devices that it has formatted"));
+        }
+        Carrier::Devices { paths } => {
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            return Err(refuse(format!("its {part} is on the devices {}, not on a loop file", paths.join(" and ")))
+                .next("enlarge one of them, then reload the tables over them; who made those tables must do it"));
         }
         Carrier::Unknown => {
             return Err(refuse(format!("it cannot be told what its {part} is kept on"))
@@ -375,7 +380,7 @@ fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
 }
 
 /// What the user should know of the pool at its new size.
-fn after(facts: &Facts, part: Part, growth: &Growth<'_>, working: &Working) -> Vec<String> {
+pub(super) fn after(facts: &Facts, part: Part, to: Bytes, working: &Working) -> Vec<String> {
     let mut notes = Vec::new();
     if facts.report.gave_up_queueing() {
         notes.push(
@@ -387,8 +392,8 @@ fn after(facts: &Facts, part: Part, growth: &Growth<'_>, working: &Working) -> V
         (facts.docker_minimum, facts.report.block_size(), facts.report.metadata_space())
     {
         let (data, metadata) = match part {
-            Part::Data => (block.blocks_in(growth.to.sectors()), metadata),
-            Part::Metadata => (working.data_total, Space { total: growth.to, ..metadata }),
+            Part::Data => (block.blocks_in(to.sectors()), metadata),
+            Part::Metadata => (working.data_total, Space { total: to, ..metadata }),
         };
         notes.extend(docker_note(working.data_used, data, metadata, block, percent));
     }

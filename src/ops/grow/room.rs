@@ -53,7 +53,7 @@ pub fn room(report: &PoolReport, part: Part, others: Bytes) -> Option<Room> {
         most: (part == Part::Metadata).then_some(MAX_META_BLOCKS.bytes()),
         disk: match &part_of(report, part).carrier {
             Carrier::LoopOverDevice { disk, .. } => disk.size,
-            Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Unknown => None,
+            Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
         },
     })
 }

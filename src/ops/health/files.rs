@@ -181,7 +181,9 @@ mod tests {
     fn data_file(pool: &mut PoolReport) -> &mut LoopFile {
         match &mut pool.data.carrier {
             Carrier::Loop { file, .. } => file,
-            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Unknown => unreachable!(),
+            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => {
+                unreachable!()
+            }
         }
     }
 

@@ -35,7 +35,11 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     match &pool.data.carrier {
         Carrier::Device { path } if pool.data.linear.is_none() => return Some(reload(pool, path)),
         Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, disk, "")),
-        Carrier::Device { .. } | Carrier::Loop { .. } | Carrier::Unknown => {}
+        Carrier::Device { .. } | Carrier::Devices { .. } if pool.maker == Maker::Dmpool => {
+            let add = format!("dmpool grow {} --add-device DEV", argument(pool));
+            return Some(Way::new(format!("{add}    with one that  dmpool disks  shows"), ONLINE));
+        }
+        Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Loop { .. } | Carrier::Unknown => {}
     }
     let file = pool.data.loop_file()?;
     if let (Some(host), Some(promised)) = (&file.host, file.promised())

@@ -20,7 +20,7 @@ pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub use files::{DeleteFile, ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use format::{Area, ClearDevice, EraseLabel, NamedDevice, PIECE, WriteLabel, bytes_of};
 pub use labelled::{MapDevices, ReloadDevices};
-pub use register::{Register, Unregister};
+pub use register::{Register, Unregister, UpdateEntry};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
 
 use crate::kernel::dm::Dm;
@@ -161,4 +161,5 @@ steps!(
     EraseLabel,
     MapDevices,
     ReloadDevices,
+    UpdateEntry,
 );

@@ -21,6 +21,49 @@ pub struct Unregister {
     pub entry: Entry,
 }
 
+/// Writes a registered pool's entry anew: it lies on other devices, or they have other names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateEntry {
+    /// What stands there.
+    pub from: Entry,
+    /// What is written.
+    pub to: Entry,
+}
+
+impl Act for UpdateEntry {
+    fn sentence(&self) -> String {
+        format!("write down in the registry what the pool {} lies on now", self.to.name)
+    }
+
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("written as it was")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        let found = registry::read(&kit.state, &self.from.name)?;
+        ensure!(
+            found.is_some_and(|found| found == self.from || found == self.to),
+            "the registry does not say what it said when this was planned"
+        );
+        registry::write(&kit.state, &self.to)
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let found = registry::read(&kit.state, &self.to.name)?;
+        ensure!(found.as_ref() == Some(&self.to), "the registry does not say what was written");
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        registry::write(&kit.state, &self.from)?;
+        Ok(Reverted::Gone)
+    }
+}
+
 impl Act for Register {
     fn sentence(&self) -> String {
         format!("register the pool {}", self.entry.name)

@@ -220,6 +220,26 @@ pub fn with_more_metadata(label: &Label, to: Sectors) -> Option<Vec<Segment>> {
     Some(map)
 }
 
+/// Returns the map with what a device for metadata alone has gained kept free behind the metadata.
+pub fn with_more_room(label: &Label, lengths: &BTreeMap<DeviceUuid, Sectors>) -> Vec<Segment> {
+    let mut map = label.map.clone();
+    for (device, length) in lengths {
+        let (from, more) = (end(&map, *device), free(&map, *device, *length));
+        if more == 0 || !is_metadata_alone(label, *device) {
+            continue;
+        }
+        let ends_there = |s: &&mut Segment| {
+            s.purpose == Purpose::Room
+                && s.extents().is_some_and(|e| e.iter().any(|(on, r)| on == device && r.end == from))
+        };
+        match map.iter_mut().find(ends_there) {
+            Some(room) => room.length = Sectors::new(room.length.get().saturating_add(more)),
+            None => map.push(one(Purpose::Room, *device, from, more)),
+        }
+    }
+    map
+}
+
 /// Returns the most metadata that the map has place for, as the kernel uses it.
 pub fn most_metadata(label: &Label) -> Bytes {
     let both = label.length(Purpose::Metadata).get().saturating_add(label.length(Purpose::Room).get());

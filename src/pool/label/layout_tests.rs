@@ -106,6 +106,16 @@ fn metadata_grows_into_its_room() {
     assert_eq!(most_metadata(&label), Bytes::new(16 << 20));
 }
 
+#[test]
+fn a_device_for_metadata_that_was_enlarged_has_more_room() {
+    let apart = Wanted { metadata: Some(extent(1, 64)), ..wanted(&[extent(2, 1024)]) };
+    let lengths = [extent(1, 100), extent(2, 2048)].map(|e| (e.device, e.length)).into();
+    let map = with_more_room(&label(&apart), &lengths);
+    assert_eq!(drawn(&map), ["metadata 1:1+63", "data 2:1+1023", "room 1:64+36"]);
+    let chosen = Wanted { metadata_size: Some(Bytes::new(16 << 20)), ..apart };
+    assert_eq!(drawn(&with_more_room(&label(&chosen), &lengths))[1], "room 1:17+83");
+}
+
 fn some_devices() -> impl Strategy<Value = Wanted> {
     let data = prop::collection::vec(1_u64..5000, 1..5);
     (data, prop::option::of(1_u64..200), prop::option::of(1_u64..64), 1_u64..40, prop::option::of(1_u64..40)).prop_map(

@@ -1,0 +1,192 @@
+//! Taking devices that were named for a pool: whether they can be, and what is cleared of them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Failure, Outcome};
+use crate::kernel::ask;
+use crate::ops::disks::{self, Disks};
+use crate::ops::steps::{self, ClearDevice, NamedDevice, PIECE, bytes_of};
+use crate::pool::disk::{BlockDevice, Signature, Unfit};
+use crate::pool::label::{AREA, DeviceUuid};
+use crate::pool::{DevNo, PoolName, PoolUuid};
+use crate::process::quote;
+use crate::units::Bytes;
+
+/// A device that was named.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The name that was given.
+    pub given: PathBuf,
+    /// The device; nothing when there is none of that name.
+    pub device: Option<BlockDevice>,
+    /// Why it cannot carry a pool, or not as it is.
+    pub unfit: Vec<Unfit>,
+    /// What would be cleared of it, in the order of the device.
+    pub areas: Vec<Area>,
+}
+
+/// A part of a device that would be cleared.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Area {
+    /// Where it begins.
+    pub at: Bytes,
+    /// How long it is.
+    pub length: Bytes,
+    /// CRC-32C of what is there.
+    pub checksum: u32,
+    /// Whether that is zeros.
+    pub zero: bool,
+}
+
+/// Looks at devices by the names that were given; opens them for reading only.
+///
+/// # Errors
+/// When sysfs or /proc cannot be read.
+pub fn look(paths: &[&Path]) -> Outcome<Vec<Named>> {
+    let disks = disks::disks(disks::LIMIT)?;
+    Ok(paths.iter().map(|path| one(&disks, path)).collect())
+}
+
+fn one(disks: &Disks, given: &Path) -> Named {
+    let given = given.to_owned();
+    let disk = match disks.named(&given) {
+        Ok(disk) => disk,
+        Err(why) => return Named { given, device: None, unfit: vec![why], areas: Vec::new() },
+    };
+    let mut unfit = disk.unfit.clone();
+    let mut found = Vec::new();
+    // What somebody has is not even read.
+    if unfit.iter().all(Unfit::is_content) {
+        let signatures = disk.signatures.as_deref().unwrap_or_default();
+        let (devno, size) = (disk.device.devno, disk.device.size);
+        let read = ask::within_limit(|| areas(devno, size, signatures).map_err(|e| format!("{e:#}")));
+        match read.and_then(|read| read) {
+            Ok(read) => found = read,
+            Err(why) => unfit.push(Unfit::NotRead { why }),
+        }
+    }
+    Named { given, device: Some(disk.device.clone()), unfit, areas: found }
+}
+
+impl Named {
+    /// Refuses a device that cannot be taken, or has something on it that was not said to go.
+    ///
+    /// # Errors
+    /// Refused with every reason, the weightiest first.
+    pub fn fit(&self, wipe: bool, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+        let may_go = |unfit: &Unfit| wipe && unfit.is_content() && !matches!(unfit, Unfit::Label { .. });
+        let mut reasons: Vec<_> = self.unfit.iter().filter(|unfit| !may_go(unfit)).collect();
+        // What nobody can wipe comes first.
+        reasons.sort_by_key(|unfit| unfit.is_content());
+        let Some((first, rest)) = reasons.split_first() else { return Ok(()) };
+        let mut failure = refuse(format!("`{}` cannot be taken: {}", self.given.display(), first.sentence()));
+        if !rest.is_empty() {
+            let all: Vec<_> = rest.iter().map(|unfit| unfit.sentence()).collect();
+            failure = failure.fact("also", all.join("\n"));
+        }
+        Err(failure.fact("state", "nothing was touched").next(next(first, self)))
+    }
+
+    /// Returns the device by the best name that it has.
+    ///
+    /// # Errors
+    /// When there is none, or the kernel does not tell which boot this is.
+    pub fn on(&self, refuse: &impl Fn(String) -> Failure) -> Outcome<NamedDevice> {
+        let device = self.device.as_ref().ok_or_else(|| refuse(format!("`{}` is missing", self.given.display())))?;
+        NamedDevice::of(&device.path(), device.size)
+            .map_err(|e| refuse("it cannot be told which boot this is".to_owned()).because(e))
+    }
+
+    /// Returns the step that clears the device for a label and for what comes behind it; what is there is kept below `saved`.
+    pub fn clear(
+        &self,
+        saved: &Path,
+        pool: &PoolName,
+        uuid: &PoolUuid,
+        device: DeviceUuid,
+        on: NamedDevice,
+    ) -> ClearDevice {
+        let short: String = device.to_string().chars().take(8).collect();
+        let area = |found: &Area| {
+            let name = self.device.as_ref().map(|device| device.name.replace('/', "!")).unwrap_or_default();
+            let file = saved.join(format!("{pool}-{name}-{short}-{:#x}", found.at.get()));
+            steps::Area {
+                at: found.at,
+                length: found.length,
+                checksum: found.checksum,
+                saved: (!found.zero).then_some(file),
+            }
+        };
+        ClearDevice { on, pool: uuid.clone(), device, areas: self.areas.iter().map(area).collect() }
+    }
+}
+
+/// Says where the bytes are kept that are cleared, and how they come back.
+pub fn kept(clear: &ClearDevice) -> Vec<String> {
+    let note = |area: &steps::Area| {
+        let file = area.saved.as_ref()?;
+        let (from, to) = (quote(&file.to_string_lossy()), quote(&clear.on.path.to_string_lossy()));
+        let (at, seek) = (area.at.get(), area.at.get() / PIECE);
+        Some(format!(
+            "what {} had at byte {at} is kept; without the pool it can come back:  dd if={from} of={to} bs={PIECE} seek={seek} conv=notrunc,fsync",
+            clear.on
+        ))
+    };
+    clear.areas.iter().filter_map(note).collect()
+}
+
+/// Returns the parts that a label, the first block of metadata behind it, and the signatures are in, with the checksum of
+/// what is there, and whether that is zeros.
+fn areas(device: DevNo, size: Bytes, signatures: &[Signature]) -> Result<Vec<Area>> {
+    let first = AREA.get() + PIECE;
+    let mut places = vec![(0, first.min(size.get() / PIECE * PIECE))];
+    let elsewhere = signatures.iter().map(|signature| signature.offset.get() / PIECE * PIECE);
+    let mut elsewhere: Vec<_> = elsewhere.filter(|at| *at >= first && at + PIECE <= size.get()).collect();
+    elsewhere.sort_unstable();
+    elsewhere.dedup();
+    places.extend(elsewhere.into_iter().map(|at| (at, PIECE)));
+    let mut found = Vec::new();
+    for (at, length) in places {
+        let (at, length) = (Bytes::new(at), Bytes::new(length));
+        let bytes = bytes_of(device, at, length)?;
+        let zero = bytes.iter().all(|byte| *byte == 0);
+        found.push(Area { at, length, checksum: crc32c::crc32c(&bytes), zero });
+    }
+    Ok(found)
+}
+
+/// Returns what to do about a device that cannot be taken.
+fn next(unfit: &Unfit, named: &Named) -> String {
+    let device = named.device.as_ref().map_or_else(|| named.given.clone(), BlockDevice::path);
+    let path = quote(&device.to_string_lossy());
+    match unfit {
+        Unfit::Missing | Unfit::NoBlockDevice | Unfit::Empty | Unfit::Kind { .. } | Unfit::TooSmall { .. } => {
+            "dmpool disks    shows what could carry a pool".to_owned()
+        }
+        Unfit::ReadOnly => format!("blockdev --setrw {path}    where the device itself allows it"),
+        Unfit::UnderRoot => "dmpool disks    shows what else could carry a pool".to_owned(),
+        Unfit::Mounted { on, .. } => format!("umount {}", quote(&on.to_string_lossy())),
+        Unfit::Swap { .. } => format!("swapoff {path}"),
+        Unfit::Path { of } => format!("name {} instead", quote(&of.to_string_lossy())),
+        Unfit::OtherPath { .. } => "let multipathd join the paths, and name the multipath device".to_owned(),
+        Unfit::Held { .. } | Unfit::LoopFile { .. } | Unfit::Claimed => {
+            format!("lsblk {path}    shows what stands on it")
+        }
+        Unfit::ThinPool | Unfit::ThinVolume => "name a disk or an LV: a pool on a pool fills twice".to_owned(),
+        Unfit::Partitioned { .. } => {
+            format!("name a partition; or, if all on it may go:  sfdisk --delete {path}    then --wipe")
+        }
+        Unfit::Signature(_) | Unfit::ThinMetadata { .. } | Unfit::BadLabel { .. } => {
+            "if nobody needs what is on it any more:  --wipe    (the bytes that tell of it are kept)".to_owned()
+        }
+        Unfit::Label { pool, .. } => format!(
+            "dmpool destroy {}    if that pool is registered here; if nobody needs it any more:  dd if=/dev/zero of={path} bs=1M count=1 conv=fsync",
+            quote(pool)
+        ),
+        Unfit::Copy { .. } => "disconnect the copy, or erase its label".to_owned(),
+        Unfit::NotRead { .. } => "dmesg | tail    may say why; blkid -p must be able to read it".to_owned(),
+    }
+}
