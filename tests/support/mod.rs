@@ -4,6 +4,8 @@
 pub mod health;
 #[allow(dead_code, reason = "each suite uses its part")]
 pub mod labels;
+#[allow(dead_code, reason = "each suite uses its part")]
+pub mod linear;
 pub mod pools;
 pub mod refusals;
 
