@@ -26,7 +26,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 31] = [
+pub const PARSERS: [Parser; 32] = [
     parser("activation", &["ops/health/start.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
@@ -53,6 +53,7 @@ pub const PARSERS: [Parser; 31] = [
     parser("list", &["report/merged.rs"], ops::list),
     parser("lvm", &["ops/health/lvm.rs"], ops::lvm),
     parser("mountinfo", &["kernel/mounts.rs"], kernel::mountinfo),
+    parser("pool_spec", &["pool/spec.rs"], pool::pool_spec),
     parser("pool_status", &["pool/status.rs", "ops/health/volumes.rs"], pool::pool_status),
     parser("pool_table", &["pool/table.rs"], pool::pool_table),
     parser("proc", PROC, kernel::proc),

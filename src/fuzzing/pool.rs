@@ -1,10 +1,12 @@
 //! What the kernel says of pools, and what people write as sizes and numbers.
 
+use std::path::Path;
+
 use super::text;
 use crate::metadata::{BLOCK, Superblock, superblock};
 use crate::ops::health::volumes;
 use crate::pool::label::{Member, SLOT_BYTES, Slots, assemble};
-use crate::pool::{DevNo, PoolStatus, PoolTable};
+use crate::pool::{DevNo, PoolStatus, PoolTable, Spec};
 use crate::units::{Bytes, Sectors, SizeArg};
 
 pub(super) fn size(bytes: &[u8]) -> bool {
@@ -53,6 +55,15 @@ pub(super) fn superblock(bytes: &[u8]) -> bool {
     let Ok(read) = Superblock::parse(&block) else { return false };
     assert!(read.data_used <= read.data_total && read.metadata_used <= read.metadata_total);
     read.length().is_some()
+}
+
+/// A pool that somebody has written down.
+pub(super) fn pool_spec(bytes: &[u8]) -> bool {
+    let default = Path::new("/var/lib/dmpool/pools");
+    let Ok(spec) = Spec::parse(&text(bytes), default) else { return false };
+    let written = spec.to_toml().map(|text| Spec::parse(&text, Path::new("/elsewhere")));
+    assert_eq!(written, Ok(Ok(spec)));
+    true
 }
 
 /// A slot of a label: the bytes, filled up with zeros, as they are and with the checksum that belongs to them.
