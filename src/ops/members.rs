@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::block;
-use crate::kernel::disks::{self, content};
+use crate::kernel::disks::{self, label as on_disk};
 use crate::kernel::dm::{Dm, DmId};
+use crate::kernel::{ask, block};
 use crate::metadata::{BLOCK, BadSuperblock, Superblock};
 use crate::ops::sight;
 use crate::pool::disk::{BlockDevice, Kind};
-use crate::pool::label::{self, Assembly, DeviceUuid, Label, Member, Purpose, Slots};
+use crate::pool::label::{self, Assembly, BadLabel, DeviceUuid, Label, Member, Purpose, Slots};
 use crate::pool::{DevNo, Entry, PoolUuid, UUID_PREFIX};
 
 /// How long all devices together have for telling what is on them.
@@ -42,15 +42,11 @@ pub struct Sight {
 pub fn look(dm: &Dm) -> Result<Sight> {
     let all = disks::inventory(&disks::Roots::default())?;
     let candidates: Vec<_> = all.iter().filter(|device| may_carry(dm, &all, device)).collect();
-    let numbers: Vec<_> = candidates.iter().map(|device| device.devno).collect();
     let mut sight = Sight::default();
-    for (device, head) in candidates.iter().zip(content::heads(&numbers, LIMIT)) {
+    for (device, read) in candidates.iter().zip(slots_of(&candidates)) {
         let name = device.path().display().to_string();
-        let slots = match head {
-            Ok(head) => match head.bytes {
-                Some(bytes) => Slots::decode([&bytes.slots[0], &bytes.slots[1]]),
-                None => continue,
-            },
+        let slots = match read {
+            Ok([first, second]) => Slots::decode([&first, &second]),
             Err(why) => {
                 sight.unread.push(format!("{name} was not read: {why}"));
                 continue;
@@ -62,7 +58,8 @@ pub fn look(dm: &Dm) -> Result<Sight> {
                 let member = Member { devno: device.devno, name, length, label };
                 sight.labelled.push(Labelled { member, slots });
             }
-            Ok(None) => {}
+            // The device may end before its slots.
+            Ok(None) | Err(BadLabel::Short(_)) => {}
             Err(bad) => sight.unread.push(format!("{name} has a label that cannot be used: {bad}")),
         }
     }
@@ -73,6 +70,21 @@ pub fn look(dm: &Dm) -> Result<Sight> {
         !above.any(|upper| stands_on(&all, upper.member.devno, lower.member.devno))
     });
     Ok(sight)
+}
+
+type Bytes = [Vec<u8>; 2];
+
+/// Returns the bytes of the slots of each device, in their order. One child reads them all; when it is not heard of, a child
+/// for each: one device that hangs keeps none of the others.
+fn slots_of(devices: &[&BlockDevice]) -> Vec<Result<Bytes, String>> {
+    let read = |device: &BlockDevice| on_disk::read(device.devno).map_err(|e| format!("{:#}", e.root_cause()));
+    match ask::within_limit(|| devices.iter().map(|device| read(device)).collect::<Vec<_>>()) {
+        Ok(all) => all,
+        Err(_) => {
+            let questions = devices.iter().map(|device| || read(device)).collect();
+            ask::at_once(LIMIT, questions).into_iter().map(|answer| answer.and_then(|read| read)).collect()
+        }
+    }
 }
 
 impl Sight {

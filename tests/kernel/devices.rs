@@ -58,7 +58,7 @@ fn a_pool_on_two_disks_is_found_whatever_they_are_called() {
     let bench = Bench::new();
     let [first, second, _] = scratch();
     let (pool, [a, b]) = (bench.pool(), ["a", "b"].map(|name| bench.sweep.name(name)));
-    let disks = (Disk::new(&a, &first, 0, 64), Disk::new(&b, &second, 0, 512));
+    let disks = (Disk::new(&a, &first, 64, 64), Disk::new(&b, &second, 64, 512));
     let (metadata, data) = (disks.0.path(), disks.1.path());
     bench.ok(&["create", &pool, "--metadata-device", &metadata, "--data-device", &data]);
     assert_eq!(bench.number("/pool/data/total"), 511 * M);
@@ -77,7 +77,7 @@ fn a_pool_on_two_disks_is_found_whatever_they_are_called() {
     assert!(missing.code() == Some(3) && missing.stderr.contains("none of its devices is here"), "{missing}");
 
     // Each has the other's name now.
-    let _disks = (Disk::new(&b, &first, 0, 64), Disk::new(&a, &second, 0, 512));
+    let _disks = (Disk::new(&b, &first, 64, 64), Disk::new(&a, &second, 64, 512));
     bench.ok(&["activate", &pool]);
     used.is_there(&bench);
     bench.ok(&["destroy", &pool, "--yes"]);
@@ -92,7 +92,7 @@ fn a_pool_on_one_disk_grows_with_it_and_with_another() {
     let bench = Bench::new();
     let [first, second, _] = scratch();
     let (pool, [a, b]) = (bench.pool(), ["a", "b"].map(|name| bench.sweep.name(name)));
-    let disk = Disk::new(&a, &first, 0, 256);
+    let disk = Disk::new(&a, &first, 64, 256);
     bench.ok(&["create", &pool, "--data-device", &disk.path()]);
     assert_eq!(bench.number("/pool/metadata/total"), 4 * M);
     assert_eq!(bench.number("/pool/data/total"), (256 - 1 - 4 - 12) * M);
@@ -106,7 +106,7 @@ fn a_pool_on_one_disk_grows_with_it_and_with_another() {
     let full = bench.run(&["grow", &pool, "--metadata", "17M"]);
     assert!(full.code() == Some(3) && full.stderr.contains("--metadata 16M"), "{full}");
 
-    let other = Disk::new(&b, &second, 0, 100);
+    let other = Disk::new(&b, &second, 64, 100);
     bench.ok(&["grow", &pool, "--add-device", &other.path()]);
     assert_eq!(bench.number("/pool/data/total"), (512 - 17 + 99) * M);
     used.is_there(&bench);
@@ -120,8 +120,8 @@ fn a_pool_on_one_disk_grows_with_it_and_with_another() {
     let missing = bench.run(&["activate", &pool]);
     assert!(missing.code() == Some(3) && missing.stderr.contains("is missing"), "{missing}");
     assert!(missing.stderr.contains(&format!("/dev/mapper/{b}")), "{missing}");
-    let copy = Disk::new(&bench.sweep.name("copy"), &first, 0, 512);
-    let other = Disk::new(&b, &second, 0, 100);
+    let copy = Disk::new(&bench.sweep.name("copy"), &first, 64, 512);
+    let other = Disk::new(&b, &second, 64, 100);
     let twice = bench.run(&["activate", &pool]);
     assert!(twice.code() == Some(3) && twice.stderr.contains("one is a copy of the other"), "{twice}");
     drop(copy);
@@ -136,7 +136,7 @@ fn what_is_shown_makes_it_again_and_brings_it_up_without_dmpool() {
     let [first, second, third] = scratch();
     let (pool, names) = (bench.pool(), ["a", "b", "c"].map(|name| bench.sweep.name(name)));
     let under = [first, second, third];
-    let disks: Vec<_> = names.iter().zip(&under).map(|(name, below)| Disk::new(name, below, 0, 128)).collect();
+    let disks: Vec<_> = names.iter().zip(&under).map(|(name, below)| Disk::new(name, below, 64, 128)).collect();
     let paths: Vec<_> = disks.iter().map(Disk::path).collect();
     let devices = paths.iter().flat_map(|path| ["--data-device", path]);
     let made =
@@ -190,7 +190,7 @@ fn what_was_on_a_disk_is_kept_when_it_is_wiped() {
     let bench = Bench::new();
     let [first, ..] = scratch();
     let (pool, a) = (bench.pool(), bench.sweep.name("a"));
-    let disk = Disk::new(&a, &first, 0, 128);
+    let disk = Disk::new(&a, &first, 64, 128);
     Kind::Ext4.format(Path::new(&disk.path())).unwrap();
     let head = || {
         let mut bytes = vec![0; 1 << 20];
