@@ -10,7 +10,7 @@ use crate::kernel::{ask, block};
 use crate::metadata::{BLOCK, BadSuperblock, Superblock};
 use crate::ops::sight;
 use crate::pool::disk::{BlockDevice, Kind};
-use crate::pool::label::{self, Assembly, BadLabel, DeviceUuid, Label, Member, Purpose, Slots};
+use crate::pool::label::{self, Assembly, BadLabel, DeviceUuid, Label, Member, Purpose, Slots, Unassembled};
 use crate::pool::{DevNo, Entry, PoolUuid, UUID_PREFIX};
 
 /// How long all devices together have for telling what is on them.
@@ -43,8 +43,13 @@ pub fn look(dm: &Dm) -> Result<Sight> {
     let all = disks::inventory(&disks::Roots::default())?;
     let candidates: Vec<_> = all.iter().filter(|device| may_carry(dm, &all, device)).collect();
     let mut sight = Sight::default();
+    let (asleep, candidates): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|device| is_asleep(&all, device));
+    let name = |device: &BlockDevice| device.path().display().to_string();
+    sight
+        .unread
+        .extend(asleep.iter().map(|d| format!("{} was not read: it is suspended, or on something that is", name(d))));
     for (device, read) in candidates.iter().zip(slots_of(&candidates)) {
-        let name = device.path().display().to_string();
+        let name = name(device);
         let slots = match read {
             Ok([first, second]) => Slots::decode([&first, &second]),
             Err(why) => {
@@ -81,8 +86,9 @@ fn slots_of(devices: &[&BlockDevice]) -> Vec<Result<Bytes, String>> {
     match ask::within_limit(|| devices.iter().map(|device| read(device)).collect::<Vec<_>>()) {
         Ok(all) => all,
         Err(_) => {
-            let questions = devices.iter().map(|device| || read(device)).collect();
-            ask::at_once(LIMIT, questions).into_iter().map(|answer| answer.and_then(|read| read)).collect()
+            let mut each: Vec<_> = devices.iter().map(|device| || read(device)).collect();
+            let mut questions: Vec<&mut dyn FnMut() -> _> = each.iter_mut().map(|one| one as _).collect();
+            ask::all_within(LIMIT, &mut questions).into_iter().map(|answer| answer.and_then(|read| read)).collect()
         }
     }
 }
@@ -101,7 +107,10 @@ impl Sight {
     pub fn assembled(&self, pool: &PoolUuid) -> Result<Assembly> {
         label::assemble(&self.of(pool)).map_err(|why| match self.unread.as_slice() {
             [] => anyhow::Error::new(why),
-            unread => anyhow::anyhow!("{why}; {}", unread.join("; ")),
+            unread => {
+                let said = format!("{why}; {}", unread.join("; "));
+                anyhow::Error::new(why).context(said)
+            }
         })
     }
 }
@@ -159,6 +168,12 @@ pub fn recorded(dm: &Dm, entry: &Entry) -> Result<Result<Superblock, BadSuperblo
     superblock(&sight.assembled(&entry.uuid)?)
 }
 
+/// Whether labels did not come to a pool because some are not there: as long as one was never written, no pool was ever
+/// brought up from them.
+pub fn is_incomplete(why: &anyhow::Error) -> bool {
+    matches!(why.downcast_ref(), Some(Unassembled::None | Unassembled::Missing(_)))
+}
+
 fn first_of_metadata(assembly: &Assembly) -> Option<(DevNo, u64)> {
     let leg = assembly.label.map.iter().find(|s| s.purpose == Purpose::Metadata)?.legs.first()?;
     Some((*assembly.devices.get(&leg.device)?, leg.start.bytes().get()))
@@ -173,7 +188,7 @@ fn may_carry(dm: &Dm, all: &[BlockDevice], device: &BlockDevice) -> bool {
         Kind::Loop { .. } => true,
         Kind::Memory | Kind::Optical | Kind::Floppy => false,
     };
-    lasting && device.size.get() > 0 && !device.suspended && !is_thin(dm, all, device, DEPTH)
+    lasting && device.size.get() > 0 && !is_thin(dm, all, device, DEPTH)
 }
 
 /// How deep devices are followed downwards: more storeys than anyone builds.
@@ -190,6 +205,12 @@ fn is_thin(dm: &Dm, all: &[BlockDevice], device: &BlockDevice, depth: usize) -> 
     }
     let below = |devno: &DevNo| all.iter().find(|other| other.devno == *devno);
     device.slaves.iter().chain(&device.disk).filter_map(below).any(|lower| is_thin(dm, all, lower, depth))
+}
+
+/// Whether a reader of the device would wait for somebody who has suspended it, or one beneath it.
+fn is_asleep(all: &[BlockDevice], device: &BlockDevice) -> bool {
+    let suspended = |other: &&BlockDevice| other.suspended;
+    device.suspended || all.iter().filter(suspended).any(|lower| stands_on(all, device.devno, lower.devno))
 }
 
 fn stands_on(all: &[BlockDevice], upper: DevNo, lower: DevNo) -> bool {

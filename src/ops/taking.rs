@@ -46,7 +46,7 @@ pub struct Area {
 /// # Errors
 /// When sysfs or /proc cannot be read.
 pub fn look(paths: &[&Path]) -> Outcome<Vec<Named>> {
-    let disks = disks::disks(disks::LIMIT)?;
+    let disks = disks::at(paths, disks::LIMIT)?;
     Ok(paths.iter().map(|path| one(&disks, path)).collect())
 }
 

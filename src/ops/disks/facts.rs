@@ -92,11 +92,11 @@ impl Facts {
     }
 }
 
-/// Reads all of it. Each device has that long to answer, all at the same time, and its signatures as long again.
+/// Reads all of it, the contents only of those devices when some are named. Each has that long to answer, all at the same time, and its signatures as long again.
 ///
 /// # Errors
 /// When sysfs or /proc cannot be read. What a device does not say is in the facts.
-pub fn look(roots: &Roots, dm: Option<&Dm>, limit: Duration) -> Result<Facts> {
+pub fn look(roots: &Roots, dm: Option<&Dm>, only: Option<&[DevNo]>, limit: Duration) -> Result<Facts> {
     let mut facts = Facts { devices: inventory(roots)?, ..Facts::default() };
     mounted(&mut facts)?;
     facts.swaps = holders::swaps()?.iter().filter_map(|path| block::devno_of(path).ok()).collect();
@@ -110,7 +110,7 @@ pub fn look(roots: &Roots, dm: Option<&Dm>, limit: Duration) -> Result<Facts> {
             facts.targets.insert(device.devno, lines.into_iter().map(|line| line.kind).collect());
         }
     }
-    facts.contents = contents(&facts, &roots.dev, limit);
+    facts.contents = contents(&facts, &roots.dev, only, limit);
     Ok(facts)
 }
 
@@ -147,10 +147,16 @@ fn no_sense(facts: &Facts, device: &BlockDevice) -> bool {
     kind || thin || device.size.get() == 0 || facts.multipath_over(device).is_some()
 }
 
-fn contents(facts: &Facts, dev: &Path, limit: Duration) -> BTreeMap<DevNo, Result<Content, String>> {
+fn contents(
+    facts: &Facts,
+    dev: &Path,
+    only: Option<&[DevNo]>,
+    limit: Duration,
+) -> BTreeMap<DevNo, Result<Content, String>> {
     let mut contents = BTreeMap::new();
     let mut asked = Vec::new();
-    for device in facts.devices.iter().filter(|device| !no_sense(facts, device)) {
+    let wanted = |device: &&BlockDevice| only.is_none_or(|only| only.contains(&device.devno));
+    for device in facts.devices.iter().filter(wanted).filter(|device| !no_sense(facts, device)) {
         let beneath = facts.beneath(device.devno).into_iter().filter_map(|devno| facts.device(devno));
         match beneath.into_iter().chain([device]).find(|device| device.suspended) {
             Some(asleep) if asleep.devno == device.devno => {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use crate::error::{Failure, Outcome};
 use crate::kernel::disks::{self as devices, Roots};
 use crate::kernel::dm::Dm;
-use crate::kernel::{self, block, identity};
+use crate::kernel::{self, DevNo, block, identity};
 use crate::pool::disk::{BlockDevice, Kind, Signature, Unfit};
 use crate::process;
 
@@ -78,13 +78,26 @@ pub struct Disks {
 /// # Errors
 /// Refused to who is not root; when sysfs or /proc cannot be read.
 pub fn disks(limit: Duration) -> Outcome<Disks> {
+    among(None, limit)
+}
+
+/// Looks at the devices that paths lead to, and at who has them; what is on the others is not read.
+///
+/// # Errors
+/// As [`disks`].
+pub fn at(paths: &[&Path], limit: Duration) -> Outcome<Disks> {
+    let only: Vec<_> = paths.iter().filter_map(|path| block::devno_of(path).ok()).collect();
+    among(Some(&only), limit)
+}
+
+fn among(only: Option<&[DevNo]>, limit: Duration) -> Outcome<Disks> {
     if !identity::is_root() {
         return Err(Failure::refused("cannot look at the disks: only root may").next("sudo dmpool disks"));
     }
     let cannot = |e: anyhow::Error| Failure::failed("cannot look at the disks").because(e);
     let roots = Roots::default();
     // A kernel without device-mapper has disks all the same.
-    let facts = look(&roots, Dm::open().ok().as_ref(), limit).map_err(cannot)?;
+    let facts = look(&roots, Dm::open().ok().as_ref(), only, limit).map_err(cannot)?;
     let mut all = judge(&facts);
     all.sort_by_key(|disk| match disk.usable() {
         Some(true) => 0,

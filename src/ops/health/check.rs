@@ -95,8 +95,9 @@ fn metadata(pool: &PoolReport) -> Option<&Path> {
     match &pool.metadata.carrier {
         Carrier::Loop { file, .. } => Some(file.path.as_path()).filter(|_| !file.deleted),
         Carrier::LoopOverDevice { disk, .. } => Some(&disk.path),
-        Carrier::Device { path } => Some(path),
-        Carrier::Unknown => None,
+        // On a device with a label it begins somewhere behind that.
+        Carrier::Device { path } if pool.metadata.linear.is_none() => Some(path),
+        Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
     }
 }
 

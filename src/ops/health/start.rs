@@ -109,7 +109,7 @@ fn by_hand(pool: &PoolReport, stable: &dyn Fn(DevNo) -> Option<String>) -> Optio
     let name = |backing: &Backing| match &backing.carrier {
         Carrier::Device { path } if path.starts_with("/dev/mapper") => Some(path.to_string_lossy().into_owned()),
         Carrier::Device { .. } => stable(backing.device?),
-        Carrier::Loop { .. } | Carrier::LoopOverDevice { .. } | Carrier::Unknown => None,
+        Carrier::Loop { .. } | Carrier::LoopOverDevice { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
     };
     let table = pool.table.as_ref()?;
     let (metadata, data) = (name(&pool.metadata)?, name(&pool.data)?);

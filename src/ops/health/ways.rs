@@ -36,8 +36,8 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
         Carrier::Device { path } if pool.data.linear.is_none() => return Some(reload(pool, path)),
         Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, disk, "")),
         Carrier::Device { .. } | Carrier::Devices { .. } if pool.maker == Maker::Dmpool => {
-            let add = format!("dmpool grow {} --add-device DEV", argument(pool));
-            return Some(Way::new(format!("{add}    with one that  dmpool disks  shows"), ONLINE));
+            let command = format!("dmpool grow {} max", argument(pool));
+            return Some(Way::after("enlarge one of the devices that it lies on", command, ONLINE));
         }
         Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Loop { .. } | Carrier::Unknown => {}
     }

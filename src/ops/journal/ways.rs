@@ -45,7 +45,11 @@ pub fn used(kit: &Kit, opened: &Opened) -> Result<Option<String>> {
             None => return Ok(Some("the pool does not work, and what is in it cannot be told".to_owned())),
         }
     } else {
-        match opened.plan.entry().map(|entry| members::recorded(&kit.dm, entry)).transpose()? {
+        let recorded = match opened.plan.entry().map(|entry| members::recorded(&kit.dm, entry)) {
+            Some(Err(why)) if members::is_incomplete(&why) => None,
+            recorded => recorded.transpose()?,
+        };
+        match recorded {
             Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
             Some(Err(BadSuperblock::Zero)) | None => return Ok(None),
             Some(Err(bad)) => return Ok(Some(format!("what is in it cannot be told: {bad}"))),
