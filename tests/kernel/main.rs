@@ -15,6 +15,7 @@ mod death;
 mod devices;
 mod devices_faults;
 mod devices_refused;
+mod devices_torn;
 mod disks;
 mod docs;
 mod examples;

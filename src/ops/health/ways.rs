@@ -74,6 +74,9 @@ pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
     if let Carrier::LoopOverDevice { disk, .. } = &pool.metadata.carrier {
         return Some(with_disk(pool, disk, "--metadata "));
     }
+    if pool.maker == Maker::Dmpool && pool.metadata.loop_file().is_none() {
+        return Some(Way::run(format!("dmpool grow {} --metadata max", argument(pool)), ONLINE));
+    }
     pool.metadata.loop_file()?;
     Some(Way::run(format!("dmpool grow {} --metadata +{by}{}", argument(pool), overcommit(pool)), ONLINE))
 }

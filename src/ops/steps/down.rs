@@ -58,7 +58,8 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
         let id = DmId::name(name);
         let Some(info) = kit.dm.info(&id).map_err(cannot)? else { return Ok(None) };
         let lines = kit.dm.table(&id).map_err(cannot)?;
-        Ok(Some(Device { info, length: lines.first().map(|l| l.length).unwrap_or_default() }))
+        let length = lines.last().and_then(|line| line.start.checked_add(line.length)).unwrap_or_default();
+        Ok(Some(Device { info, length }))
     };
     let pool = device(entry.name.as_str())?;
     let holders = match &pool {
@@ -116,8 +117,9 @@ pub fn steps(facts: &Facts, entry: &Entry) -> Result<Vec<Step>, Kept> {
         return Err(Kept::Open { count: pool.info.open_count, by: facts.holders.clone() });
     }
     let length = |device: &Option<Device>| device.as_ref().map(|d| d.length).unwrap_or_default();
-    let [metadata, data, pool] =
-        devices_of(entry, length(&facts.metadata), length(&facts.pool).max(length(&facts.data)));
+    let [metadata, data, _] = devices_of(entry, length(&facts.metadata), length(&facts.data));
+    // The device under the data may be longer than the pool: stripes are whole, and a grow may have been interrupted.
+    let [_, _, pool] = devices_of(entry, length(&facts.metadata), length(&facts.pool));
     let there = [(&facts.pool, pool), (&facts.data, data), (&facts.metadata, metadata)];
     Ok(there
         .into_iter()

@@ -12,7 +12,7 @@ use crate::kernel::{Called, block, fs, identity};
 use crate::ops::members;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::pool::disk;
-use crate::pool::label::{DeviceUuid, Label, SLOT_BYTES, Slots};
+use crate::pool::label::{AREA, DeviceUuid, Label, SLOT_BYTES, Slots};
 use crate::pool::{DevNo, PoolUuid};
 use crate::units::Bytes;
 
@@ -230,8 +230,12 @@ impl Act for ClearDevice {
         for area in self.areas.iter().filter(|area| area.saved.is_some()) {
             // Without the file nothing has been cleared yet.
             let Some(kept) = area.kept()? else { continue };
+            // Behind the label is the superblock, which the kernel has written since.
+            let behind = usize::try_from(AREA.saturating_sub(area.at).get())?;
+            let end = if area.at < AREA { kept.len().min(behind) } else { kept.len() };
             let found = bytes_of(devno, area.at, area.length)?;
-            ensure!(is_mix(&found, &kept), "{}", self.changed(area));
+            let (found, kept) = (found.get(..end).unwrap_or_default(), kept.get(..end).unwrap_or_default());
+            ensure!(is_mix(found, kept), "{}", self.changed(area));
         }
         let file = block::open_exclusive(devno)?;
         for area in &self.areas {
