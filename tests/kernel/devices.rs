@@ -1,9 +1,11 @@
 //! The life of pools on disks: made, used, grown, down, up under other names, destroyed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use dmpool::pool::label::SLOTS;
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
 use lab::guest::run::Cmd;
@@ -64,7 +66,7 @@ fn a_pool_on_two_disks_is_found_whatever_they_are_called() {
     assert_eq!(bench.number("/pool/data/total"), 511 * M);
     assert_eq!(bench.number("/pool/metadata/total"), 63 * M);
     let status = bench.ok(&["status", &pool]);
-    assert!(status.contains(&format!("Data file: {data}")) || status.contains(&data), "{status}");
+    assert!(status.contains(&data) && status.contains(&metadata), "{status}");
     let used = Used::new(&bench);
     let again = bench.ok(&["create", &pool, "--metadata-device", &metadata, "--data-device", &data, "--ensure"]);
     assert!(again.contains("unchanged"), "{again}");
@@ -128,6 +130,33 @@ fn a_pool_on_one_disk_grows_with_it_and_with_another() {
     bench.ok(&["activate", &pool]);
     bench.ok(&["destroy", &pool, "--yes"]);
     drop((disk, other));
+}
+
+#[test]
+fn a_label_that_cannot_be_used_is_named() {
+    let bench = Bench::new();
+    let [first, ..] = scratch();
+    let pool = bench.pool();
+    let disk = Disk::new(&bench.sweep.name("a"), &first, 64, 128);
+    bench.ok(&["create", &pool, "--data-device", &disk.path()]);
+    bench.ok(&["deactivate", &pool]);
+    let flip = || {
+        let file = OpenOptions::new().read(true).write(true).open(disk.path()).unwrap();
+        let (at, mut byte) = (SLOTS[0].get() + 300, [0]);
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[!byte[0]], at).unwrap();
+        file.sync_all().unwrap();
+    };
+    flip();
+    let refused = bench.run(&["activate", &pool]);
+    let says = [disk.path().as_str(), "label that cannot be used", "checksum", "none of its devices is here"]
+        .map(|words| refused.stderr.contains(words));
+    assert!(refused.code() == Some(3) && says == [true; 4], "{refused}");
+    let destroy = bench.run(&["destroy", &pool, "--yes"]);
+    assert!(destroy.code() == Some(3) && destroy.stderr.contains("--keep-data"), "{destroy}");
+    flip();
+    bench.ok(&["activate", &pool]);
+    bench.ok(&["destroy", &pool, "--yes"]);
 }
 
 #[test]

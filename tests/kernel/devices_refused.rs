@@ -89,6 +89,27 @@ fn disks_that_cannot_be_taken_are_refused() {
         of(&["--data-device", &fine_path, "--dir", "/srv"], USAGE, &["--dir"]),
         of(&["--metadata-device", &fine_path], USAGE, &["--data-device"]),
     ]);
+    let grow = |args: &[&str], says: &[&str]| {
+        let says = [format!(
+            "cannot grow the {} of pool `{other}`",
+            if args[0] == "--metadata" { "metadata" } else { "data" }
+        )]
+        .into_iter()
+        .chain(says.iter().map(|word| (*word).to_owned()));
+        row(
+            &args.join(" "),
+            bench.cmd(&[["grow", &other].as_slice(), args].concat()),
+            REFUSED,
+            says.collect::<Vec<_>>(),
+        )
+    };
+    table.refuse([
+        grow(&["--add-device", &pool.path()], &["held by"]),
+        grow(&["--add-device", &formatted.path()], &["ext4", "--wipe"]),
+        grow(&["--add-device", &fine_path, "--add-device", &fine_path], &["named twice"]),
+        grow(&["--metadata", "1G"], &["less than 1.0 GiB", "--metadata 7M"]),
+        grow(&["1G"], &["less than 1.0 GiB", "--add-device"]),
+    ]);
     table.end();
     sh(&format!("swapoff {}", swap.path()));
     dmsetup(["remove", "--retry", &volume]).run().checked().unwrap();

@@ -31,7 +31,7 @@ fn the_pool_comes_up_whatever_write_to_its_disk_was_torn() {
     record(&bench, &disk, &log_disk);
     File::create(&copy).unwrap().set_len(128 * M).unwrap();
     let log = Log::open(log_disk.device()).unwrap();
-    let marks = ["made", "grown", "grown again"].map(|mark| log.mark(mark).unwrap());
+    let marks = ["made", "grown", "regrown"].map(|mark| log.mark(mark).unwrap());
     let mut replay = Replay::new(&log, &copy).unwrap();
     let (mut seen, mut torn) = (BTreeSet::new(), 0);
     loop {
@@ -70,7 +70,7 @@ fn record(bench: &Bench, disk: &Path, log: &LoopDisk) {
     let (pool, device) = (bench.pool(), wrapped.device());
     bench.ok(&["create", &pool, "--data-device", device.to_str().unwrap()]);
     wrapped.mark("made").unwrap();
-    for (size, mark) in SIZES[1..].iter().zip(["grown", "grown again"]) {
+    for (size, mark) in SIZES[1..].iter().zip(["grown", "regrown"]) {
         bench.ok(&["grow", &pool, "--metadata", &size.to_string()]);
         wrapped.mark(mark).unwrap();
     }
