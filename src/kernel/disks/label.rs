@@ -38,16 +38,24 @@ pub fn write(devno: DevNo, slot: usize, bytes: &[u8], claim: Claim) -> Result<()
     let context = || format!("writing slot {slot} of the label of block device {devno}");
     ensure!(bytes.len() == SLOT_BYTES, "{}: it has {} bytes", context(), bytes.len());
     let at = SLOTS.get(slot).with_context(context)?.get();
-    let file = match claim {
-        Claim::Free => block::open_exclusive(devno),
-        Claim::Pool => block::open_for_writing(devno),
-    };
-    let file = locked(file.with_context(context)?, devno).with_context(context)?;
+    let file = open(devno, claim).with_context(context)?;
     block::write_direct(&file, at, bytes).with_context(context)?;
     file.sync_all().called("fsync", devno).with_context(context)?;
     let found = block::read_direct(&file, at, SLOT_BYTES).with_context(context)?;
     ensure!(found == bytes, "{}: other bytes came back", context());
     Ok(())
+}
+
+/// Opens a device to write to it, with the lock that keeps udev from looking at it meanwhile.
+///
+/// # Errors
+/// EBUSY when somebody has the device, EAGAIN when somebody has its lock for ten seconds.
+pub fn open(devno: DevNo, claim: Claim) -> Result<Flock<File>> {
+    let file = match claim {
+        Claim::Free => block::open_exclusive(devno),
+        Claim::Pool => block::open_for_writing(devno),
+    };
+    locked(file?, devno)
 }
 
 /// How long udev may look at a device, with its lock, before it is in the way.

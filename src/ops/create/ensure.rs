@@ -6,7 +6,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::block;
 use crate::ops::create::{Options, files};
 use crate::ops::plan::{Operation, Plan};
-use crate::pool::{Entry, Place, PoolReport, Spec, Store};
+use crate::pool::{Carrier, Entry, Place, PoolReport, Spec, Store};
 use crate::units::BlockSize;
 
 /// Decides about a name that is registered: with `--ensure`, the same pool is success.
@@ -69,9 +69,18 @@ fn differences(entry: &Entry, report: &PoolReport, spec: &Spec) -> Vec<String> {
             let wanted = files::Wanted { spec, directory, preallocate: *preallocate };
             compare("data file", data.file.display().to_string(), wanted.data_file().display().to_string());
         }
-        (Store::Devices(there), Place::Devices { data, metadata, .. }) => {
-            let there = there.iter().map(|device| device.path.as_path());
-            compare("devices", devices(there), devices(metadata.iter().chain(data).map(AsRef::as_ref)));
+        (Store::Devices(_), Place::Devices { data, metadata, .. }) => {
+            // What it lies on now: the registry has the names of another time.
+            let there = [&report.metadata, &report.data].into_iter().flat_map(|backing| match &backing.carrier {
+                Carrier::Device { path } => std::slice::from_ref(path),
+                Carrier::Devices { paths } => paths,
+                Carrier::Loop { .. } | Carrier::LoopOverDevice { .. } | Carrier::Unknown => &[],
+            });
+            compare(
+                "devices",
+                devices(there.map(AsRef::as_ref)),
+                devices(metadata.iter().chain(data).map(AsRef::as_ref)),
+            );
         }
         (Store::Files { .. }, Place::Devices { .. }) => compare("kept", "in files".into(), "on devices".into()),
         (Store::Devices(_), Place::Files { .. }) => compare("kept", "on devices".into(), "in files".into()),
@@ -88,5 +97,6 @@ fn devices<'p>(paths: impl Iterator<Item = &'p Path>) -> String {
         })
         .collect();
     names.sort();
+    names.dedup();
     names.join(" ")
 }

@@ -152,7 +152,7 @@ impl ClearDevice {
                 (Some(_), Attempt::First) => bail!("{}", self.changed(area)),
             }
         }
-        let file = block::open_exclusive(devno)?;
+        let file = on_disk::open(devno, Claim::Free)?;
         for area in &self.areas {
             block::write_direct(&file, area.at.get(), &vec![0; usize::try_from(area.length.get())?])?;
         }
@@ -237,7 +237,7 @@ impl Act for ClearDevice {
             let (found, kept) = (found.get(..end).unwrap_or_default(), kept.get(..end).unwrap_or_default());
             ensure!(is_mix(found, kept), "{}", self.changed(area));
         }
-        let file = block::open_exclusive(devno)?;
+        let file = on_disk::open(devno, Claim::Free)?;
         for area in &self.areas {
             let bytes = match area.kept()? {
                 Some(kept) => kept,
