@@ -142,7 +142,10 @@ fn snapshotter(base: &Path, flags: &daemon::Flags, config: &Config) -> Option<Sn
     }
     let [before, since] = [of(&config.last), of(&config.merged)];
     match (before, since) {
-        (Some(before), Some(since)) if !before.database().exists() && since.database().exists() => Some(since),
+        // Where they agree nothing is looked at: a directory may be on what hangs.
+        (Some(before), Some(since)) if before != since && !before.database().exists() && since.database().exists() => {
+            Some(since)
+        }
         (Some(before), _) => Some(before),
         (None, since) => since,
     }
