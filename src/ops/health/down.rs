@@ -38,8 +38,11 @@ pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
 pub(super) fn not_seen(facts: &Facts<'_>, why: &str) -> Option<Finding> {
     let root = facts.docker.filter(|root| root.daemon.is_none())?;
     let sentence = format!("not seen: whether Docker fails to start, by its log: {why}");
-    let object = root.path.to_string_lossy();
-    Some(Finding::new(Key::NotSeen, Severity::Unknown, object, sentence).run("journalctl -u docker -n 50", "online"))
+    let (object, unit) = (root.path.to_string_lossy(), root.unit.as_deref().unwrap_or("docker"));
+    Some(
+        Finding::new(Key::NotSeen, Severity::Unknown, object, sentence)
+            .run(format!("journalctl -u {unit} -n 50"), "online"),
+    )
 }
 
 fn ways_out(pool: &PoolReport, unit: &str, cause: &Cause) -> Vec<Way> {

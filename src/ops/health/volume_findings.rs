@@ -18,7 +18,7 @@ const NAMES: usize = 5;
 pub(super) fn judge(facts: &Facts<'_>, thresholds: &Thresholds, volumes: &[Volume]) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(lost_writes(facts.pool, volumes));
-    findings.extend(retries_forever(facts.pool, thresholds, volumes));
+    findings.extend(retries_forever(facts, thresholds, volumes));
     findings.extend(overcommit(facts, volumes));
     for volume in volumes {
         findings.extend(sizes(facts, volume).or_else(|| nearly_full(volume)));
@@ -49,7 +49,8 @@ fn lost_writes(pool: &PoolReport, volumes: &[Volume]) -> Option<Finding> {
 }
 
 /// A full pool that queues, under XFS that never gives up: tasks that write wait for ever and cannot be killed.
-fn retries_forever(pool: &PoolReport, thresholds: &Thresholds, volumes: &[Volume]) -> Option<Finding> {
+fn retries_forever(facts: &Facts<'_>, thresholds: &Thresholds, volumes: &[Volume]) -> Option<Finding> {
+    let pool = facts.pool;
     let stubborn: Vec<&Volume> = volumes.iter().filter(|v| v.retries_forever == Some(true)).collect();
     if stubborn.is_empty() {
         return None;
@@ -75,7 +76,10 @@ fn retries_forever(pool: &PoolReport, thresholds: &Thresholds, volumes: &[Volume
         let way = format!("echo 0 | tee {}", files.join(" "));
         finding = finding.run(way, "online, until the volume is mounted again");
     }
-    Some(finding.act("add dm.xfs_nospace_max_retries=0 to Docker's storage options", "a restart of Docker"))
+    if facts.docker.is_some() {
+        finding = finding.act("add dm.xfs_nospace_max_retries=0 to Docker's storage options", "a restart of Docker");
+    }
+    Some(finding)
 }
 
 /// Volumes that together may take more than the pool has. Docker's always may, by its design.
@@ -108,8 +112,12 @@ fn nearly_full(volume: &Volume) -> Option<Finding> {
             space.percent(),
             volume.size.human()
         );
-        Finding::new(Key::VolumeUse, Severity::Warning, label, sentence)
-            .act("remove files in it, or make it anew with  --storage-opt size=SIZE", "that container stopped")
+        let finding = Finding::new(Key::VolumeUse, Severity::Warning, label, sentence);
+        match &volume.docker {
+            Some(_) => finding
+                .act("remove files in it, or make it anew with  --storage-opt size=SIZE", "that container stopped"),
+            None => finding.act("remove files in it", ONLINE),
+        }
     })
 }
 
@@ -266,6 +274,7 @@ mod tests {
         assert_eq!(found(WELL, &[deleted]), [], "what was deleted in it is free to it");
         let used = found(WELL, &[Volume { in_use: in_use(10), mapped: None, ..full }]);
         assert!(used[0].sentence.starts_with("container `db` has used 100% of its own 10.0 GiB"), "{used:?}");
+        assert!(used[0].ways[0].first.as_deref().unwrap().contains("--storage-opt"), "{used:?}");
     }
 
     #[test]
