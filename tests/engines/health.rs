@@ -165,7 +165,9 @@ fn a_check_lets_docker_write_again(host: &mut Host) {
     let told = host.health();
     assert_eq!(told.code, 2);
     let pasted = told.way("needs_check", "critical");
-    host.docker.stop().unwrap();
+    // Killed, it leaves its pool up.
+    host.docker.kill().unwrap();
+    assert_eq!(host.json("/pool/activity"), "active");
     paste(while_stopped(&pasted));
     host.health().without("needs_check");
     paste(&told.other_way("needs_check", "critical"));

@@ -6,7 +6,7 @@ use super::Facts;
 use super::cost::{self, docker_stopped, pool_stopped};
 use super::ways::{argument, logical_volume, with_docker_stopped};
 use crate::engine::docker_root::DockerRoot;
-use crate::pool::{Activity, Carrier, Maker, PoolReport, Tie, Way};
+use crate::pool::{Activity, Carrier, Maker, PoolReport, Way};
 use crate::process::quote;
 
 /// LVM's check before it activates a pool, so that it lets the kernel write again when it finds no damage.
@@ -17,8 +17,7 @@ const BY_HAND: &str = "stop what uses it and deactivate its volumes";
 /// Returns the ways: the check that lets the kernel write again, then the repair when that finds damage.
 pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
     let pool = facts.pool;
-    // A pool that Docker used before another is not touched by Docker's stop.
-    let root = facts.docker.filter(|_| pool.tie != Some(Tie::Before));
+    let root = facts.docker;
     if let Some(lv) = logical_volume(pool) {
         return of_lvm(pool, root, &lv);
     }
@@ -32,8 +31,8 @@ pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
     let down = pool.activity == Activity::Inactive;
     let whole = match pool.maker {
         _ if down => check,
-        // Docker may leave its pool up when it stops, and a check writes to what the kernel then still has.
-        Maker::Docker if root.is_some() => format!("! dmsetup info {name} && {check}"),
+        // Docker leaves its pool up when it is killed, and a check writes to what the kernel then still has.
+        Maker::Docker if root.is_some() => format!("{{ ! dmsetup info {name} || dmsetup remove {name}; }} && {check}"),
         Maker::Dmpool => format!("dmpool deactivate {0} && {check} && dmpool activate {0}", argument(pool)),
         // Its loop devices go with it, and Docker attaches them again.
         Maker::Docker => format!("dmsetup remove {name} && {check}"),
@@ -121,7 +120,7 @@ mod tests {
         let root = docker_root();
         let name = &docker.name;
         let pasted = format!(
-            "systemctl stop docker.socket; systemctl stop docker && ! dmsetup info {name} && {checked} && systemctl start \
+            "systemctl stop docker.socket; systemctl stop docker && {{ ! dmsetup info {name} || dmsetup remove {name}; }} && {checked} && systemctl start \
              docker"
         );
         assert_eq!(of(&docker, Some(&root))[0], Way::run(pasted, "~40 s with Docker stopped"));
