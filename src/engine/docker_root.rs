@@ -214,6 +214,11 @@ pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
         }
         Some(_) => {
             let home = directory.enter(DRIVER)?;
+            let chosen = configuration.driver() == Some(DRIVER);
+            if !chosen && home.names().is_ok_and(|names| names.is_empty()) && !driver::of_root(&directory).is_empty() {
+                // An empty folder beside another driver's layers.
+                return Ok(None);
+            }
             let identity = home.identity()?;
             (Some(home), identity)
         }
@@ -366,6 +371,16 @@ fn device_prefix((device, inode): (u64, u64)) -> String {
 }
 
 impl DockerRoot {
+    /// Returns the storage driver that Docker uses here, when that is another than devicemapper: the one that it is told to
+    /// use, or else the only one that has run here.
+    pub fn other_driver(&self) -> Option<&str> {
+        let only = || match self.drivers.as_slice() {
+            [only] => Some(only.name()),
+            _ => None,
+        };
+        self.storage_driver.as_deref().or_else(only).filter(|driver| *driver != DRIVER)
+    }
+
     /// Returns the name of the pool that Docker makes for itself on this root.
     pub fn own_pool(&self) -> String {
         format!("{}-pool", self.device_prefix)
@@ -557,6 +572,24 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("devicemapper"), "").unwrap();
         assert!(read_if_there(temp.path(), About::only(Standing::Named)).is_err());
+    }
+
+    #[test]
+    fn another_driver_is_known_by_what_it_is_told_to_use_or_by_its_layers() {
+        let temp = root();
+        let mut found = read(temp.path());
+        assert_eq!(found.other_driver(), None);
+        found.storage_driver = Some("overlay2".to_owned());
+        assert_eq!(found.other_driver(), Some("overlay2"));
+        found.storage_driver = Some(DRIVER.to_owned());
+        assert_eq!(found.other_driver(), None);
+
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join(DRIVER)).unwrap();
+        let there = || read_if_there(temp.path(), About::only(Standing::Left)).unwrap().is_some();
+        assert!(there(), "as Docker makes it");
+        fs::create_dir_all(temp.path().join("overlay2/l")).unwrap();
+        assert!(!there(), "an empty folder beside another driver's layers");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::ops::health::{self, Facts, Thresholds};
 use crate::ops::history::{self, History};
 use crate::ops::registry::BadEntry;
 use crate::ops::steps::Kit;
-use crate::pool::{Finding, Forecast, Identity, Moment, PoolReport, identities};
+use crate::pool::{Finding, Forecast, Identity, Moment, PoolReport, Tie, identities};
 
 /// One pool as `status` shows it.
 #[derive(Clone, Debug)]
@@ -32,8 +32,10 @@ pub struct Status {
 
 impl Status {
     /// Returns what findings are made of.
-    pub(super) const fn facts(&self) -> Facts<'_> {
-        Facts { pool: &self.report, docker: self.docker.as_ref(), devices: self.devices.as_ref() }
+    pub(super) fn facts(&self) -> Facts<'_> {
+        // What Docker's files say now is said of the pool that it uses now.
+        let docker = self.docker.as_ref().filter(|_| self.report.tie != Some(Tie::Before));
+        Facts { pool: &self.report, docker, devices: self.devices.as_ref() }
     }
 }
 

@@ -71,16 +71,17 @@ impl Ground {
 /// Returns how a pool belongs to a root, or nothing when it does not. `ground` is there for a live pool.
 pub fn tie(root: &DockerRoot, name: &str, ground: Option<&Ground>) -> Option<Tie> {
     let named = root.options.known().and_then(|options| options.named_pool());
-    if named == Some(name) {
-        return Some(Tie::Options);
-    }
-    let by_ground = ground.and_then(|ground| by_files(root, ground).or_else(|| by_devices(root, ground)));
+    let by_ground = || ground.and_then(|ground| by_files(root, ground).or_else(|| by_devices(root, ground)));
     let by_name = || (root.own_pool() == name).then_some(Tie::Name);
     let by_rest = || ground.and_then(|ground| by_deleted_file(root, ground).or_else(|| by_volumes(root, ground)));
     let by_setup = || (root.pool().as_deref() == Some(name)).then_some(Tie::Options);
-    let tie = by_ground.or_else(by_name).or_else(by_rest).or_else(by_setup)?;
-    // Docker uses another pool, and what it used before is still there.
-    if named.is_some() && tie != Tie::Volumes { Some(Tie::Before) } else { Some(tie) }
+    let (tie, is_named) = match named == Some(name) {
+        true => (Tie::Options, true),
+        false => (by_ground().or_else(by_name).or_else(by_rest).or_else(by_setup)?, false),
+    };
+    // Docker uses another pool, or another driver, and what it used before is still there.
+    let another = named.is_some() && !is_named && tie != Tie::Volumes || root.other_driver().is_some();
+    Some(if another { Tie::Before } else { tie })
 }
 
 fn by_files(root: &DockerRoot, ground: &Ground) -> Option<Tie> {
@@ -128,4 +129,22 @@ fn by_volumes(root: &DockerRoot, ground: &Ground) -> Option<Tie> {
 /// Returns the dm name of a device, when it is one of device-mapper's.
 pub fn dm_name(device: DevNo) -> Option<String> {
     fs::read_to_string(block::sysfs(device).join("dm/name")).ok().map(|name| name.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::docker_root;
+
+    #[test]
+    fn a_pool_of_a_docker_that_uses_another_driver_now_is_from_before() {
+        let root = docker_root();
+        let name = root.own_pool();
+        assert_eq!(tie(&root, &name, None), Some(Tie::Name));
+        assert_eq!(tie(&root, "other", None), None);
+        for (driver, expected) in [("overlay2", Tie::Before), ("devicemapper", Tie::Name)] {
+            let told = DockerRoot { storage_driver: Some(driver.to_owned()), ..root.clone() };
+            assert_eq!(tie(&told, &name, None), Some(expected), "{driver}");
+        }
+    }
 }

@@ -101,7 +101,7 @@ pub enum Tie {
     DeletedFile,
     /// The volumes on it have the user's names.
     Volumes,
-    /// It was made by Docker for that root, and Docker now uses another pool there.
+    /// It was made by Docker for that root, and Docker now uses another pool, or another storage driver, there.
     Before,
 }
 

@@ -168,6 +168,9 @@ fn root_lines(root: &DockerRoot, tie: Option<Tie>) -> Vec<Pair> {
         Standing::Left => "left behind: no daemon uses it that was found",
     };
     let by = match tie {
+        Some(Tie::Before) if let Some(driver) = root.other_driver() => {
+            &format!("; Docker uses the {driver} driver there now")
+        }
         None => "",
         Some(Tie::Options) => "; its options name the pool",
         Some(Tie::Files) => "; its files are behind the pool's loop devices",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lab::guest::boot;
-use lab::guest::disk::{Kind, Mounted};
+use lab::guest::disk::{Kind, LoopDisk, Mounted};
 use lab::guest::docker::{Config, Docker, pairs};
 use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
@@ -256,6 +256,30 @@ fn docker_on_overlay2_is_told_by_that_name_and_has_no_pool() {
         if state == "running" {
             docker.stop().unwrap();
         }
+    }
+
+    // What Docker left when it was given another driver: a pool that it no longer uses, and nothing to be woken for.
+    let files = root.join("devicemapper/devicemapper");
+    fs::create_dir_all(&files).unwrap();
+    {
+        let [data, metadata] = [("data", 64 << 20), ("metadata", 8 << 20)]
+            .map(|(name, size)| LoopDisk::create(&files.join(name), size).unwrap());
+        let name = bench.sweep.name("before");
+        let table = format!("0 131072 thin-pool {} {} 128 0", metadata.device().display(), data.device().display());
+        dmsetup(["create", &name, "--table", &table]).run().checked().unwrap();
+        dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
+    }
+    for state in ["stopped", "running"] {
+        if state == "running" {
+            docker.up().unwrap();
+        }
+        let said = Said::about(&bench, "docker", &[]);
+        assert_eq!(said.code, 0, "{state}");
+        said.sentence("inactive", "info");
+        let text = bench.ok(&["status", "docker"]);
+        assert!(
+            text.contains("used by nobody that dmpool knows") && text.contains("; Docker uses the overlay2 driver")
+        );
     }
 }
 

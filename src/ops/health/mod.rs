@@ -59,7 +59,7 @@ impl Default for Threshold {
 pub struct Facts<'a> {
     /// The pool.
     pub pool: &'a PoolReport,
-    /// The Docker root that uses it, when one does.
+    /// The Docker root that uses it, when one does; not one that used it before.
     pub docker: Option<&'a DockerRoot>,
     /// The devices in that root's bookkeeping, when somebody has counted them.
     pub devices: Option<&'a DeviceCounts>,

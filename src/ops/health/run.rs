@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Facts, Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, space, start, stray, unprivileged,
+    Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, space, start, stray, unprivileged,
     volume_findings, volumes,
 };
 use crate::error::Failure;
@@ -253,7 +253,7 @@ fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
     let Seen { kit: Some(kit), statuses, pools, hung } = seen else { return seen.pools.clone() };
     for status in statuses.iter().filter(|status| !hung.contains(&status.report.name)) {
         let (pool, root) = (&status.report, status.docker.as_ref());
-        let facts = Facts { pool, docker: root, devices: status.devices.as_ref() };
+        let facts = status.facts();
         let owners = root.map(owners::Owners::read);
         let docker = root.zip(owners.as_ref());
         match volumes::look(&kit.dm, pool, docker) {

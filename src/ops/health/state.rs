@@ -4,7 +4,7 @@ use super::Facts;
 use super::check;
 use super::cost::ONLINE;
 use super::ways::{argument, grow_data, grow_metadata};
-use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Working};
+use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Tie, Working};
 use crate::process::quote;
 
 /// What is said of a pool that gave up queueing.
@@ -29,7 +29,13 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             findings.push(critical(Key::Suspended, "it is suspended: all I/O waits").run(way, ONLINE));
         }
         Activity::Inactive => {
-            let inactive = unknown(Key::Inactive, "it is not active");
+            let inactive = match pool.tie {
+                // Nobody misses it.
+                Some(Tie::Before) => {
+                    finding(Key::Inactive, Severity::Info, "it is not active, and Docker no longer uses it")
+                }
+                _ => unknown(Key::Inactive, "it is not active"),
+            };
             findings.push(match pool.maker {
                 Maker::Dmpool => inactive.run(format!("dmpool activate {}", argument(pool)), ONLINE),
                 Maker::Docker | Maker::Lvm | Maker::Unknown => inactive,
