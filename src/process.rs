@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -36,6 +38,13 @@ impl fmt::Display for ProgramError {
 }
 
 impl std::error::Error for ProgramError {}
+
+/// Returns whether a program would be found by its name, as [`run`] looks for it.
+pub fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let may_run = |file: PathBuf| file.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+    std::env::split_paths(&path).any(|folder| may_run(folder.join(program)))
+}
 
 /// Runs a program to its end with no standard input and returns what it wrote to standard output.
 ///
@@ -169,6 +178,12 @@ mod tests {
         assert_eq!(String::from_utf8(last).unwrap(), "9999\n100000\n".get(0..12).unwrap());
         assert!(run_within("sh", &["-c", "exit 3"], hour, 12).unwrap_err().ended.contains('3'));
         assert!(run_within::<&str>("dmpool-no-such-program", &[], hour, 12).unwrap_err().missing);
+    }
+
+    #[test]
+    fn a_program_is_found_by_its_name_alone() {
+        assert!(is_there("sh"));
+        assert!(!is_there("no such program") && !is_there(""));
     }
 
     #[test]

@@ -24,8 +24,23 @@ fn plain(text: &str) -> String {
     unescaped.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn subcommands() -> Vec<clap::Command> {
-    dmpool::cli::command().get_subcommands().cloned().collect()
+/// Every command with its words: `grow`, `thin`, `thin create`.
+fn subcommands() -> Vec<(String, clap::Command)> {
+    fn below(words: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        for sub in command.get_subcommands() {
+            let words = format!("{words} {}", sub.get_name()).trim().to_owned();
+            below(&words, sub, found);
+            found.push((words, sub.clone()));
+        }
+    }
+    let mut found = Vec::new();
+    below("", &dmpool::cli::command(), &mut found);
+    found
+}
+
+fn help(words: &str) -> String {
+    let words: Vec<&str> = words.split(' ').chain(["--help"]).collect();
+    printed(&words)
 }
 
 fn long_options(command: &clap::Command) -> Vec<String> {
@@ -37,8 +52,7 @@ fn long_options(command: &clap::Command) -> Vec<String> {
 fn the_guide_has_every_command_and_every_option() {
     let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide.md")).unwrap();
     let mut missing = Vec::new();
-    for command in subcommands() {
-        let name = command.get_name();
+    for (name, command) in subcommands() {
         if !guide.contains(&format!("dmpool {name}")) {
             missing.push(format!("`dmpool {name}`"));
         }
@@ -57,10 +71,10 @@ fn the_guide_has_every_command_and_every_option() {
 fn help_and_man_page_of_each_command_are_one_text() {
     let dir = tempfile::tempdir().unwrap();
     printed(&["man", "--dir", dir.path().to_str().unwrap()]);
-    for command in subcommands() {
-        let name = command.get_name();
-        let page = plain(&fs::read_to_string(dir.path().join(format!("dmpool-{name}.8"))).unwrap());
-        let help = plain(&printed(&[name, "--help"]));
+    for (name, command) in subcommands() {
+        let page = format!("dmpool-{}.8", name.replace(' ', "-"));
+        let page = plain(&fs::read_to_string(dir.path().join(page)).unwrap());
+        let help = plain(&help(&name));
         let about = command.get_long_about().or(command.get_about()).unwrap().to_string();
         for text in [plain(&about)].into_iter().chain(long_options(&command)) {
             assert!(help.contains(&text), "{name} --help has no {text:?} in {help}");
@@ -68,14 +82,15 @@ fn help_and_man_page_of_each_command_are_one_text() {
         }
     }
     let whole = fs::read_to_string(dir.path().join("dmpool.8")).unwrap();
-    assert!(subcommands().iter().all(|c| whole.contains(c.get_name())), "{whole}");
+    let commands = dmpool::cli::command();
+    assert!(commands.get_subcommands().all(|c| whole.contains(c.get_name())), "{whole}");
 }
 
 #[test]
 fn every_shell_gets_completions_for_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]);
-        for command in subcommands() {
+        for (_, command) in subcommands() {
             assert!(script.contains(command.get_name()), "{shell} does not complete {}", command.get_name());
         }
     }
@@ -83,10 +98,10 @@ fn every_shell_gets_completions_for_every_command() {
 
 #[test]
 fn help_fits_a_terminal_of_100_columns() {
-    for command in subcommands() {
-        let help = printed(&[command.get_name(), "--help"]);
+    for (name, _) in subcommands() {
+        let help = help(&name);
         let widest = help.lines().map(|l| l.chars().count()).max().unwrap();
-        assert!(widest <= 100, "{} --help has a line of {widest} columns:\n{help}", command.get_name());
+        assert!(widest <= 100, "{name} --help has a line of {widest} columns:\n{help}");
     }
 }
 
@@ -111,6 +126,11 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
         (&["grow", "a", "1G", "b"], "unexpected"),
         (&["grow", "p", "--metadata", "0"], "it is zero"),
         (&["activate", "p", "--all"], "cannot be used with"),
+        (&["thin"], "Usage: dmpool thin"),
+        (&["thin", "create", "p", "v"], "--size"),
+        (&["thin", "create", "p", "a/b", "--size", "1G"], "not a volume name"),
+        (&["thin", "create", "p", "v", "--size", "0"], "it is zero"),
+        (&["thin", "grow", "p", "v", "-5G"], "is negative"),
         (&["destroy"], "<POOL>"),
         (&["status", "--format", "xml"], "invalid value"),
         (&["completions", "tcsh"], "invalid value"),

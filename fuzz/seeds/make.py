@@ -47,6 +47,19 @@ def label(*segments):
 write("label/one-device", label((1, 0, 32768, [(1, 2048)]), (2, 0, 98304, [(1, 34816)]), (3, 0, 2048000, [(1, 133120)])))
 write("label/striped", label((1, 0, 32768, [(1, 2048)]), (3, 128, 614400, [(2, 2048), (3, 2048)])))
 
+# The tree of volumes: a branch and two leaves, 128 bytes of each (drivers/md/persistent-data/dm-btree-internal.h, struct
+# btree_node); the check fills them up and puts block numbers and checksums.
+def node(flags, value_size, *items):
+    fields = [(4, "<I", flags), (16, "<I", len(items)), (20, "<I", 3), (24, "<I", value_size)]
+    for index, (key, value) in enumerate(items):
+        fields.append((32 + 8 * index, "<Q", key))
+        fields += [(56 + value_size * index + 8 * word, "<Q", part) for word, part in enumerate(value)]
+    return at(128, *fields)
+
+
+write("volume_tree/two-levels", node(1, 8, (0, [1]), (4, [2])) + node(2, 24, (1, [10, 7, 0]), (3, [0, 8, 0]))
+      + node(2, 24, (4, [40, 9, 0])))
+
 # XFS and ext4 of 10 GiB, as far as the sizes stand in their superblocks.
 write("file_system/xfs", at(16, (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 2621440)))
 write("file_system/ext4", at(1024 + 0x154, (1024 + 4, "<I", 2621440), (1024 + 0x18, "<I", 2), (1024 + 0x38, "<H", 0xEF53),

@@ -17,6 +17,10 @@ pub(super) struct Args {
     #[arg(long)]
     keep_data: bool,
 
+    /// Also when it has volumes that dmpool made: they go with it
+    #[arg(long)]
+    with_volumes: bool,
+
     /// Do not ask
     #[arg(long, short = 'y')]
     yes: bool,
@@ -30,7 +34,7 @@ impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state.clone())?;
         let entry = activate::registered(&state, Some(&self.pool), "destroy")?;
-        let options = destroy::Options { keep_data: self.keep_data };
+        let options = destroy::Options { keep_data: self.keep_data, with_volumes: self.with_volumes };
         let change = parse::change(self.dry_run);
         let (what, goes) = match entry.files() {
             Some(_) => ("files", "are deleted"),

@@ -20,17 +20,21 @@ impl Args {
             show::value(&String::from_utf8_lossy(&page(command(), "dmpool")?));
             return Ok(());
         };
-        write(&dir, command(), "dmpool")?;
-        for sub in command().get_subcommands() {
-            write(&dir, sub.clone(), &format!("dmpool-{}", sub.get_name()))?;
-        }
-        Ok(())
+        write_all(&dir, command(), "dmpool")
     }
+}
+
+/// Writes the page of a command and those of its own commands.
+fn write_all(dir: &Path, command: clap::Command, name: &str) -> Outcome<()> {
+    for sub in command.get_subcommands() {
+        write_all(dir, sub.clone(), &format!("{name}-{}", sub.get_name()))?;
+    }
+    write(dir, command, name)
 }
 
 fn page(command: clap::Command, name: &str) -> Outcome<Vec<u8>> {
     let mut page = Vec::new();
-    let named = command.name(name.to_owned()).bin_name(name.replacen('-', " ", 1));
+    let named = command.name(name.to_owned()).bin_name(name.replace('-', " "));
     clap_mangen::Man::new(named)
         .section("8")
         .render(&mut page)

@@ -19,6 +19,7 @@ mod resume;
 mod show;
 mod show_pool;
 mod status;
+mod thin;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,6 +60,7 @@ enum Command {
     Create(create::Args),
     Show(show_pool::Args),
     Grow(grow::Args),
+    Thin(thin::Args),
     Activate(activate::Args),
     Deactivate(deactivate::Args),
     #[command(visible_alias = "rm")]
@@ -119,6 +121,7 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Create(args) => args.run(state),
         Command::Show(args) => args.run(state),
         Command::Grow(args) => args.run(state),
+        Command::Thin(args) => args.run(state),
         Command::Activate(args) => args.run(state),
         Command::Deactivate(args) => args.run(state),
         Command::Destroy(args) => args.run(state),

@@ -1,7 +1,7 @@
 //! Values of arguments.
 
 use crate::ops::Change;
-use crate::pool::PoolName;
+use crate::pool::{PoolName, VolumeName};
 use crate::report::docker_info::Version;
 use crate::units::{BlockSize, Bytes, DataBlocks, SizeArg};
 
@@ -37,6 +37,11 @@ pub(super) fn docker_version(text: &str) -> Result<Version, String> {
 /// Reads the name of a pool to be made.
 pub(super) fn pool_name(text: &str) -> Result<PoolName, String> {
     PoolName::new(text).map_err(|e| e.to_string())
+}
+
+/// Reads the name of a volume.
+pub(super) fn volume_name(text: &str) -> Result<VolumeName, String> {
+    VolumeName::new(text).map_err(|e| e.to_string())
 }
 
 /// Returns whether something is carried out or only described.

@@ -26,7 +26,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 32] = [
+pub const PARSERS: [Parser; 34] = [
     parser("activation", &["ops/health/start.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
@@ -45,7 +45,7 @@ pub const PARSERS: [Parser; 32] = [
     parser("docker_version", &["engine/version.rs"], engine::docker_version),
     parser("dockerd_flags", &["engine/dockerd.rs", "engine/containerd/daemon.rs"], engine::dockerd_flags),
     parser("env_file", &["engine/start/env_file.rs"], engine::env_file),
-    parser("file_system", &["ops/health/filesystem.rs"], ops::file_system),
+    parser("file_system", &["ops/filesystem.rs"], ops::file_system),
     parser("history", &["ops/history.rs"], ops::history),
     parser("journal", &["ops/journal/record.rs"], ops::journal),
     parser("label", &["pool/label/bytes.rs", "pool/label/mod.rs"], pool::label),
@@ -63,6 +63,8 @@ pub const PARSERS: [Parser; 32] = [
     parser("storage_options", &["engine/options.rs"], engine::storage_options),
     parser("superblock", &["metadata/superblock.rs"], pool::superblock),
     parser("unit", &["engine/start/unit.rs", "engine/start/words.rs"], engine::unit),
+    parser("volume_tree", &["metadata/details.rs"], pool::volume_tree),
+    parser("volumes", &["ops/volumes.rs", "pool/volume.rs"], ops::volumes),
 ];
 
 /// The small texts of /proc and of lock files.

@@ -2,11 +2,13 @@
 
 use super::text;
 use crate::cli;
-use crate::ops::health::{docker_log as log, filesystem, lvm as volume_manager, start};
+use crate::ops::filesystem;
+use crate::ops::health::{docker_log as log, lvm as volume_manager, start};
 use crate::ops::history as past;
 use crate::ops::journal::Journal;
 use crate::ops::registry as entries;
-use crate::pool::PoolName;
+use crate::ops::volumes as records;
+use crate::pool::{PoolName, PoolUuid, VolumeName};
 use crate::report::{merged, plan};
 
 /// The words of a command line, one a line; only the parser runs.
@@ -59,6 +61,21 @@ pub(super) fn registry(bytes: &[u8]) -> bool {
     let Ok(entry) = entries::parse(bytes, &name) else { return false };
     let written = toml::to_string_pretty(&entry);
     assert_eq!(written.map(|text| entries::parse(text.as_bytes(), &name)), Ok(Ok(entry)));
+    true
+}
+
+/// The record of a pool's volumes, the name of one, and a thin target's parameters.
+pub(super) fn volumes(bytes: &[u8]) -> bool {
+    let text = text(bytes);
+    if let Ok(name) = VolumeName::new(&text) {
+        assert_eq!(name.as_str().as_bytes(), bytes);
+    }
+    let is_table = records::parse_table(&text).is_some();
+    let Ok(name) = PoolName::new("p0") else { return false };
+    let uuid = PoolUuid::from_random(7);
+    let Ok(record) = records::parse(bytes, &name, &uuid) else { return is_table };
+    let written = toml::to_string_pretty(&record);
+    assert_eq!(written.map(|text| records::parse(text.as_bytes(), &name, &uuid)), Ok(Ok(record)));
     true
 }
 

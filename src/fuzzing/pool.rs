@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::text;
-use crate::metadata::{BLOCK, Superblock, superblock};
+use crate::metadata::{BLOCK, Superblock, details, devices, superblock};
 use crate::ops::health::volumes;
 use crate::pool::label::{Member, SLOT_BYTES, Slots, assemble};
 use crate::pool::{DevNo, PoolStatus, PoolTable, Spec};
-use crate::units::{Bytes, Sectors, SizeArg};
+use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlock, MetaBlocks, Sectors, SizeArg};
 
 pub(super) fn size(bytes: &[u8]) -> bool {
     let text = text(bytes);
@@ -87,4 +87,35 @@ pub(super) fn label(bytes: &[u8]) -> bool {
         assert!(assemble(&[member(needed.saturating_sub(Sectors::new(1)))]).is_err());
     }
     is_label
+}
+
+/// Nodes of the tree of volumes, 128 bytes of each, filled up with zeros; with the numbers and checksums that belong to them.
+pub(super) fn volume_tree(bytes: &[u8]) -> bool {
+    let nodes: Vec<&[u8]> = bytes.chunks(128).collect();
+    let count = u64::try_from(nodes.len()).unwrap_or(0);
+    let superblock = Superblock {
+        needs_check: false,
+        version: 2,
+        transaction_id: 0,
+        held_root: None,
+        block_size: BlockSize::DEFAULT,
+        data_total: DataBlocks::new(0),
+        data_used: DataBlocks::new(0),
+        metadata_total: MetaBlocks::new(count),
+        metadata_used: MetaBlocks::new(count),
+        details_root: MetaBlock::new(0),
+    };
+    let mut read = 0;
+    let found = devices(&superblock, |at| {
+        read += 1;
+        let index = usize::try_from(at.get()).map_err(|e| e.to_string())?;
+        let mut block = nodes.get(index).ok_or("it is not there")?.to_vec();
+        block.resize(BLOCK, 0);
+        block.splice(8..16, at.get().to_le_bytes());
+        let sum = superblock::salted(&block, details::CHECKSUM_SALT).to_le_bytes();
+        block.splice(..sum.len(), sum);
+        Ok(block)
+    });
+    assert!(read <= count, "{read} blocks of {count} were read");
+    found.is_ok()
 }

@@ -53,6 +53,18 @@ pub fn size(devno: DevNo) -> Result<Sectors> {
     Ok(Sectors::new(sectors))
 }
 
+/// Returns how many writes a block device has done since it was made, from sysfs (Documentation/block/stat.rst).
+///
+/// # Errors
+/// When there is no such device.
+pub fn writes(devno: DevNo) -> Result<u64> {
+    let path = sysfs(devno).join("stat");
+    let text = read_if_there(&path)?.ok_or(Errno::ENODEV).called("read", path.display());
+    let text = text.with_context(|| format!("reading what block device {devno} has done"))?;
+    let writes = text.split_whitespace().nth(4).and_then(|word| word.parse().ok());
+    writes.with_context(|| format!("reading `{text}` in {} as what was done", path.display()))
+}
+
 /// Returns the length of an opened block device, by `BLKGETSIZE64`.
 ///
 /// # Errors

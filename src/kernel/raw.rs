@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_ulong, c_ushort};
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, Pid};
 
 /// Length of `struct dm_ioctl` (linux/dm-ioctl.h), the header of every device-mapper ioctl.
@@ -142,6 +142,21 @@ pub(super) fn pending_signals() -> Result<SigSet, Errno> {
     let set = unsafe { set.assume_init() };
     // SAFETY: the kernel filled it, so it is a valid set.
     Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
+}
+
+extern "C" fn nothing(_: c_int) {}
+
+/// Lets SIGALRM interrupt the system call it comes in, instead of ending the process; returns what it did before.
+pub(super) fn alarm_interrupts() -> Result<SigAction, Errno> {
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, so it may run anywhere.
+    unsafe { sigaction(Signal::SIGALRM, &action) }
+}
+
+/// Lets SIGALRM do again what it did before.
+pub(super) fn alarm_acts(before: &SigAction) -> Result<(), Errno> {
+    // SAFETY: the handler is the one that the process had.
+    unsafe { sigaction(Signal::SIGALRM, before) }.map(drop)
 }
 
 /// Waits until something can be read, or the other end is closed; returns whether one of them came before the limit.

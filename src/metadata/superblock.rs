@@ -3,7 +3,8 @@
 //! Layout (`struct thin_disk_superblock`, drivers/md/dm-thin-metadata.c), little endian, one 4096-byte block:
 //! checksum at 0, flags at 4, its own block number at 8, magic at 32, version at 40, transaction id at 48, held root
 //! at 56, the two space map roots at 64 and 192 (of each: blocks in all, blocks in use), data block size in sectors
-//! at 336, metadata block size in sectors at 340, metadata blocks when it was formatted or resized at 344.
+//! at 336, metadata block size in sectors at 340, metadata blocks when it was formatted or resized at 344; the root of the
+//! tree with the volumes' details at 328.
 
 use std::fmt;
 
@@ -51,6 +52,8 @@ pub struct Superblock {
     pub metadata_total: MetaBlocks,
     /// Metadata blocks in use, without the reserve that a running kernel adds.
     pub metadata_used: MetaBlocks,
+    /// Where the tree begins that has the details of each volume.
+    pub details_root: MetaBlock,
 }
 
 /// Why a block is not a thin pool's superblock.
@@ -134,6 +137,7 @@ impl Superblock {
             data_used: DataBlocks::new(data.used),
             metadata_total: MetaBlocks::new(metadata.total),
             metadata_used: MetaBlocks::new(metadata.used),
+            details_root: MetaBlock::new(u64_at(block, 328)?),
         })
     }
 
@@ -152,8 +156,12 @@ fn space_map(block: &[u8], at: usize, what: &str) -> Result<SpaceMap, BadSuperbl
 }
 
 /// The kernel's `dm_bm_checksum`: CRC-32C without the final inversion, salted by the kind of block.
+pub(crate) fn salted(block: &[u8], salt: u32) -> u32 {
+    crc32c::crc32c(block.get(4..).unwrap_or_default()) ^ u32::MAX ^ salt
+}
+
 pub(crate) fn checksum(block: &[u8]) -> u32 {
-    crc32c::crc32c(block.get(4..).unwrap_or_default()) ^ u32::MAX ^ CHECKSUM_SALT
+    salted(block, CHECKSUM_SALT)
 }
 
 fn u32_at(block: &[u8], at: usize) -> Result<u32, BadSuperblock> {

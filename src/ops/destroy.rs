@@ -8,16 +8,20 @@ use anyhow::Result;
 use crate::error::{Failure, Outcome};
 use crate::kernel::loopdev::LoopInfo;
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{DeleteFile, EraseLabel, Kit, NamedDevice, RemoveDirectory, Step, Unregister, down};
-use crate::ops::{Change, Done, gate, journal, members, sight};
-use crate::pool::Entry;
+use crate::ops::steps::{
+    DeleteFile, EraseLabel, ForgetVolumes, Kit, NamedDevice, RemoveDirectory, Step, Unregister, down,
+};
+use crate::ops::{Change, Done, gate, journal, members, sight, volumes};
 use crate::pool::label::Slots;
+use crate::pool::{Entry, VolumeRecord};
 
 /// What `destroy` is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Whether its files stay.
     pub keep_data: bool,
+    /// Whether it may have volumes that dmpool made: they go with it.
+    pub with_volumes: bool,
 }
 
 /// What decides whether it can be done.
@@ -27,6 +31,8 @@ pub struct Facts {
     pub down: down::Facts,
     /// The labels of its devices, each with the device; none for a pool in files.
     pub labels: Vec<(NamedDevice, Slots)>,
+    /// The record of its volumes.
+    pub volumes: VolumeRecord,
     /// Those of its files that are there.
     pub files: Vec<PathBuf>,
     /// Those files and devices that are not, or cannot be looked at: each with why.
@@ -89,7 +95,8 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
             elsewhere = elsewhere.or(user.map(|device| (file.clone(), device)));
         }
     }
-    Ok(Facts { down, labels, files, missing, elsewhere, folder: folder.map(Path::to_owned) })
+    let volumes = volumes::read(&kit.state, entry)?;
+    Ok(Facts { down, labels, volumes, files, missing, elsewhere, folder: folder.map(Path::to_owned) })
 }
 
 /// Returns the labels of a pool's devices; adds to `missing` those that have none.
@@ -118,6 +125,7 @@ fn labels_of(kit: &Kit, entry: &Entry, missing: &mut Vec<(PathBuf, String)>) -> 
 pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
     let name = &entry.name;
     let what = format!("destroy pool `{name}`");
+    no_volumes(facts, options, &what)?;
     let mut steps = down::steps(&facts.down, entry).map_err(|why| why.failure(&what))?;
     if let Some((file, device)) = &facts.elsewhere {
         return Err(Failure::refused(format!(
@@ -140,6 +148,14 @@ pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
     }
     steps.push(Unregister { entry: entry.clone() }.into());
     let mut notes = Vec::new();
+    if !facts.volumes.is_blank() {
+        steps.push(ForgetVolumes { record: facts.volumes.clone() }.into());
+        if options.keep_data {
+            notes.extend(facts.volumes.state.iter().flat_map(|state| &state.volumes).map(|volume| {
+                format!("in it stays the volume `{}`: id {}, {}", volume.name, volume.id, volume.size.exact())
+            }));
+        }
+    }
     if options.keep_data {
         let kind = if entry.files().is_some() { "files" } else { "devices" };
         let kept = facts.files.iter().chain(facts.labels.iter().map(|(device, _)| &device.path));
@@ -154,4 +170,24 @@ pub fn plan(facts: &Facts, entry: &Entry, options: Options) -> Outcome<Plan> {
         steps.extend(facts.folder.iter().map(|path| RemoveDirectory { path: path.clone() }.into()));
     }
     Ok(Plan { operation: Operation::Destroy, pool: name.to_string(), what, steps, notes })
+}
+
+/// Volumes that dmpool made go only when that was said.
+fn no_volumes(facts: &Facts, options: Options, what: &str) -> Outcome<()> {
+    let volumes: Vec<_> = facts.volumes.state.iter().flat_map(|state| &state.volumes).collect();
+    let Some(first) = volumes.first().filter(|_| !options.with_volumes) else { return Ok(()) };
+    let mut names: Vec<_> = volumes.iter().map(|volume| format!("{} ({})", volume.name, volume.size.human())).collect();
+    let count = names.len();
+    names.truncate(12);
+    if count > names.len() {
+        names.push(format!("and {} more", count - names.len()));
+    }
+    let pool = &facts.volumes.pool;
+    Err(Failure::refused(format!("cannot {what}: it has {count} {}", if count == 1 { "volume" } else { "volumes" }))
+        .fact("found", names.join(", "))
+        .fact("state", "nothing was touched")
+        .next(format!(
+            "dmpool thin remove {pool} {}    one by one; or, if all of them may go:  dmpool destroy {pool} --with-volumes",
+            first.name
+        )))
 }

@@ -1,7 +1,8 @@
 //! Faults on demand, for the tests: with the feature `faults`, `DMPOOL_FAULT` names a step and what befalls it there.
 //!
 //! `DMPOOL_FAULT=STEP:POINT:HOW`, STEP counting from 1 as `--dry-run` numbers them, POINT one of `before`, `after`,
-//! `before-revert`, `after-revert`, HOW `fail` or `die`. Several are separated by commas.
+//! `before-revert`, `after-revert`, HOW `fail` or `die`. Several are separated by commas. `suspended:die` is
+//! the moment in which a snapshot's origin is suspended.
 
 use anyhow::Result;
 
@@ -41,6 +42,29 @@ pub fn reached(step: usize, point: Point) -> Result<()> {
     }
     Ok(())
 }
+
+/// Returns whether to die while a device is suspended (`DMPOOL_FAULT=suspended:die`): asked beforehand, since nothing is
+/// read there.
+#[cfg(feature = "faults")]
+pub fn dies_suspended() -> bool {
+    std::env::var("DMPOOL_FAULT").is_ok_and(|faults| faults.split(',').any(|fault| fault == "suspended:die"))
+}
+
+/// Dies, where [`dies_suspended`] said so.
+#[cfg(feature = "faults")]
+pub fn die() {
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+}
+
+/// Never, in the binary that users get.
+#[cfg(not(feature = "faults"))]
+pub const fn dies_suspended() -> bool {
+    false
+}
+
+/// Does nothing in the binary that users get.
+#[cfg(not(feature = "faults"))]
+pub const fn die() {}
 
 /// Does nothing in the binary that users get.
 ///

@@ -12,7 +12,7 @@ const DEPTH: usize = 16;
 
 /// Returns which of dmpool's own needs lie on a device: its state, its binary, what it prints to.
 pub fn needs_on(state: &State, device: DevNo) -> Vec<PathBuf> {
-    let mut needs = vec![state.registry.clone(), state.journals.clone(), state.locks.clone()];
+    let mut needs = vec![state.registry.clone(), state.volumes.clone(), state.journals.clone(), state.locks.clone()];
     needs.extend(["/proc/self/exe", "/proc/self/fd/1", "/proc/self/fd/2"].map(PathBuf::from));
     needs.retain(|path| lies_on(path, device));
     needs.into_iter().map(|path| fs::read_link(&path).unwrap_or(path)).collect()

@@ -149,6 +149,24 @@ pub fn superblock(assembly: &Assembly) -> Result<Result<Superblock, BadSuperbloc
     Ok(Superblock::parse(&block::read_direct(&file, at, BLOCK)?))
 }
 
+/// Returns the block of a pool's metadata that begins at such a byte, as its labels' map has it.
+///
+/// # Errors
+/// When the map does not reach so far, or the device cannot be read.
+pub fn metadata_block(assembly: &Assembly, offset: u64) -> Result<Vec<u8>> {
+    let mut before = 0;
+    for segment in assembly.label.map.iter().filter(|segment| segment.purpose == Purpose::Metadata) {
+        let [leg] = segment.legs.as_slice() else { bail!("its metadata is striped") };
+        let length = segment.length.bytes().get();
+        if offset < before + length {
+            let devno = assembly.devices.get(&leg.device).context("looking for the device of its metadata")?;
+            return block::read_direct(&block::open_direct(*devno)?, leg.start.bytes().get() + offset - before, BLOCK);
+        }
+        before += length;
+    }
+    bail!("its metadata ends at byte {before}, before {offset}")
+}
+
 /// Returns the superblock of a registered pool that is down; as if it were blank when its file, or every label, is not there.
 ///
 /// # Errors

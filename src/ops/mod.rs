@@ -13,6 +13,7 @@ pub mod disks;
 pub mod docker;
 pub mod facts;
 mod fault;
+pub(crate) mod filesystem;
 pub mod find;
 pub mod gate;
 mod ground;
@@ -34,7 +35,9 @@ mod state;
 pub mod status;
 pub mod steps;
 mod taking;
+pub mod thin;
 pub mod tie;
+pub mod volumes;
 
 pub use state::State;
 

@@ -21,6 +21,14 @@ pub enum Operation {
     Deactivate,
     /// `destroy`
     Destroy,
+    /// `thin create`
+    ThinCreate,
+    /// `thin snapshot`
+    ThinSnapshot,
+    /// `thin grow`
+    ThinGrow,
+    /// `thin remove`
+    ThinRemove,
 }
 
 impl Operation {
@@ -32,6 +40,10 @@ impl Operation {
             Self::Activate => "activate",
             Self::Deactivate => "deactivate",
             Self::Destroy => "destroy",
+            Self::ThinCreate => "thin create",
+            Self::ThinSnapshot => "thin snapshot",
+            Self::ThinGrow => "thin grow",
+            Self::ThinRemove => "thin remove",
         }
     }
 }

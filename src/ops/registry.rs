@@ -1,5 +1,6 @@
 //! The pools that dmpool made: one TOML file each, replaced whole.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -22,6 +23,12 @@ pub struct BadEntry {
     pub path: PathBuf,
     /// What is wrong with it.
     pub why: String,
+}
+
+impl fmt::Display for BadEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used: {}", self.path.display(), self.why)
+    }
 }
 
 impl BadEntry {

@@ -52,7 +52,11 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     // Read again: who had the lock until now may have gone further.
     let log = Log::resume(&kit.state, &id)?;
     no_data_goes(kit, &log.journal, way)?;
+    no_volume_goes(kit, &log.journal, way)?;
     let mut notes = Vec::new();
+    if journal::volumes::is_of_volumes(plan.operation) {
+        with_pool_up(kit, &log, &mut notes)?;
+    }
     let ended = match way {
         Way::Undo => journal::take_back(kit, log)?,
         Way::Continue { .. } if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
@@ -88,6 +92,45 @@ fn no_data_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
     }
 }
 
+/// Refuses to end a change of a volume in the way that deletes what has been written to it since it was interrupted.
+fn no_volume_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
+    let (id, pool) = (&journal.opened.id, &journal.opened.plan.pool);
+    let cannot = |e: anyhow::Error| Failure::failed(format!("cannot look at the volume of `{id}`")).because(e);
+    let refuse = |verb: &str, why: String| {
+        Failure::refused(format!("cannot {verb} `{id}`: {why}"))
+            .fact("state", "nothing was touched; the volume is there")
+    };
+    match way {
+        Way::Undo => {
+            if let Some(used) = journal::volumes::used(kit, journal).map_err(cannot)? {
+                return Err(refuse("undo", "that deletes the volume, and it has been used since".to_owned())
+                    .fact("found", used)
+                    .next(format!(
+                        "dmpool continue {id}    keeps it; if it may go, then:  dmpool thin remove {pool} NAME"
+                    )));
+            }
+            if journal::volumes::may_have_grown(journal).map_err(cannot)? {
+                let why = "the machine was started since, and a file system may have grown into the volume";
+                return Err(refuse("undo", why.to_owned())
+                    .fact("found", "taking it back would cut that file system off")
+                    .next(format!(
+                        "dmpool continue {id}    finishes it, with the file system mounted that it is about"
+                    )));
+            }
+            Ok(())
+        }
+        Way::Continue { data_may_go: true } => Ok(()),
+        Way::Continue { data_may_go: false } => match journal::volumes::is_back(kit, journal).map_err(cannot)? {
+            Some(device) => {
+                Err(refuse("continue", format!("`{device}` had been taken down, and somebody has brought it up since"))
+                    .fact("found", "what has been written to it since then would be deleted")
+                    .next(format!("dmpool undo {id}    keeps it; if it may go:  dmpool continue {id} --yes")))
+            }
+            None => Ok(()),
+        },
+    }
+}
+
 fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
     let ids = journal::open_journals(&kit.state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
     match (id, ids.as_slice()) {
@@ -104,6 +147,26 @@ fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
             .fact("found", several.join(", "))
             .next(format!("dmpool continue {}", several.first().map_or("", String::as_str)))),
     }
+}
+
+/// Brings the pool of an interrupted change of its volumes up: only the kernel knows and changes them.
+fn with_pool_up(kit: &Kit, log: &Log, notes: &mut Vec<String>) -> Outcome<()> {
+    let opened = &log.journal.opened;
+    let cannot = |e: anyhow::Error| {
+        Failure::new(Kind::Partial, format!("cannot go on with `{}`: pool `{}` is down", opened.id, opened.plan.pool))
+            .fact("state", "the pool's volumes are as its transaction id says; nothing was done")
+            .fact("kept", log.path.display().to_string())
+            .next(format!("dmpool activate {}    says what keeps it down", opened.plan.pool))
+            .because(e)
+    };
+    if sight::live(&kit.dm, &opened.plan.pool).map_err(cannot)?.is_some() {
+        return Ok(());
+    }
+    let entry = journal::volumes::entry_of(kit, &opened.plan.pool)
+        .ok_or_else(|| cannot(anyhow::anyhow!("it is not registered, or its entry cannot be used")))?;
+    bring_up(kit, &entry).map_err(cannot)?;
+    notes.push(format!("pool `{}` was down and has been activated; dmpool activate brings up its volumes", entry.name));
+    Ok(())
 }
 
 /// After a reboot the pool may be down: ours is brought up first; Docker brings its own up with the file's length.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct State {
     /// One file per registered pool.
     pub registry: PathBuf,
+    /// One file per registered pool that has volumes.
+    pub volumes: PathBuf,
     /// One file per open journal.
     pub journals: PathBuf,
     /// One file per lock: the same for every state directory, since two dmpools may mean the same pool.
@@ -28,6 +30,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             registry: "/etc/dmpool/pools".into(),
+            volumes: "/etc/dmpool/volumes".into(),
             journals: "/var/lib/dmpool/journal".into(),
             locks: LOCKS.into(),
             history: "/var/lib/dmpool/history.json".into(),
@@ -43,6 +46,7 @@ impl State {
     pub fn below(directory: &Path) -> Self {
         Self {
             registry: directory.join("registry"),
+            volumes: directory.join("volumes"),
             journals: directory.join("journal"),
             locks: LOCKS.into(),
             history: directory.join("history.json"),

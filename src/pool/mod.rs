@@ -14,6 +14,7 @@ pub mod sizing;
 mod spec;
 mod status;
 mod table;
+mod volume;
 
 pub use devno::{DevNo, NotADevNo};
 pub use entry::{Behaviour, DeviceStore, Entry, FORMAT as ENTRY_FORMAT, FileStore, Store};
@@ -29,3 +30,4 @@ pub use report::{
 pub use spec::{DEFAULT_STRIPE, Place, Spec};
 pub use status::{Discard, Mode, NoSpace, PoolStatus, Working};
 pub use table::{NotAPoolTable, PoolTable, THIN_POOL};
+pub use volume::{Edit, THIN, Volume, VolumeId, VolumeName, VolumeRecord, VolumeState};

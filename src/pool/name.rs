@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pool::VolumeId;
+
 /// The longest name a pool of ours may have. The kernel takes 127 bytes (`DM_NAME_LEN` 128 with its NUL,
 /// include/uapi/linux/dm-ioctl.h); the longest suffix, `_tmeta`, must still fit, and so must a file name in the
 /// registry (255 bytes) with its temporary suffix.
@@ -17,18 +19,20 @@ pub const UUID_PREFIX: &str = "DMPOOL-";
 #[serde(try_from = "String", into = "String")]
 pub struct PoolName(String);
 
-/// Why a text is not a pool name.
+/// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadName {
     /// The text, shortened when it is long.
     pub text: String,
+    /// What it would name: `pool`.
+    pub of: &'static str,
     /// What is wrong with it.
     pub why: String,
 }
 
 impl fmt::Display for BadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a pool name: {}", self.text, self.why)
+        write!(f, "{:?} is not a {} name: {}", self.text, self.of, self.why)
     }
 }
 
@@ -41,30 +45,10 @@ impl PoolName {
     /// When it is empty, longer than [`MAX_NAME`] bytes, has another character, or is a word that commands read
     /// otherwise (`docker`).
     pub fn new(text: &str) -> Result<Self, BadName> {
-        let fail = |why: String| {
-            let mut short: String = text.chars().take(40).collect();
-            if short.len() < text.len() {
-                short.push('…');
-            }
-            Err(BadName { text: short, why })
-        };
-        if text.is_empty() {
-            return fail("it is empty".to_owned());
-        }
-        if text.len() > MAX_NAME {
-            return fail(format!("it has {} bytes, {MAX_NAME} is the most", text.len()));
-        }
-        if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            return fail("it must begin with a letter or a digit".to_owned());
-        }
-        if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"_.-".contains(*c)) {
-            return fail(format!("{c:?} is neither a letter, a digit, nor one of _ . -"));
-        }
+        check(text, "pool")?;
+        let fail = |why: &str| Err(bad(text, "pool", why.to_owned()));
         if text == "docker" {
-            return fail("in every command `docker` means Docker's own pool".to_owned());
-        }
-        if text.ends_with("_tdata") || text.ends_with("_tmeta") {
-            return fail("_tdata and _tmeta end the names of what a pool stands on".to_owned());
+            return fail("in every command `docker` means Docker's own pool");
         }
         Ok(Self(text.to_owned()))
     }
@@ -83,6 +67,35 @@ impl PoolName {
     pub fn metadata_device(&self) -> String {
         format!("{}_tmeta", self.0)
     }
+}
+
+/// Looks whether a text can be a name of ours: letters, digits and `_ . -`, a letter or digit first.
+pub(super) fn check(text: &str, of: &'static str) -> Result<(), BadName> {
+    let fail = |why: String| Err(bad(text, of, why));
+    if text.is_empty() {
+        return fail("it is empty".to_owned());
+    }
+    if text.len() > MAX_NAME {
+        return fail(format!("it has {} bytes, {MAX_NAME} is the most", text.len()));
+    }
+    if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return fail("it must begin with a letter or a digit".to_owned());
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"_.-".contains(*c)) {
+        return fail(format!("{c:?} is neither a letter, a digit, nor one of _ . -"));
+    }
+    if text.ends_with("_tdata") || text.ends_with("_tmeta") {
+        return fail("_tdata and _tmeta end the names of what a pool stands on".to_owned());
+    }
+    Ok(())
+}
+
+pub(super) fn bad(text: &str, of: &'static str, why: String) -> BadName {
+    let mut short: String = text.chars().take(40).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    BadName { text: short, of, why }
 }
 
 impl fmt::Display for PoolName {
@@ -135,6 +148,11 @@ impl PoolUuid {
     /// Returns the dm UUID of the linear device under the metadata.
     pub fn metadata(&self) -> String {
         format!("{UUID_PREFIX}{}-tmeta", self.0)
+    }
+
+    /// Returns the dm UUID of the device of the volume with that id.
+    pub fn volume(&self, id: VolumeId) -> String {
+        format!("{UUID_PREFIX}{}-volume-{}", self.0, id.get())
     }
 }
 

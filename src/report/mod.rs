@@ -13,6 +13,7 @@ pub mod prometheus;
 pub mod resume;
 pub mod status;
 pub mod table;
+pub mod volumes;
 
 #[cfg(test)]
 pub(crate) mod samples;

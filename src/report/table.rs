@@ -9,7 +9,7 @@ use crate::pool::{Activity, Full, Mode, PoolReport, PoolStatus, Space};
 
 const HEADINGS: [&str; 9] = ["NAME", "MAKER", "USER", "SIZE", "DATA", "METADATA", "FULL IN", "MODE", "VERDICT"];
 /// The columns of numbers, which stand to the right.
-const RIGHT: [&str; 4] = ["SIZE", "DATA", "METADATA", "FULL IN"];
+const RIGHT: [&str; 6] = ["SIZE", "DATA", "METADATA", "FULL IN", "ID", "MAPPED"];
 
 /// Returns the table, each line ended, in the order in which the pools came; a sentence when there are none.
 pub fn text(pools: &[StatusView<'_>]) -> String {

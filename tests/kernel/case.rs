@@ -29,6 +29,17 @@ impl<'s> Case<'s> {
     /// The operation is whole: what there is is what an undisturbed run leaves.
     #[track_caller]
     pub fn is_at_the_end(&self, end: &str) {
+        if self.subject.operation.is_thin() {
+            self.subject.assert_volumes_agree(&self.name);
+            // Each run takes the pool to the next number, which may be longer.
+            let shape = |picture: &str| {
+                let lines = picture.lines().filter(|line| !line.contains("transaction = "));
+                let record = |line: &str| line.starts_with("file ") && line.contains("/volumes/");
+                let length = |line: &str| line.rsplit_once(' ').map_or("", |(before, _)| before).to_owned();
+                lines.map(|l| if record(l) { length(l) } else { l.to_owned() }).collect::<Vec<_>>().join("\n")
+            };
+            return assert_picture(&self.name, &shape(end), &shape(&self.subject.picture()));
+        }
         if !self.subject.operation.grows() {
             return assert_picture(&self.name, end, &self.subject.picture());
         }
@@ -41,6 +52,9 @@ impl<'s> Case<'s> {
     pub fn is_at_the_beginning(&self) {
         assert_picture(&self.name, &self.before, &self.subject.picture());
         assert_eq!(self.subject.size(), self.from, "{}", self.name);
+        if self.subject.operation.is_thin() {
+            self.subject.assert_volumes_agree(&self.name);
+        }
     }
 
     /// It was ended without a journal: nothing was begun, or everything is done. A temporary file may be left, which the
@@ -81,6 +95,11 @@ impl<'s> Case<'s> {
         assert!(self.subject.journals().is_empty(), "{}: the journal is closed", self.name);
         if self.subject.operation.grows() {
             assert!(ran.stdout.contains("has its new"), "{}: {ran}", self.name);
+            return self.is_at_the_end(end);
+        }
+        if self.subject.operation.is_thin() {
+            let stands = ["is deleted", " now"].iter().any(|words| ran.stdout.contains(words));
+            assert!(stands, "{}: only deleting and a file system have no way back: {ran}", self.name);
             return self.is_at_the_end(end);
         }
         assert_eq!(self.subject.operation, Operation::Destroy, "{}: only deleting has no way back: {ran}", self.name);

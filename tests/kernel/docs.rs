@@ -18,8 +18,8 @@ struct Leftovers;
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        let _ = Cmd::new("dmsetup").args(["remove", "--retry", "v0"]).run();
-        let _ = Cmd::new("dmpool").args(["destroy", "p0", "--yes"]).run();
+        let _ = Cmd::new("umount").arg("/mnt/web").run();
+        let _ = Cmd::new("dmpool").args(["destroy", "p0", "--yes", "--with-volumes"]).run();
         for folder in ["/srv/pools", "/var/lib/prometheus"] {
             let _ = fs::remove_dir_all(folder);
         }

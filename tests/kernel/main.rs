@@ -39,3 +39,6 @@ mod replay;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod thin;
+mod thin_reboot;
+mod thin_refuse;

@@ -1,5 +1,6 @@
 //! The operations that are made to fail and to die, each on a small pool that is made ready again for the next case.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,9 +27,18 @@ pub enum Operation {
     Activate,
     Deactivate,
     Destroy,
+    ThinCreate,
+    ThinSnapshot,
+    /// With the ext4 that is mounted on the volume.
+    ThinGrow,
+    ThinRemove,
 }
 
 impl Operation {
+    pub const fn is_thin(self) -> bool {
+        matches!(self, Self::ThinCreate | Self::ThinSnapshot | Self::ThinGrow | Self::ThinRemove)
+    }
+
     pub const fn grows(self) -> bool {
         matches!(self, Self::GrowData | Self::GrowMetadata | Self::GrowDirectData | Self::GrowDirectMetadata)
     }
@@ -48,16 +58,20 @@ pub struct Subject {
     pub operation: Operation,
     pub pool: String,
     direct: Option<[LoopDisk; 2]>,
+    mounted: RefCell<Option<Mounted>>,
 }
 
 impl Subject {
     /// A pool for this operation, on a bench with the binary that has faults, or the one that users get.
     pub fn new(operation: Operation, bench: Bench) -> Self {
-        let mut subject = Self { pool: bench.pool(), bench, operation, direct: None };
+        let mut subject = Self { pool: bench.pool(), bench, operation, direct: None, mounted: RefCell::new(None) };
         if operation.is_direct() {
             subject.make_direct();
-        } else if operation.grows() {
+        } else if operation.grows() || operation.is_thin() {
             subject.create();
+        }
+        if operation == Operation::ThinSnapshot {
+            subject.bench.ok(&["thin", "create", &subject.pool, "origin", "--size", "16M"]);
         }
         subject
     }
@@ -110,7 +124,50 @@ impl Subject {
                     self.bench.ok(&["activate", &self.pool]);
                 }
             }
+            Operation::ThinCreate | Operation::ThinSnapshot => self.remove_new(),
+            Operation::ThinRemove if !self.has_new() => self.create_new(),
+            Operation::ThinGrow => {
+                self.remove_new();
+                self.create_new();
+                let device = PathBuf::from("/dev/mapper").join(format!("{}-new", self.pool));
+                let mounted = Mounted::format(Kind::Ext4, &device, &self.bench.sweep.path("grown")).unwrap();
+                *self.mounted.borrow_mut() = Some(mounted);
+            }
             _ => {}
+        }
+    }
+
+    /// The volumes that there are, as `thin list` tells.
+    pub fn volumes(&self) -> serde_json::Value {
+        let listed = self.bench.ok(&["thin", "list", &self.pool, "--format", "json"]);
+        serde_json::from_str::<serde_json::Value>(&listed).unwrap()["pools"][0].take()
+    }
+
+    fn has_new(&self) -> bool {
+        self.volumes()["volumes"].as_array().unwrap().iter().any(|volume| volume["name"] == "new")
+    }
+
+    fn create_new(&self) {
+        self.bench.ok(&["thin", "create", &self.pool, "new", "--size", "32M"]);
+    }
+
+    fn remove_new(&self) {
+        if let Some(mounted) = self.mounted.borrow_mut().take() {
+            mounted.unmount().unwrap();
+        }
+        if self.has_new() {
+            self.bench.ok(&["thin", "remove", &self.pool, "new", "--yes"]);
+        }
+    }
+
+    /// Record, pool and kernel have the same volumes, and nothing waits.
+    #[track_caller]
+    pub fn assert_volumes_agree(&self, case: &str) {
+        let volumes = self.volumes();
+        let none = |key: &str| volumes[key].as_array().unwrap().is_empty();
+        assert!(none("unknown_volumes") && none("remarks"), "{case}: {volumes:#}");
+        for volume in volumes["volumes"].as_array().unwrap() {
+            assert!(volume["in_pool"] == true && volume["suspended"] != true, "{case}: {volumes:#}");
         }
     }
 
@@ -138,6 +195,10 @@ impl Subject {
             Operation::Activate => vec!["activate", &self.pool],
             Operation::Deactivate => vec!["deactivate", &self.pool],
             Operation::Destroy => vec!["destroy", &self.pool, "--yes"],
+            Operation::ThinCreate => vec!["thin", "create", &self.pool, "new", "--size", "32M"],
+            Operation::ThinSnapshot => vec!["thin", "snapshot", &self.pool, "origin", "new"],
+            Operation::ThinGrow => vec!["thin", "grow", &self.pool, "new", "64M"],
+            Operation::ThinRemove => vec!["thin", "remove", &self.pool, "new", "--yes"],
             Operation::GrowMetadata | Operation::GrowDirectMetadata => {
                 vec!["grow", &self.pool, "--overcommit", "--metadata"]
             }
@@ -155,6 +216,9 @@ impl Subject {
         match self.operation {
             Operation::Create | Operation::Destroy => self.create_args(),
             Operation::Activate | Operation::Deactivate => ["destroy", &self.pool, "--yes"].map(str::to_owned).into(),
+            _ if self.operation.is_thin() => {
+                ["thin", "create", &self.pool, "another", "--size", "1M"].map(str::to_owned).into()
+            }
             _ => ["grow", &self.pool, "--overcommit", "+32M"].map(str::to_owned).into(),
         }
     }

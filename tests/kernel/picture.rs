@@ -29,6 +29,7 @@ pub fn picture(bench: &Bench) -> String {
     }
     walk(&bench.dir, &mut lines);
     walk(&bench.state.join("registry"), &mut lines);
+    walk(&bench.state.join("volumes"), &mut lines);
     walk(&bench.state.join("journal"), &mut lines);
     lines.sort();
     lines.join("\n")

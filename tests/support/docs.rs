@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 10] = [
+pub const TEXTS: [(&str, &str); 11] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -85,6 +85,7 @@ pub const TEXTS: [(&str, &str); 10] = [
     ("docs/journal-format.md", include_str!("../../docs/journal-format.md")),
     ("docs/label-format.md", include_str!("../../docs/label-format.md")),
     ("docs/support.md", include_str!("../../docs/support.md")),
+    ("docs/volumes-format.md", include_str!("../../docs/volumes-format.md")),
 ];
 
 /// Returns every fenced block of README.md and of the files under docs, files in the order of their names.

@@ -18,6 +18,8 @@ pub(super) const DEV_SUSPEND: u8 = 6;
 pub(super) const DEV_STATUS: u8 = 7;
 /// `DM_TABLE_LOAD_CMD`.
 pub(super) const TABLE_LOAD: u8 = 9;
+/// `DM_TARGET_MSG_CMD`.
+pub(super) const TARGET_MSG: u8 = 14;
 
 /// Length of `struct dm_target_spec`: start, length, status, offset of the next, then the type's name.
 const SPEC: usize = 40;
@@ -73,6 +75,23 @@ impl HeaderCall {
         for line in table {
             put_target(&mut bytes, line)?;
         }
+        self.template = bytes.into();
+        self.answer = self.template.clone();
+        Ok(self)
+    }
+
+    /// Adds a message to the target at sector 0, for `DM_TARGET_MSG`: `struct dm_target_msg`, its text ended by a NUL.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told it: a NUL in the text.
+    pub(super) fn with_message(mut self, message: &str) -> Result<Self> {
+        if message.contains('\0') {
+            bail!("{message:?} is no message: there is a NUL in it");
+        }
+        let mut bytes = self.template.to_vec();
+        bytes.extend(0_u64.to_ne_bytes());
+        bytes.extend(message.bytes());
+        bytes.push(0);
         self.template = bytes.into();
         self.answer = self.template.clone();
         Ok(self)

@@ -20,7 +20,7 @@ pub(crate) mod open;
 mod prepared;
 
 pub use self::open::{CONTROL, DmUnavailable};
-pub use self::prepared::{PreparedLoad, PreparedResume, PreparedState};
+pub use self::prepared::{PreparedLoad, PreparedMessage, PreparedResume, PreparedState, PreparedSuspend};
 
 /// How a device is named to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -22,6 +22,35 @@ impl PreparedResume {
     }
 }
 
+/// A suspend that was filled in beforehand.
+#[derive(Debug)]
+pub struct PreparedSuspend(HeaderCall);
+
+impl PreparedSuspend {
+    /// Writes the file system on the device out, holds it still, and waits until all I/O has ended. Allocates nothing.
+    ///
+    /// # Errors
+    /// The kernel's errno from `DM_DEV_SUSPEND`: EINTR when a signal came first, EINVAL when the device is suspended
+    /// already. The device runs then, or is as it was.
+    pub fn fire(&mut self) -> Result<(), Errno> {
+        self.0.fire()
+    }
+}
+
+/// A message to a target that was filled in beforehand.
+#[derive(Debug)]
+pub struct PreparedMessage(HeaderCall);
+
+impl PreparedMessage {
+    /// Sends the message. Allocates nothing.
+    ///
+    /// # Errors
+    /// The kernel's errno from `DM_TARGET_MSG`.
+    pub fn fire(&mut self) -> Result<(), Errno> {
+        self.0.fire()
+    }
+}
+
 /// A question whether a device is suspended, filled in beforehand.
 #[derive(Debug)]
 pub struct PreparedState(HeaderCall);
@@ -58,6 +87,25 @@ impl Dm {
     pub fn prepare_resume(&self, id: &DmId) -> Result<PreparedResume> {
         let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::empty());
         call.map(PreparedResume).with_context(|| format!("preparing to resume {id}"))
+    }
+
+    /// Fills a suspend in.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told the name.
+    pub fn prepare_suspend(&self, id: &DmId) -> Result<PreparedSuspend> {
+        let call = HeaderCall::new(&self.control, header::DEV_SUSPEND, id, DmFlags::DM_SUSPEND);
+        call.map(PreparedSuspend).with_context(|| format!("preparing to suspend {id}"))
+    }
+
+    /// Fills a message to the target at sector 0 in.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told the name or the text.
+    pub fn prepare_message(&self, id: &DmId, message: &str) -> Result<PreparedMessage> {
+        let call = HeaderCall::new(&self.control, header::TARGET_MSG, id, DmFlags::empty())
+            .and_then(|call| call.with_message(message));
+        call.map(PreparedMessage).with_context(|| format!("preparing `{message}` for {id}"))
     }
 
     /// Fills in the question whether a device is suspended.

@@ -194,6 +194,17 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     }
 }
 
+/// Returns once everything that was written to the file system of a folder is on disk.
+///
+/// # Errors
+/// What the kernel said; from 5.8 on also what an earlier write met.
+pub fn sync_file_system(path: &Path) -> Result<()> {
+    let context = || format!("syncing the file system of {}", path.display());
+    let dir = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+    let dir = dir.called("open", path.display()).with_context(context)?;
+    nix::unistd::syncfs(&dir).called("syncfs", path.display()).with_context(context)
+}
+
 /// Replaces a file's contents whole: after a power cut it has either the old bytes or the new ones.
 ///
 /// # Errors

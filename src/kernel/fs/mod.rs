@@ -6,7 +6,8 @@ mod tree;
 
 pub use self::durable::{
     can_hold, create_file_durably, extend_file, make_dir, make_dir_durably, open_existing, read_limited,
-    remove_dir_durably, remove_durably, reserve, settle_dir, shorten_file, sync_dir, write_replace, write_replace_with,
+    remove_dir_durably, remove_durably, reserve, settle_dir, shorten_file, sync_dir, sync_file_system, write_replace,
+    write_replace_with,
 };
 pub use self::facts::{FsFacts, allocated, file_size_limit, is_network};
 pub use self::tree::{Bounds, Occupied, occupied};

@@ -1,11 +1,12 @@
 //! Bringing up a pool on labelled devices, whatever they are called now.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::error::{Failure, Outcome};
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::members;
 use crate::ops::steps::Kit;
+use crate::ops::volumes::{self, Known};
 use crate::pool::Entry;
 use crate::pool::label::{self, Assembly, DeviceUuid, Purpose, Unassembled};
 use crate::units::Sectors;
@@ -26,6 +27,16 @@ pub(super) fn look(kit: &Kit, entry: &Entry) -> Result<Facts> {
     let assembly = label::assemble(&sight.of(&entry.uuid));
     let superblock = assembly.as_ref().ok().map(members::superblock).transpose()?;
     Ok(Facts { assembly: Some(assembly), superblock, unread: sight.unread })
+}
+
+/// Returns what the metadata says of the pool's volumes.
+///
+/// # Errors
+/// When the devices do not come to a pool, or cannot be read.
+pub(super) fn volumes(facts: &Facts) -> Result<Known> {
+    let assembly = facts.assembly.as_ref().and_then(|found| found.as_ref().ok());
+    let assembly = assembly.context("its devices are not all there")?;
+    volumes::known_by(|offset| members::metadata_block(assembly, offset))
 }
 
 /// Returns the superblock of devices that hold what it counts.

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Outcome};
-use crate::kernel::fs::FsFacts;
+use crate::kernel::fs::{self as durable, FsFacts};
 use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::sight;
+use crate::ops::volumes::{self, Known};
 use crate::pool::FileStore;
 use crate::units::{Bytes, Sectors};
 
@@ -44,6 +45,14 @@ pub(super) fn look([metadata, data]: [&FileStore; 2]) -> anyhow::Result<Facts> {
         None => None,
     };
     Ok(Facts { metadata: found, data: file(&data.file)?, superblock })
+}
+
+/// Returns what the metadata file says of the pool's volumes.
+///
+/// # Errors
+/// When it is not there, or cannot be read.
+pub(super) fn volumes(facts: &Facts) -> anyhow::Result<Known> {
+    volumes::known_in(&durable::open_existing(&facts.metadata.path)?)
 }
 
 fn file(path: &Path) -> anyhow::Result<FileFacts> {

@@ -3,14 +3,18 @@
 mod devices;
 mod files;
 
+use std::collections::BTreeMap;
+
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::DmId;
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::journal::{self, Unfinished};
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{self, Kit};
+use crate::ops::sight::{self, Live};
+use crate::ops::steps::{self, Kit, Step};
+use crate::ops::volumes::{self, Known, ThinDevice};
 use crate::ops::{Change, Done, gate};
-use crate::pool::{Entry, Interrupted};
+use crate::pool::{Entry, Interrupted, VolumeRecord};
 
 /// What decides whether it can be done.
 #[derive(Clone, Debug)]
@@ -25,6 +29,21 @@ pub struct Facts {
     on: On,
     /// An operation on the pool that was interrupted: which one, and how it can be ended.
     pub interrupted: Option<(Operation, Interrupted)>,
+    /// Its volumes.
+    pub volumes: Volumes,
+}
+
+/// What decides which volumes come up with a pool.
+#[derive(Clone, Debug)]
+pub struct Volumes {
+    /// Their record; what is wrong with it.
+    pub record: Result<VolumeRecord, String>,
+    /// What the pool's metadata says of them; why it does not.
+    pub known: Result<Known, String>,
+    /// The devices on the pool, when it is active.
+    pub active: Vec<ThinDevice>,
+    /// The devices that have the name of a volume's, with their uuids.
+    pub taken: BTreeMap<String, Option<String>>,
 }
 
 /// What a pool lies on, as it is now.
@@ -68,6 +87,8 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
         }
         pool => pool.map(|info| info.uuid),
     };
+    let ours = pool.as_ref().is_some_and(|uuid| uuid.as_deref() == Some(entry.uuid.pool().as_str()));
+    let live = if ours { sight::live(&kit.dm, entry.name.as_str()).map_err(cannot)? } else { None };
     for name in [entry.name.data_device(), entry.name.metadata_device()] {
         if let Some(uuid) = uuid(&name)? {
             others.push((name, uuid));
@@ -81,7 +102,30 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     };
     let interrupted = journal::of_pool(&kit.state, entry.name.as_str())?
         .map(|Unfinished { journal, .. }| (journal.opened.plan.operation, journal::ways_out(kit, &journal)));
-    Ok(Facts { pool, entry: entry.clone(), others, on, interrupted })
+    let volumes = look_at_volumes(kit, entry, &on, live).map_err(cannot)?;
+    Ok(Facts { pool, entry: entry.clone(), others, on, interrupted, volumes })
+}
+
+fn look_at_volumes(kit: &Kit, entry: &Entry, on: &On, live: Option<Live>) -> anyhow::Result<Volumes> {
+    let record = volumes::look(&kit.state, &entry.name, &entry.uuid).map_err(|bad| bad.to_string());
+    let none = Known { transaction: 0, volumes: BTreeMap::new() };
+    let known = match (&live, on) {
+        // Who has no volumes need not have its metadata read.
+        _ if record.as_ref().is_ok_and(VolumeRecord::is_blank) => Ok(none),
+        (Some(live), _) if live.info.suspended => Err("the pool is suspended".to_owned()),
+        (Some(live), _) => volumes::known_within_limit(|| volumes::known(live.table.metadata)),
+        (None, On::Files(files)) => volumes::known_within_limit(|| files::volumes(files)),
+        (None, On::Devices(devices)) => volumes::known_within_limit(|| devices::volumes(devices)),
+    };
+    let mut taken = BTreeMap::new();
+    for volume in record.iter().flat_map(|record| &record.state).flat_map(|state| &state.volumes) {
+        let name = volume.name.device(&entry.name);
+        if let Some(info) = kit.dm.info(&DmId::name(&name))? {
+            taken.insert(name, info.uuid);
+        }
+    }
+    let active = live.map_or(Ok(Vec::new()), |live| volumes::devices(&kit.dm, live.info.devno))?;
+    Ok(Volumes { record, known, active, taken })
 }
 
 /// Decides what is to be done.
@@ -109,7 +153,13 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
                 .fact("found", format!("uuid {}", uuid.as_deref().unwrap_or("none")))
                 .next(format!("dmsetup info {name}    says more; dmsetup rename {name} OTHER    frees the name")));
         }
-        plan.notes.push(format!("pool `{name}` is active already: unchanged"));
+        // What was interrupted half way is ended first: it may have taken a volume down.
+        if facts.interrupted.is_none() {
+            plan.steps = volumes_up(facts, &mut plan.notes);
+        }
+        if plan.steps.is_empty() {
+            plan.notes.push(format!("pool `{name}` is active already: unchanged"));
+        }
         return Ok(plan);
     }
     if let (Some((device, _)), Some((operation, how))) = (facts.others.first(), &facts.interrupted) {
@@ -140,7 +190,46 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
     }
     // What the superblock counts, also of a file that a grow which was interrupted has made longer: `continue` gives the rest.
     plan.steps = steps::devices_of(entry, metadata.sectors(), length).into();
+    plan.steps.extend(volumes_up(facts, &mut plan.notes));
     Ok(plan)
+}
+
+/// Returns the steps that bring up the volumes that are down. One that cannot come up keeps neither the pool nor others
+/// down: it is told of.
+fn volumes_up(facts: &Facts, notes: &mut Vec<String>) -> Vec<Step> {
+    let (entry, found) = (&facts.entry, &facts.volumes);
+    let (record, known) = match (&found.record, &found.known) {
+        (Ok(record), _) if record.is_blank() => return Vec::new(),
+        (Ok(record), Ok(known)) => (record, known),
+        (Err(why), _) | (_, Err(why)) => {
+            notes.push(format!("its volumes do not come up: {why}"));
+            return Vec::new();
+        }
+    };
+    let Some(state) = record.at(known.transaction) else {
+        notes.push(format!(
+            "its volumes do not come up: the pool has the transaction id {}, which their record does not have; see  dmpool thin list {}",
+            known.transaction, entry.name
+        ));
+        return Vec::new();
+    };
+    let mut steps = Vec::new();
+    for volume in &state.volumes {
+        let (name, id) = (volume.name.device(&entry.name), u64::from(volume.id.get()));
+        let down = |why: &str| format!("volume `{}` does not come up: {why}", volume.name);
+        let map = volumes::device_of(entry, volume);
+        match (found.active.iter().find(|device| device.id == id), found.taken.get(&name)) {
+            (Some(device), _) if device.info.uuid.as_ref() == Some(&map.uuid) => {}
+            (Some(device), _) => notes.push(down(&format!("it is active as `{}`, by another hand", device.info.name))),
+            // A death between the making of a device and its table leaves it empty.
+            (None, Some(uuid)) if uuid.as_ref() != Some(&map.uuid) => {
+                notes.push(down(&format!("another device is called `{name}`")));
+            }
+            _ if !known.volumes.contains_key(&id) => notes.push(down("the pool does not have it any more")),
+            _ => steps.push(map.into()),
+        }
+    }
+    steps
 }
 
 /// Says what of an interrupted operation a pool that comes up has. It is registered, so it is whole: `create` registers
@@ -151,6 +240,9 @@ fn interrupted(operation: Operation, how: &Interrupted) -> String {
         Operation::Create => "the pool was made, and comes up",
         Operation::Activate => "the pool comes up",
         Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
+        Operation::ThinCreate | Operation::ThinSnapshot | Operation::ThinGrow | Operation::ThinRemove => {
+            "the pool comes up with the volumes of its transaction id"
+        }
     };
     format!("`{}` was interrupted; {side}. End it:  {}", how.id, how.ways())
 }

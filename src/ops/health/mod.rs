@@ -9,7 +9,6 @@ mod docker;
 pub(crate) mod docker_log;
 mod down;
 mod files;
-pub(crate) mod filesystem;
 mod filling;
 pub(crate) mod lvm;
 pub(crate) mod owners;

@@ -55,10 +55,11 @@ fn shown(blocks: &Path) -> Vec<Shown> {
 
 /// A suspended device is trouble whatever it is; of the others only what is a pool by its name or uuid is named.
 fn judge(device: &Shown) -> Option<PoolHealth> {
-    let is_pool = device.name.ends_with("-pool")
-        || device.name.ends_with("-tpool")
-        || device.uuid.ends_with("-tpool")
-        || (device.uuid.starts_with(crate::pool::UUID_PREFIX) && !device.uuid.contains("_t"));
+    let is_pool = match device.uuid.starts_with(crate::pool::UUID_PREFIX) {
+        // dmpool's own say what they are: a volume may be called `pool`.
+        true => device.uuid.ends_with("-pool"),
+        false => device.name.ends_with("-pool") || device.name.ends_with("-tpool") || device.uuid.ends_with("-tpool"),
+    };
     if !is_pool && !device.suspended {
         return None;
     }

@@ -199,10 +199,10 @@ pub(super) fn above_base(facts: &Facts<'_>, owners: &Owners) -> Option<Finding> 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
-    use super::super::filesystem::FileSystem;
     use super::super::volumes::Owned;
     use super::*;
     use crate::engine::bookkeeping::Device;
+    use crate::ops::filesystem::FileSystem;
     use crate::pool::DevNo;
     use crate::report::samples::{docker_pool, docker_root};
 

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use super::filesystem::{self, FileSystem};
 use super::owners::Owners;
 use crate::engine::docker_root::DockerRoot;
 use crate::kernel::block;
 use crate::kernel::dm::{Dm, DmId};
 use crate::kernel::fs::FsFacts;
 use crate::kernel::mounts::{self, Mount};
+use crate::ops::filesystem::{self, FileSystem};
 use crate::pool::{Activity, DevNo, PoolReport, Space, User};
 use crate::units::{Bytes, Sectors};
 

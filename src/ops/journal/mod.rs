@@ -3,6 +3,7 @@
 mod log;
 mod record;
 mod run;
+pub mod volumes;
 mod ways;
 
 pub use log::{Log, Unfinished, of_id, of_pool, open_journals, pools};

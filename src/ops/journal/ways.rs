@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::kernel::ask;
 use crate::metadata::BadSuperblock;
-use crate::ops::journal::{Journal, Opened, Progress};
+use crate::ops::journal::{Journal, Opened, Progress, volumes};
 use crate::ops::plan::Operation;
 use crate::ops::steps::{Kit, Step, TakeDown};
 use crate::ops::{members, sight};
@@ -15,8 +15,12 @@ use crate::pool::Interrupted;
 pub fn ways_out(kit: &Kit, journal: &Journal) -> Interrupted {
     let opened = &journal.opened;
     let looked = ask::within_limit(|| {
-        let can_finish = !matches!(was_brought_up_since(kit, journal), Ok(true));
-        let can_go_back = !stands(kit, journal) && !matches!(used(kit, opened), Ok(Some(_)));
+        let can_finish = !matches!(was_brought_up_since(kit, journal), Ok(true))
+            && !matches!(volumes::is_back(kit, journal), Ok(Some(_)));
+        let can_go_back = !stands(kit, journal)
+            && !matches!(used(kit, opened), Ok(Some(_)))
+            && !matches!(volumes::used(kit, journal), Ok(Some(_)))
+            && !matches!(volumes::may_have_grown(journal), Ok(true));
         (can_finish, can_go_back)
     });
     let (can_finish, can_go_back) = looked.unwrap_or((true, true));

@@ -48,7 +48,7 @@ pub struct MakePool {
 /// Removes a device that another step would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeDown {
-    /// The step that makes it: [`MapFile`], [`MapDevices`] or [`MakePool`].
+    /// The step that makes it: [`MapFile`], [`MapDevices`], [`MakePool`] or [`super::MapVolume`].
     pub made_by: Box<Step>,
 }
 
@@ -92,7 +92,7 @@ impl Act for MapFile {
         refuse_attached(&self.file)?;
         let file = fs::open_existing(&self.file)?;
         let held = loopdev::attach(&file, &self.file, true, false)?;
-        bring_up(&kit.dm, &self.name, &self.uuid, &[self.table(held.devno)])
+        bring_up(&kit.dm, &self.name, &self.uuid, &[self.table(held.devno)], Seen::Private)
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {
@@ -149,7 +149,7 @@ impl Act for MakePool {
             kind: THIN_POOL.to_owned(),
             params: table.params(),
         };
-        bring_up(&kit.dm, &self.name, &self.uuid, &[line])
+        bring_up(&kit.dm, &self.name, &self.uuid, &[line], Seen::Private)
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {
@@ -173,6 +173,7 @@ impl TakeDown {
             Step::MapFile(step) => &step.name,
             Step::MapDevices(step) => &step.name,
             Step::MakePool(step) => &step.name,
+            Step::MapVolume(step) => &step.name,
             _ => "?",
         }
     }
@@ -237,13 +238,25 @@ pub fn devices_of(entry: &Entry, metadata_length: Sectors, length: Sectors) -> [
     ]
 }
 
+/// Whether udev's rules look into a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// They do not: it is beneath a pool, or the pool.
+    Private,
+    /// They do: it is for people.
+    Public,
+}
+
 /// Makes a device, gives it its table and lets it run; on any error the empty device is removed again.
-pub(super) fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &[TargetLine]) -> Result<()> {
+pub(super) fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &[TargetLine], seen: Seen) -> Result<()> {
     let devno = dm.create(name, Some(uuid))?;
     let id = DmId::name(name);
     let up = || -> Result<()> {
         dm.load(&id, table, false)?;
-        dm.resume_private(&id)?;
+        match seen {
+            Seen::Private => dm.resume_private(&id)?,
+            Seen::Public => dm.resume(&id)?,
+        }
         udev::ensure_node(name, devno)?;
         Ok(())
     };
@@ -265,7 +278,7 @@ pub(super) fn ours(dm: &Dm, name: &str, uuid: &str) -> Result<DmInfo> {
 }
 
 /// Returns the one line of a device's table.
-fn sole_line(dm: &Dm, name: &str, uuid: &str) -> Result<TargetLine> {
+pub(super) fn sole_line(dm: &Dm, name: &str, uuid: &str) -> Result<TargetLine> {
     let info = ours(dm, name, uuid)?;
     ensure!(!info.suspended, "`{name}` ({}) is suspended", info.devno);
     let lines = dm.table(&DmId::name(name))?;

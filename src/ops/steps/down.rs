@@ -3,8 +3,9 @@
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::{DmId, DmInfo};
 use crate::kernel::holders::{self, Holder};
-use crate::ops::steps::{Kit, Step, TakeDown, devices_of};
-use crate::pool::{DevNo, Entry};
+use crate::ops::steps::{Kit, MapVolume, Step, TakeDown, devices_of};
+use crate::ops::volumes::{self, ThinDevice};
+use crate::pool::{DevNo, Entry, VolumeId};
 use crate::units::Sectors;
 
 /// How many holders a refusal names.
@@ -21,6 +22,8 @@ pub struct Facts {
     pub metadata: Option<Device>,
     /// Who has the pool open, with who has that open in turn: each a phrase.
     pub holders: Vec<String>,
+    /// The devices of its volumes, whoever made them.
+    pub volumes: Vec<ThinDevice>,
 }
 
 /// One of the three.
@@ -41,6 +44,8 @@ pub enum Kept {
         count: u32,
         /// By whom, as far as that could be found out.
         by: Vec<String>,
+        /// Whether these are its own volumes, which somebody has open in turn.
+        by_its_volumes: bool,
     },
     /// A device has the name and is not ours.
     NotOurs(String),
@@ -63,10 +68,12 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     };
     let pool = device(entry.name.as_str())?;
     let holders = match &pool {
-        Some(pool) if pool.info.open_count > 0 => holders_of(pool.info.devno, 0),
+        Some(pool) if pool.info.open_count > 0 => holders_of(pool.info.devno),
         _ => Vec::new(),
     };
+    let volumes = pool.as_ref().map_or(Ok(Vec::new()), |pool| volumes::devices(&kit.dm, pool.info.devno));
     Ok(Facts {
+        volumes: volumes.map_err(cannot)?,
         pool,
         data: device(&entry.name.data_device())?,
         metadata: device(&entry.name.metadata_device())?,
@@ -74,8 +81,12 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     })
 }
 
-/// Returns who has a device open, devices followed by who has them open.
-fn holders_of(device: DevNo, depth: usize) -> Vec<String> {
+/// Returns who has a device open, devices followed by who has them open: each a phrase.
+pub fn holders_of(device: DevNo) -> Vec<String> {
+    holders_below(device, 0)
+}
+
+fn holders_below(device: DevNo, depth: usize) -> Vec<String> {
     let mut found = Vec::new();
     let holders = match holders::of(device) {
         Ok(holders) => holders,
@@ -89,7 +100,7 @@ fn holders_of(device: DevNo, depth: usize) -> Vec<String> {
         if let Holder::Device { devno, .. } = holder
             && depth < 3
         {
-            found.extend(holders_of(devno, depth + 1));
+            found.extend(holders_below(devno, depth + 1));
         }
     }
     found
@@ -111,21 +122,61 @@ pub fn steps(facts: &Facts, entry: &Entry) -> Result<Vec<Step>, Kept> {
             return Err(Kept::Suspended(name));
         }
     }
+    let mut down = Vec::new();
     if let Some(pool) = &facts.pool
         && pool.info.open_count > 0
     {
-        return Err(Kept::Open { count: pool.info.open_count, by: facts.holders.clone() });
+        down = volumes_down(facts, pool.info.open_count, entry)?;
     }
     let length = |device: &Option<Device>| device.as_ref().map(|d| d.length).unwrap_or_default();
     let [metadata, data, _] = devices_of(entry, length(&facts.metadata), length(&facts.data));
     // The device under the data may be longer than the pool: stripes are whole, and a grow may have been interrupted.
     let [_, _, pool] = devices_of(entry, length(&facts.metadata), length(&facts.pool));
     let there = [(&facts.pool, pool), (&facts.data, data), (&facts.metadata, metadata)];
-    Ok(there
-        .into_iter()
-        .filter(|(device, _)| device.is_some())
-        .map(|(_, made_by)| TakeDown { made_by: Box::new(made_by) }.into())
-        .collect())
+    let there = there.into_iter().filter(|(device, _)| device.is_some()).map(|(_, made_by)| made_by);
+    Ok(down.into_iter().chain(there).map(|made_by| TakeDown { made_by: Box::new(made_by) }.into()).collect())
+}
+
+/// Returns the steps that made the volumes of a pool that only these keep open.
+fn volumes_down(facts: &Facts, count: u32, entry: &Entry) -> Result<Vec<Step>, Kept> {
+    let ours = |device: &ThinDevice| {
+        let id = u32::try_from(device.id).ok().and_then(VolumeId::new)?;
+        let uuid = entry.uuid.volume(id);
+        let map = MapVolume {
+            name: device.info.name.clone(),
+            pool: entry.name.to_string(),
+            id,
+            length: device.length,
+            uuid: uuid.clone(),
+        };
+        (device.info.uuid == Some(uuid)).then(|| map.into())
+    };
+    let maps: Vec<Step> = facts.volumes.iter().filter_map(ours).collect();
+    let by_its_volumes = u32::try_from(maps.len()).is_ok_and(|ours| ours == count);
+    if !by_its_volumes || facts.volumes.iter().any(|device| device.info.open_count > 0) {
+        return Err(Kept::Open { count, by: facts.holders.clone(), by_its_volumes });
+    }
+    if let Some(device) = facts.volumes.iter().find(|device| device.info.suspended) {
+        return Err(Kept::Suspended(format!("`{}` ({})", device.info.name, device.info.devno)));
+    }
+    Ok(maps)
+}
+
+/// Returns the refusal of what needs a device that is open so often, by these.
+pub fn open(what: &str, count: u32, mut by: Vec<String>) -> Failure {
+    let more = by.len().saturating_sub(NAMED);
+    by.truncate(NAMED);
+    let mut named = by.join("\n");
+    if more > 0 {
+        named.push_str(&format!("\nand {more} more"));
+    }
+    if named.is_empty() {
+        named = "nobody that can be seen: a mount in a namespace without processes, or the kernel itself".to_owned();
+    }
+    let times = if count == 1 { "time" } else { "times" };
+    Failure::refused(format!("cannot {what}: it is open {count} {times}"))
+        .fact("state", "nothing was touched")
+        .fact("open", named)
 }
 
 impl Kept {
@@ -134,20 +185,11 @@ impl Kept {
         let refuse =
             |why: String| Failure::refused(format!("cannot {what}: {why}")).fact("state", "nothing was touched");
         match self {
-            Self::Open { count, mut by } => {
-                let more = by.len().saturating_sub(NAMED);
-                by.truncate(NAMED);
-                let mut named = by.join("\n");
-                if more > 0 {
-                    named.push_str(&format!("\nand {more} more"));
-                }
-                if named.is_empty() {
-                    named = "nobody that can be seen: a mount in a namespace without processes, or the kernel itself"
-                        .to_owned();
-                }
-                refuse(format!("it is open {count} {}", if count == 1 { "time" } else { "times" }))
-                    .fact("open", named)
-                    .next("unmount and remove its volumes first (umount …; dmsetup remove VOLUME)")
+            Self::Open { count, by, by_its_volumes: true } => {
+                open(what, count, by).next("unmount what is on its volumes first, or end who has them open")
+            }
+            Self::Open { count, by, by_its_volumes: false } => {
+                open(what, count, by).next("unmount and remove its volumes first (umount …; dmsetup remove VOLUME)")
             }
             Self::NotOurs(name) => refuse(format!("the device {name} has its name and is not the one dmpool made"))
                 .next("dmsetup info    says more"),

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::dm::{DmId, TargetLine};
-use crate::ops::steps::devices::{bring_up, ours, remove_ours};
+use crate::ops::steps::devices::{Seen, bring_up, ours, remove_ours};
 use crate::ops::steps::swap::swap;
 use crate::ops::steps::{Act, Attempt, Kit, Part, Reverted, WayBack};
 use crate::ops::{members, sight};
@@ -98,7 +98,7 @@ impl Act for MapDevices {
             remove_ours(&kit.dm, &self.name, &self.uuid)?;
         }
         let table = self.table(&members::assembled(&kit.dm, &self.pool)?, self.length)?;
-        bring_up(&kit.dm, &self.name, &self.uuid, &table)
+        bring_up(&kit.dm, &self.name, &self.uuid, &table, Seen::Private)
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {

@@ -9,7 +9,11 @@ mod format;
 mod labelled;
 mod register;
 mod resize;
+mod snapshot;
 mod swap;
+mod volume;
+mod volume_device;
+mod volume_record;
 
 use std::path::PathBuf;
 
@@ -22,6 +26,10 @@ pub use format::{Area, ClearDevice, EraseLabel, NamedDevice, PIECE, WriteLabel, 
 pub use labelled::{MapDevices, ReloadDevices};
 pub use register::{Register, Unregister, UpdateEntry};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
+pub use snapshot::MakeSnapshot;
+pub use volume::{DeleteThin, MakeThin, SetTransaction};
+pub use volume_device::{GrowFileSystem, MapVolume, ReloadVolume, grower};
+pub use volume_record::{ForgetVolumes, RecordVolumes, ResizeVolume, SettleVolumes};
 
 use crate::kernel::dm::Dm;
 use crate::ops::State;
@@ -162,4 +170,15 @@ steps!(
     MapDevices,
     ReloadDevices,
     UpdateEntry,
+    RecordVolumes,
+    SettleVolumes,
+    ResizeVolume,
+    ForgetVolumes,
+    MakeThin,
+    MakeSnapshot,
+    DeleteThin,
+    SetTransaction,
+    MapVolume,
+    ReloadVolume,
+    GrowFileSystem,
 );

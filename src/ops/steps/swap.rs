@@ -6,7 +6,7 @@ use anyhow::Result;
 use nix::errno::Errno;
 
 use crate::kernel::KernelError;
-use crate::kernel::critical::{CriticalSection, Guardian};
+use crate::kernel::critical::{CriticalSection, Guardian, Late};
 use crate::kernel::dm::{DmId, DmInfo, PreparedLoad, PreparedResume, TargetLine};
 use crate::ops::steps::Kit;
 
@@ -60,7 +60,7 @@ pub fn swap(kit: &Kit, info: &DmInfo, old: &[TargetLine], new: &[TargetLine]) ->
             // table must not follow it.
             _ => resume.fire().or_else(|_| ways.take()),
         };
-        Guardian::start(put_right, RESUME_LIMIT)?
+        Guardian::start(put_right, RESUME_LIMIT, Late::Act)?
     };
     kit.dm.load(id, new, info.read_only)?;
     let (first, second) = {

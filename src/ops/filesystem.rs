@@ -1,28 +1,79 @@
 //! How large the file system on a volume takes itself to be, from the first bytes of the volume.
 //!
-//! XFS: `XFSB`, the block size and the number of blocks, big-endian (`xfs_dsb`, fs/xfs/libxfs/xfs_format.h).
+//! XFS: `XFSB`, the block size and the number of blocks, big-endian; where its log begins at 48 and the log's blocks at 96
+//! (`xfs_dsb`, fs/xfs/libxfs/xfs_format.h).
 //! ext2, 3 and 4: the superblock at 1024, little-endian (Documentation/filesystems/ext4/super.rst).
 
+use anyhow::Result;
+
+use crate::kernel::fs::FsFacts;
+use crate::kernel::{block, mounts};
+use crate::pool::DevNo;
 use crate::units::Bytes;
 
 /// How many bytes of a volume are looked at.
-pub(super) const HEAD: usize = 4096;
+pub const HEAD: usize = 4096;
+
+/// XFS.
+pub const XFS: &str = "xfs";
+
+/// ext2, ext3 or ext4.
+pub const EXT: &str = "ext";
 
 /// The flag in `s_feature_incompat` that says there are more than 2^32 blocks to count (`INCOMPAT_64BIT`).
 const EXT_64BIT: u32 = 0x80;
 
 /// A file system by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileSystem {
+pub struct FileSystem {
     /// `xfs` or `ext`.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// Its length.
-    pub(crate) size: Bytes,
+    pub size: Bytes,
 }
 
 /// Reads the head of a volume; nothing when no known file system is on it, or its numbers cannot be true.
-pub(crate) fn parse(head: &[u8]) -> Option<FileSystem> {
+pub fn parse(head: &[u8]) -> Option<FileSystem> {
     xfs(head).or_else(|| ext(head))
+}
+
+/// Returns the file system on a device as it is now, also while it is mounted here; nothing when it is none of these.
+///
+/// # Errors
+/// When the device cannot be read.
+pub fn on(device: DevNo) -> Result<Option<FileSystem>> {
+    let head = block::read_direct(&block::open_direct(device)?, 0, HEAD)?;
+    match parse(&head) {
+        // ext4 changes its superblock in the page cache, and writes it out when it likes.
+        Some(FileSystem { kind: EXT, .. }) => {
+            let cached = block::open_by_devno(device, false)?;
+            Ok(parse(&block::read_direct(&cached, 0, HEAD)?))
+        }
+        // XFS has a cache of its own; while it is mounted it is asked, and leaves its log out.
+        Some(found) => Ok(Some(match mounted(device)? {
+            Some(facts) => FileSystem { size: Bytes::new(facts.total.get().saturating_add(log(&head).get())), ..found },
+            None => found,
+        })),
+        None => Ok(None),
+    }
+}
+
+fn mounted(device: DevNo) -> Result<Option<FsFacts>> {
+    let mounts = mounts::own()?;
+    let facts = mounts.iter().filter(|m| m.devno == device).filter_map(|m| FsFacts::of(&m.mount_point).ok());
+    // Another mount may lie over it.
+    Ok(facts.into_iter().find(|facts| facts.devno == device))
+}
+
+/// Returns how long the log of an XFS is that it has on the same device.
+fn log(head: &[u8]) -> Bytes {
+    let length = || {
+        let begin = u64::from_be_bytes(array(head, 48)?);
+        let blocks = u64::from(u32::from_be_bytes(array(head, 96)?));
+        let block = u64::from(u32::from_be_bytes(array(head, 4)?));
+        (begin != 0).then(|| blocks.saturating_mul(block))
+    };
+    Bytes::new(length().unwrap_or(0))
 }
 
 fn xfs(head: &[u8]) -> Option<FileSystem> {
@@ -31,7 +82,7 @@ fn xfs(head: &[u8]) -> Option<FileSystem> {
     }
     let block = u64::from(u32::from_be_bytes(array(head, 4)?));
     let blocks = u64::from_be_bytes(array(head, 8)?);
-    of("xfs", blocks, block, 512, 65536)
+    of(XFS, blocks, block, 512, 65536)
 }
 
 fn ext(head: &[u8]) -> Option<FileSystem> {
@@ -43,7 +94,7 @@ fn ext(head: &[u8]) -> Option<FileSystem> {
     let block = 1024_u64.checked_shl(u32::from_le_bytes(array(superblock, 0x18)?))?;
     let incompatible = u32::from_le_bytes(array(superblock, 0x60)?);
     let high = if incompatible & EXT_64BIT == 0 { 0 } else { u64::from(u32::from_le_bytes(array(superblock, 0x150)?)) };
-    of("ext", high << 32 | low, block, 1024, 65536)
+    of(EXT, high << 32 | low, block, 1024, 65536)
 }
 
 fn of(kind: &'static str, blocks: u64, block: u64, least: u64, most: u64) -> Option<FileSystem> {
