@@ -1,5 +1,6 @@
 //! The one door to other programs: an argument vector in, exit status and the last of standard error out. Never a shell.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
@@ -147,6 +148,16 @@ fn quoted<S: AsRef<OsStr>>(program: &str, args: &[S]) -> String {
         .join(" ")
 }
 
+/// Returns this process's own command line as somebody who is not root would type it again.
+pub fn as_root() -> String {
+    with_sudo(env::args_os().skip(1))
+}
+
+fn with_sudo(arguments: impl Iterator<Item = OsString>) -> String {
+    let typed = arguments.map(|word| quote(&word.to_string_lossy()));
+    ["sudo".to_owned(), "dmpool".to_owned()].into_iter().chain(typed).collect::<Vec<_>>().join(" ")
+}
+
 /// Returns a word as a POSIX shell would need it typed.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
@@ -161,6 +172,12 @@ pub fn quote(word: &str) -> String {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_line_is_repeated_with_sudo_and_can_be_pasted() {
+        let typed = ["status", "--root", "/srv/my docker"].map(OsString::from);
+        assert_eq!(with_sudo(typed.into_iter()), "sudo dmpool status --root '/srv/my docker'");
+    }
 
     #[test]
     fn a_failing_program_says_its_line_its_status_and_its_last_words() {

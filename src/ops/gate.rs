@@ -13,6 +13,7 @@ use crate::ops::journal::{self, Unfinished};
 use crate::ops::steps::Kit;
 use crate::ops::{State, own_disk};
 use crate::pool::Entry;
+use crate::process;
 use crate::units::Bytes;
 
 /// The target that a pool needs, and the module that brings it.
@@ -31,7 +32,7 @@ pub fn open(state: State) -> Outcome<Kit> {
         Err(why) => {
             let failure = Failure::refused(format!("cannot use device-mapper: {why}"));
             Err(match why {
-                DmUnavailable::NotRoot => failure.next("sudo dmpool …"),
+                DmUnavailable::NotRoot => failure.next(process::as_root()),
                 DmUnavailable::NoKernelSupport { module, loadable: true } => failure.next(format!("modprobe {module}")),
                 DmUnavailable::NoKernelSupport { module, loadable: false } => failure
                     .fact("needed", format!("a kernel with the modules {module} and {}", TARGET.1))
@@ -50,7 +51,7 @@ pub fn open(state: State) -> Outcome<Kit> {
 /// Refused with what is missing.
 pub fn may_change(kit: &Kit) -> Outcome<()> {
     if !identity::is_root() {
-        return Err(Failure::refused("cannot change pools: only root may").next("sudo dmpool …"));
+        return Err(Failure::refused("cannot change pools: only root may").next(process::as_root()));
     }
     let there = kit.dm.has_target(TARGET.0);
     let there = there.map_err(|e| Failure::failed("cannot ask the kernel for its targets").because(e))?;

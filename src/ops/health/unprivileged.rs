@@ -33,7 +33,7 @@ fn not_all(failure: &Failure) -> Finding {
     let sentence = format!("not seen: tables, status and files of the pools: {}", failure.what);
     let finding = Finding::new(Key::NotSeen, Severity::Unknown, "this machine", sentence);
     match &failure.next {
-        Some(next) => finding.act(next.replace('…', "health"), "online"),
+        Some(next) => finding.act(next.clone(), "online"),
         None => finding,
     }
 }
@@ -68,7 +68,8 @@ fn judge(device: &Shown) -> Option<PoolHealth> {
         let sentence = "it is suspended: all I/O waits";
         vec![Finding::new(Key::Suspended, Severity::Critical, &device.name, sentence).run(way, "online")]
     } else {
-        Vec::new()
+        let sentence = "it is not suspended; how full it is, and in which mode, was not seen";
+        vec![Finding::new(Key::NotSeen, Severity::Unknown, &device.name, sentence)]
     };
     Some(PoolHealth {
         name: Some(device.name.clone()),
@@ -113,7 +114,7 @@ mod tests {
         let seen: Vec<_> = shown(temp.path()).iter().filter_map(judge).collect();
         let names: Vec<_> = seen.iter().map(|pool| pool.argument.as_str()).collect();
         assert_eq!(names, ["docker-8:1-131073-pool", "p0"]);
-        assert_eq!(seen[0].findings, []);
+        assert_eq!((seen[0].findings[0].key, seen[0].findings[0].severity), (Key::NotSeen, Severity::Unknown));
         assert_eq!(seen[1].findings[0].key, Key::Suspended);
         assert_eq!(shown(&temp.path().join("none")), []);
     }
