@@ -139,8 +139,10 @@ fn of_machine(finding: Finding) -> PoolHealth {
     PoolHealth { argument: MACHINE.to_owned(), findings: vec![finding], ..PoolHealth::default() }
 }
 
+/// A pool that was named and is not there is never as it should be.
 fn no_pool(options: &Options, sentence: &str) -> PoolHealth {
-    of_machine(Finding::new(Key::NotSeen, options.no_pool, MACHINE, sentence))
+    let severity = if options.pool.is_some() { Severity::Unknown } else { options.no_pool };
+    of_machine(Finding::new(Key::NotSeen, severity, MACHINE, sentence))
 }
 
 /// A failure as a finding: nobody knows how the pool is.
