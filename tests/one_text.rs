@@ -163,5 +163,25 @@ fn a_wrong_command_line_of_health_is_exit_3() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
         assert!(said.contains(why), "{args:?}: {said}");
+        assert!(output.stdout.is_empty(), "{args:?} prints to standard output");
+    }
+}
+
+/// Monitoring shows what is on standard output only.
+#[test]
+fn a_wrong_command_line_of_a_nagios_check_is_said_where_nagios_reads_it() {
+    for (args, line) in [
+        (
+            &["health", "--format", "nagios", "-w", "96"][..],
+            "DMPOOL UNKNOWN - wrong command line: --warning is more than --critical\n",
+        ),
+        (
+            &["health", "--format=nagios", "--frobnicate"],
+            "DMPOOL UNKNOWN - wrong command line: unexpected argument '--frobnicate' found\n",
+        ),
+    ] {
+        let output = dmpool(args);
+        assert_eq!(output.status.code(), Some(3), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), line, "{args:?}");
     }
 }

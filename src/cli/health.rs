@@ -83,7 +83,11 @@ impl Args {
         };
         for (what, threshold) in [("", thresholds.data), ("metadata-", thresholds.metadata)] {
             if threshold.warning > threshold.critical {
-                show::error(&format!("error: --{what}warning is more than --{what}critical\n"));
+                let error = format!("error: --{what}warning is more than --{what}critical");
+                show::error(&format!("{error}\n"));
+                if matches!(self.format, Format::Nagios) {
+                    say_wrong(&error);
+                }
                 return Severity::Unknown.exit_code();
             }
         }
@@ -103,6 +107,11 @@ impl Args {
         }
         severity.exit_code()
     }
+}
+
+/// Prints the line of a monitoring plugin for a command line that cannot be taken.
+pub(super) fn say_wrong(error: &str) {
+    show::value(&report::health::nagios_wrong(error));
 }
 
 /// Reads a share such as 80 or 80%.

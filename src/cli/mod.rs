@@ -80,6 +80,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             let asked = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // A broken pipe is silence.
             let _ = e.print();
+            if !asked && is_health(&arguments) && wants_nagios(&arguments) {
+                health::say_wrong(e.to_string().lines().next().unwrap_or_default());
+            }
             return match asked {
                 true => EXIT_DONE,
                 false if is_health(&arguments) => Severity::Unknown.exit_code(),
@@ -107,6 +110,13 @@ fn is_health(arguments: &[OsString]) -> bool {
         }
     }
     false
+}
+
+/// Whether monitoring reads the answer: it sees what is on standard output only.
+fn wants_nagios(arguments: &[OsString]) -> bool {
+    let pairs = || arguments.iter().zip(arguments.iter().skip(1));
+    arguments.iter().any(|word| word == "--format=nagios")
+        || pairs().any(|(option, value)| option == "--format" && value == "nagios")
 }
 
 fn dispatch(cli: Cli) -> Outcome<u8> {

@@ -76,6 +76,12 @@ pub fn nagios(health: &Health, thresholds: &Thresholds) -> String {
     line
 }
 
+/// Returns the line of a monitoring plugin for a command line that was wrong, from the first line of what is wrong.
+pub fn nagios_wrong(error: &str) -> String {
+    let error = error.strip_prefix("error: ").unwrap_or(error);
+    format!("DMPOOL UNKNOWN - wrong command line: {}\n", one_line(error).replace('|', "/"))
+}
+
 /// The worst of one pool, and how many others there are.
 fn trouble(pool: &PoolHealth) -> Option<String> {
     let worst = finding::verdict(&pool.findings)?;
