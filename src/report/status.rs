@@ -41,6 +41,8 @@ pub fn text(view: &StatusView<'_>) -> String {
     for sentence in not_read(view) {
         text.push_str(&format!(" Not Read: {}\n", printable(&sentence)));
     }
+    // The verdict stands apart: below thirty lines of keys it is what somebody looks for.
+    text.push('\n');
     text.push_str(&health::findings(view.findings));
     text
 }
