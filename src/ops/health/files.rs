@@ -6,7 +6,7 @@ use super::Facts;
 use super::cost::{self, ONLINE};
 use super::ways::with_docker_stopped;
 use crate::metadata::BadSuperblock;
-use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopFile, PoolReport, Severity, User, Way};
+use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopFile, PoolReport, Severity, Space, User, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -44,14 +44,21 @@ fn deleted(pool: &PoolReport, part: &str, file: &LoopFile) -> Option<Finding> {
         let way = format!("dmsetup remove {}", quote(&pool.name));
         return Some(finding.run(way, "online; gives its space back, and what is in it is gone"));
     }
-    let bytes = [&pool.data, &pool.metadata].map(|backing| backing.loop_file().and_then(|file| file.allocated));
-    let bytes = bytes.into_iter().flatten().map(Bytes::get).sum();
-    let cost = format!(
-        "~{} stopped; needs {} where it is pasted",
-        cost::time(cost::copy(Bytes::new(bytes))),
-        Bytes::new(bytes).human()
+    let cost = to_copy(pool).map_or_else(
+        || "stopped meanwhile; needs what is in use, which is not known, where it is pasted".to_owned(),
+        |bytes| format!("~{} stopped; needs {} where it is pasted", cost::time(cost::copy(bytes)), bytes.human()),
     );
     Some(finding.with(Way::after("stop what writes, and leave the pool active", copies(pool), cost)))
+}
+
+/// Returns what both files hold. Nobody sees any more what a deleted one has on its disk: the pool knows what is in use.
+fn to_copy(pool: &PoolReport) -> Option<Bytes> {
+    let held = |backing: &Backing, space: Option<Space>| {
+        let allocated = backing.loop_file().and_then(|file| file.allocated);
+        allocated.or_else(|| space.map(|space| space.used)).map(Bytes::get)
+    };
+    let (data, metadata) = (held(&pool.data, pool.data_space())?, held(&pool.metadata, pool.metadata_space())?);
+    Some(Bytes::new(data.saturating_add(metadata)))
 }
 
 fn copies(pool: &PoolReport) -> String {
@@ -271,6 +278,12 @@ mod tests {
         let used = found(&pool, None);
         assert_eq!(used[0].key, Key::DeletedFile);
         assert!(used[0].ways[0].command.as_deref().unwrap().contains("dd if=/dev/loop0 of=data.copy"), "{used:?}");
+        // As the kernel leaves it: what a deleted file has on its disk nobody sees; what is in use is copied all the same.
+        let mut unseen = docker_pool("0 9/524288 16384/1638400", 1 << 40);
+        data_file(&mut unseen).deleted = true;
+        data_file(&mut unseen).allocated = None;
+        let cost = &found(&unseen, None)[0].ways[0].cost;
+        assert!(cost.contains("needs 1.0 GiB where it is pasted"), "{cost}");
         let left = PoolReport { user: User::Unknown, open_count: Some(0), ..pool };
         assert_eq!(
             found(&left, None)[0].ways[0].command.as_deref().unwrap(),
