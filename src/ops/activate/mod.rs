@@ -15,6 +15,7 @@ use crate::ops::steps::{self, Kit, Step};
 use crate::ops::volumes::{self, Known, ThinDevice};
 use crate::ops::{Change, Done, gate};
 use crate::pool::{Entry, Interrupted, VolumeRecord};
+use crate::units::Sectors;
 
 /// What decides whether it can be done.
 #[derive(Clone, Debug)]
@@ -178,6 +179,12 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
     };
     let length =
         superblock.length().ok_or_else(|| refuse("its superblock counts more blocks than there can be".to_owned()))?;
+    if length == Sectors::default() {
+        // The kernel writes an empty superblock first, and the size when it resumes the pool.
+        return Err(refuse("its superblock counts no data: power failed while the pool was being made".to_owned())
+            .fact("found", "nothing was ever stored in it")
+            .next(format!("dmpool destroy {name}    and make it again")));
+    }
     let metadata = superblock.metadata_total.bytes();
     let behaviour = &entry.pool;
     if behaviour.block_size != superblock.block_size {
