@@ -11,6 +11,7 @@ use lab::guest::disk::{Kind, Mounted};
 use lab::guest::run::Cmd;
 use lab::guest::sys::dmsetup;
 
+use crate::case::died;
 use crate::support::linear::Disk;
 use crate::support::{Bench, exists, volume};
 
@@ -24,14 +25,22 @@ struct Used {
 
 impl Used {
     fn new(bench: &Bench) -> Self {
-        let (name, dir) = (bench.sweep.name("v"), bench.sweep.path("mnt"));
-        let device = volume(&bench.pool(), 0, &name, 128 * M);
-        let mounted = Mounted::format(Kind::Ext4, &device, &dir).unwrap();
+        let used = Self::at(bench);
+        used.make(bench);
+        used
+    }
+
+    /// One that is there, or will be.
+    fn at(bench: &Bench) -> Self {
+        Self { name: bench.sweep.name("v"), dir: bench.sweep.path("mnt") }
+    }
+
+    fn make(&self, bench: &Bench) {
+        let device = volume(&bench.pool(), 0, &self.name, 128 * M);
+        let mounted = Mounted::format(Kind::Ext4, &device, &self.dir).unwrap();
         fs::write(mounted.dir().join("file"), vec![7; 1 << 20]).unwrap();
         mounted.unmount().unwrap();
-        let used = Self { name, dir };
-        used.down();
-        used
+        self.down();
     }
 
     fn down(&self) {
@@ -236,4 +245,42 @@ fn what_was_on_a_disk_is_kept_when_it_is_wiped() {
     let line = made.stderr.lines().find_map(|line| line.split_once("come back:  ")).unwrap().1;
     Cmd::new("sh").args(["-c", line]).run().checked().unwrap();
     assert!(head() == before, "what {line} has written");
+}
+
+#[test]
+fn a_grow_that_a_power_cut_interrupted_is_finished_after_the_boot() {
+    let phase = boot::phase();
+    let bench = Bench::with_faults();
+    let [first, second, third] = scratch();
+    let dir = PathBuf::from("/var/tmp").join(bench.sweep.name("state"));
+    let kept = match phase {
+        0 => Mounted::format(Kind::Ext4, &third, &dir).unwrap(),
+        _ => Mounted::mount(&third, &dir, "defaults").unwrap(),
+    };
+    let bench = bench.at(kept.dir());
+    let (pool, [first, second]) = (bench.pool(), [&first, &second].map(|path| path.to_str().unwrap()));
+    let used = Used::at(&bench);
+    if phase == 0 {
+        bench.ok(&["create", &pool, "--data-device", first]);
+        used.make(&bench);
+        boot::remember("size", &bench.number("/pool/data/total").to_string());
+        let args = ["grow", &pool, "--add-device", second];
+        let ran = bench.cmd(&args).env("DMPOOL_FAULT", "4:after:die").run();
+        assert!(died(&ran), "{ran}");
+        boot::power_cut();
+    }
+    let before: u64 = boot::recall("size").unwrap().parse().unwrap();
+    let activated = bench.run(&["activate", "--all"]);
+    assert!(activated.ok(), "{activated}");
+    used.is_there(&bench);
+    let size = || bench.number("/pool/data/total");
+    if phase == 1 {
+        assert!(activated.stderr.contains("was interrupted; the pool comes up"), "{activated}");
+        assert_eq!(size(), before, "{activated}");
+        bench.ok(&["continue"]);
+        assert_eq!(size(), before + (8 << 30) - M);
+        boot::reboot();
+    }
+    assert_eq!(size(), before + (8 << 30) - M, "{activated}");
+    bench.ok(&["destroy", &pool, "--yes"]);
 }
