@@ -8,7 +8,7 @@ use super::docker_root::{DEFAULT_ROOT, Options, Problem};
 use super::dockerd::{Dockerd, Flags};
 use super::options::StorageOptions;
 use super::small_file;
-use super::start::{self, below};
+use super::start::{self, Instead, Start};
 
 /// No daemon.json in use comes near this.
 const LARGEST: u64 = 1 << 20;
@@ -67,10 +67,17 @@ impl Configuration {
 
     /// Returns what the next daemon will be told on the machine whose root directory that is.
     pub fn of_next(base: &Path) -> Self {
-        let start = start::read(base);
-        let named = start.flags.as_ref().and_then(|flags| flags.config_file.clone());
-        let file = below(base, named.as_deref().unwrap_or(Path::new(daemon_json::DEFAULT_PATH)));
-        let (json, problem) = read_json(&file);
+        Self::of_start(base, &start::read(base), &Instead::new())
+    }
+
+    /// Returns what the next daemon will be told that is started that way, did some files say something else.
+    pub fn of_start(base: &Path, start: &Start, instead: &Instead) -> Self {
+        let start = start.clone();
+        let file = start.daemon_json(base);
+        let (json, problem) = match instead.get(&file) {
+            Some(text) => parse_json(&file, text.as_bytes()),
+            None => read_json(&file),
+        };
         let twice = match (&start.flags, &start.from) {
             (Some(flags), Some(from)) => both(flags, from, &json, &file),
             _ => Vec::new(),
@@ -102,6 +109,13 @@ impl Configuration {
     pub fn driver(&self) -> Option<&str> {
         let of_flags = self.flags.as_ref().and_then(|flags| flags.storage_driver.as_deref());
         of_flags.or(self.json.storage_driver.as_deref())
+    }
+
+    /// Returns every storage option that it is given, as written: those of its file first.
+    pub fn given_options(&self) -> Vec<&str> {
+        let of_json = self.json.storage_options.iter().flatten();
+        let of_flags = self.flags.iter().flat_map(|flags| &flags.storage_options);
+        of_json.chain(of_flags).map(String::as_str).collect()
     }
 
     /// Returns its storage options, when all that could give some was read.
@@ -139,15 +153,22 @@ fn both(flags: &Flags, from: &Path, json: &DaemonJson, file: &Path) -> Vec<Twice
 }
 
 fn read_json(path: &Path) -> (DaemonJson, Option<Problem>) {
-    let problem = |why: String| (DaemonJson::default(), Some(Problem { path: path.to_owned(), why }));
     match small_file::read_at(path, LARGEST) {
-        Ok(bytes) => match DaemonJson::parse(&bytes) {
-            Ok(json) => (json, None),
-            Err(error) => problem(format!("it is not what Docker reads: {error}")),
-        },
+        Ok(bytes) => parse_json(path, &bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (DaemonJson::default(), None),
-        Err(error) => problem(error.to_string()),
+        Err(error) => bad_json(path, error.to_string()),
     }
+}
+
+fn parse_json(path: &Path, bytes: &[u8]) -> (DaemonJson, Option<Problem>) {
+    match DaemonJson::parse(bytes) {
+        Ok(json) => (json, None),
+        Err(error) => bad_json(path, format!("it is not what Docker reads: {error}")),
+    }
+}
+
+fn bad_json(path: &Path, why: String) -> (DaemonJson, Option<Problem>) {
+    (DaemonJson::default(), Some(Problem { path: path.to_owned(), why }))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod bookkeeping;
 pub mod configuration;
+pub mod configure;
 pub mod containerd;
 pub mod daemon_json;
 pub mod deferred;

@@ -1,5 +1,7 @@
 //! Files of variables: `EnvironmentFile=` of a unit (systemd.exec(5)), and what init scripts read with the shell.
 
+use std::ops::Range;
+
 use super::words::{self, Variables};
 
 /// Who reads the file.
@@ -14,6 +16,29 @@ pub enum Reader {
 /// Puts a file's variables over those that are there. Lines that are none are passed over, as systemd does; commands of a
 /// shell are not carried out.
 pub fn read_into(variables: &mut Variables, text: &str, reader: Reader) {
+    for_each(text, reader, |name, value| {
+        let (value, read) = value_at(value, reader, variables);
+        variables.insert(name.to_owned(), value);
+        read
+    });
+}
+
+/// Returns where the values of a file's assignments are, in order, as they are written: quotes included, the end of the
+/// line not.
+pub fn assignments(text: &str, reader: Reader) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for_each(text, reader, |_, value| {
+        let (_, read) = value_at(value, reader, &Variables::new());
+        let start = text.len() - value.len();
+        let written = value.get(..read).unwrap_or_default();
+        found.push(start..start + written.strip_suffix('\n').unwrap_or(written).len());
+        read
+    });
+    found
+}
+
+/// Gives every assignment's name, and the text from its value on, to `take`, which returns how many bytes it has read.
+fn for_each(text: &str, reader: Reader, mut take: impl FnMut(&str, &str) -> usize) {
     let mut rest = text;
     while !rest.is_empty() {
         let line_end = rest.find('\n').unwrap_or(rest.len());
@@ -28,8 +53,7 @@ pub fn read_into(variables: &mut Variables, text: &str, reader: Reader) {
             Some((name, value)) if !begun.starts_with(['#', ';']) => {
                 // The value may go on over the end of its line.
                 let from = rest.len() - after.len() - value.len();
-                let (value, read) = value_at(rest.get(from..).unwrap_or_default(), reader, variables);
-                variables.insert(name.trim_end().to_owned(), value);
+                let read = take(name.trim_end(), rest.get(from..).unwrap_or_default());
                 rest = rest.get(from + read..).unwrap_or_default();
             }
             _ => rest = after.strip_prefix('\n').unwrap_or(after),

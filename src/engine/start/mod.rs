@@ -17,6 +17,7 @@ use env_file::Reader;
 pub use unit::{EnvironmentFile, Unit};
 pub use words::Variables;
 
+use super::daemon_json;
 use super::docker_root::Problem;
 use super::dockerd::Flags;
 use super::small_file;
@@ -49,6 +50,9 @@ const STORAGE_SETTINGS: [&str; 5] = ["STORAGE_DRIVER", "VG", "DEVS", "CONTAINER_
 /// No unit or sysconfig file in use comes near this.
 const LARGEST: u64 = 1 << 20;
 
+/// Files by path, with what they shall say: read instead of what they say now.
+pub type Instead = BTreeMap<PathBuf, String>;
+
 /// How the next daemon will be started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Start {
@@ -56,16 +60,44 @@ pub struct Start {
     pub flags: Option<Flags>,
     /// The file that its command line is in: the unit, or the file of the init script.
     pub from: Option<PathBuf>,
+    /// The name of its unit; nothing when it has none.
+    pub unit: Option<&'static str>,
     /// Every file that was read for it.
-    pub sources: Vec<PathBuf>,
+    pub sources: Vec<Source>,
     /// What was wrong with one of these.
     pub problems: Vec<Problem>,
+    instead: Instead,
+}
+
+/// A file that says something of how Docker is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+    /// What it is.
+    pub kind: SourceKind,
+}
+
+/// What a file is that says how Docker is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A unit, or a drop-in of one.
+    Unit,
+    /// A file of variables.
+    Variables(Reader),
 }
 
 /// Reads how Docker will be started on the machine whose root directory that is (`/`). `from` is empty when nothing there
 /// says it: then somebody starts it by hand.
 pub fn read(base: &Path) -> Start {
-    let mut start = Start::default();
+    read_instead(base, Instead::new())
+}
+
+/// Returns what [`read`] would, did some files say something else.
+pub fn read_instead(base: &Path, instead: Instead) -> Start {
+    let mut start = Start { instead, ..Start::default() };
     let masked = match find_unit(base, &UNITS, &mut start) {
         Some(Placed::Unit(name, path, text)) => {
             of_unit(base, name, path, &text, &mut start);
@@ -111,7 +143,7 @@ fn find_unit(base: &Path, names: &[&'static str], start: &mut Start) -> Option<P
                     break;
                 }
                 Ok(_) => {
-                    if let Some(text) = start.text(&path) {
+                    if let Some(text) = start.text(&path, SourceKind::Unit) {
                         return Some(Placed::Unit(name, path, text));
                     }
                 }
@@ -140,8 +172,8 @@ impl Service {
     fn read(base: &Path, name: &str, path: &Path, text: &str, start: &mut Start) -> Self {
         let mut unit = Unit::default();
         unit.read(text);
-        for drop_in in drop_ins(base, name) {
-            if let Some(text) = start.text(&drop_in) {
+        for drop_in in drop_ins(base, name, &start.instead) {
+            if let Some(text) = start.text(&drop_in, SourceKind::Unit) {
                 unit.read(&text);
             }
         }
@@ -150,7 +182,7 @@ impl Service {
         for file in &unit.environment_files {
             let at = below(base, Path::new(&file.path));
             let before = start.problems.len();
-            match start.text(&at) {
+            match start.text(&at, SourceKind::Variables(Reader::Systemd)) {
                 Some(text) => env_file::read_into(&mut variables, &text, Reader::Systemd),
                 None if start.problems.len() > before => whole = false,
                 None if file.optional => {}
@@ -171,7 +203,8 @@ impl Service {
     }
 }
 
-fn of_unit(base: &Path, name: &str, path: PathBuf, text: &str, start: &mut Start) {
+fn of_unit(base: &Path, name: &'static str, path: PathBuf, text: &str, start: &mut Start) {
+    start.unit = Some(name);
     let Service { words, variables, mut whole } = Service::read(base, name, &path, text, start);
     let storage = variables.get(STORAGE_OPTIONS).is_some_and(|options| !options.trim().is_empty());
     if !storage && will_be_set_up(base, start) {
@@ -193,7 +226,7 @@ fn will_be_set_up(base: &Path, start: &mut Start) -> bool {
         return false;
     }
     let path = base.join(STORAGE_SETUP);
-    let Some(text) = start.text(&path) else { return false };
+    let Some(text) = start.text(&path, SourceKind::Variables(Reader::Shell)) else { return false };
     let mut settings = Variables::new();
     env_file::read_into(&mut settings, &text, Reader::Shell);
     let set = STORAGE_SETTINGS.into_iter().find(|name| settings.get(*name).is_some_and(|value| !value.is_empty()));
@@ -208,7 +241,7 @@ fn of_init_files(base: &Path, start: &mut Start) {
     let mut options = String::new();
     for (file, names) in INIT_FILES {
         let path = base.join(file);
-        let Some(text) = start.text(&path) else { continue };
+        let Some(text) = start.text(&path, SourceKind::Variables(Reader::Shell)) else { continue };
         let mut variables = Variables::new();
         env_file::read_into(&mut variables, &text, Reader::Shell);
         for name in names {
@@ -227,14 +260,15 @@ fn of_init_files(base: &Path, start: &mut Start) {
 }
 
 /// Returns the drop-ins of a unit in the order in which they are read.
-fn drop_ins(base: &Path, unit: &str) -> Vec<PathBuf> {
+fn drop_ins(base: &Path, unit: &str, instead: &Instead) -> Vec<PathBuf> {
     let mut by_name = BTreeMap::new();
     for directory in UNIT_DIRECTORIES {
-        let Ok(entries) = fs::read_dir(base.join(directory).join(format!("{unit}.d"))) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if Path::new(&name).extension().is_some_and(|extension| extension == "conf") {
-                by_name.entry(name).or_insert_with(|| entry.path());
+        let directory = base.join(directory).join(format!("{unit}.d"));
+        let there = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let new = instead.keys().filter(|path| path.parent() == Some(directory.as_path())).cloned();
+        for path in there.chain(new).filter(|path| path.extension().is_some_and(|extension| extension == "conf")) {
+            if let Some(name) = path.file_name().map(ToOwned::to_owned) {
+                by_name.entry(name).or_insert(path);
             }
         }
     }
@@ -247,12 +281,23 @@ pub(super) fn below(base: &Path, path: &Path) -> PathBuf {
 }
 
 impl Start {
+    /// Returns the configuration file that it will read, as it is seen from here.
+    pub fn daemon_json(&self, base: &Path) -> PathBuf {
+        let named = self.flags.as_ref().and_then(|flags| flags.config_file.as_deref());
+        below(base, named.unwrap_or(Path::new(daemon_json::DEFAULT_PATH)))
+    }
+
     /// Returns the text of a file; nothing when it is not there, or cannot be read, which is a problem.
-    fn text(&mut self, path: &Path) -> Option<String> {
-        match small_file::read_at(path, LARGEST) {
+    fn text(&mut self, path: &Path, kind: SourceKind) -> Option<String> {
+        let read = match self.instead.get(path) {
+            Some(text) => Ok(text.clone().into_bytes()),
+            None => small_file::read_at(path, LARGEST),
+        };
+        match read {
             Ok(bytes) => {
-                self.sources.push(path.to_owned());
-                Some(String::from_utf8_lossy(&bytes).into_owned())
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                self.sources.push(Source { path: path.to_owned(), text: text.clone(), kind });
+                Some(text)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
