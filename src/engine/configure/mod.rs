@@ -4,6 +4,7 @@
 //! engine will be started, and is refused unless it says just what was wanted.
 
 mod command_line;
+pub mod containerd;
 pub mod docker;
 mod env_file;
 mod json;
