@@ -1,6 +1,8 @@
 //! Processes, as /proc shows them; every answer may be out of date when it arrives.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -25,6 +27,20 @@ pub fn comm(pid: u32) -> String {
     }
 }
 
+/// Returns the processes that have a file open, lowest first; none when it is not there.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn with_open(path: &Path) -> Result<Vec<u32>> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let Some(file) = identity(path) else { return Ok(Vec::new()) };
+    let has_it = |pid: &u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|entry| identity(&entry.path()) == Some(file))
+    };
+    Ok(all()?.into_iter().filter(has_it).collect())
+}
+
 /// Returns whether there is a process with that id.
 pub fn is_alive(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok()
@@ -42,5 +58,8 @@ mod tests {
         assert!(is_alive(own));
         assert_ne!(comm(own), "?");
         assert_eq!(comm(u32::MAX), "?");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(with_open(file.path()).unwrap(), [own]);
+        assert_eq!(with_open(&file.into_temp_path()).unwrap(), Vec::<u32>::new());
     }
 }

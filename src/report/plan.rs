@@ -1,9 +1,11 @@
 //! A plan as `--dry-run` shows it: what would be done, in order, what of it outlasts a reboot, and how each step is taken
 //! back.
 
+use similar::TextDiff;
+
 use super::failure::printable;
 use crate::ops::plan::Plan;
-use crate::ops::steps::WayBack;
+use crate::ops::steps::{Rewrite, WayBack};
 
 /// Returns the text of a plan, each line ended.
 ///
@@ -30,11 +32,24 @@ pub fn text(plan: &Plan) -> String {
         text.push_str(&format!("  {:>width$}. {}\n", number + 1, printable(&act.sentence())));
         text.push_str(&format!("  {:width$}  {lasts}; {way_back}\n", ""));
     }
+    for rewrite in plan.steps.iter().filter_map(|step| step.act().rewrite()) {
+        text.push_str(&difference(&rewrite));
+    }
     for note in &plan.notes {
         text.push_str(&format!("note: {}\n", printable(note)));
     }
     text.push_str("nothing was changed\n");
     text
+}
+
+/// Returns what changes in a file, as `diff -u` shows it.
+fn difference(rewrite: &Rewrite<'_>) -> String {
+    let path = rewrite.path.display().to_string();
+    let diff = TextDiff::from_lines(rewrite.before, rewrite.after);
+    let unified = diff.unified_diff().context_radius(3).header(&path, &path).to_string();
+    // White space counts here, so it stays as it is.
+    let shown = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    unified.chars().map(|c| if shown(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
 }
 
 #[cfg(test)]
@@ -72,6 +87,13 @@ mod tests {
         assert_eq!(lines.get(6), Some(&"     outlasts a reboot; no way back"), "{shown}");
         assert_eq!(lines.get(7), Some(&"note: the files promise 1.0 GiB more than /srv has"));
         assert_eq!(lines.last(), Some(&"nothing was changed"));
+    }
+
+    #[test]
+    fn a_file_that_is_written_is_shown_as_diff_shows_it() {
+        let rewrite = Rewrite { path: "/etc/d.json".as_ref(), before: "{\n  \"a\": 1\n}", after: "{\n  \"a\": 2\n}" };
+        let shown = "--- /etc/d.json\n+++ /etc/d.json\n@@ -1,3 +1,3 @@\n {\n-  \"a\": 1\n+  \"a\": 2\n }\n\\ No newline at end of file\n";
+        assert_eq!(difference(&rewrite), shown);
     }
 
     #[test]

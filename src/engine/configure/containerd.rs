@@ -3,10 +3,13 @@
 //! Names differ between versions (docs/PLUGINS.md): version 1, which is meant when none is given, has short ones. Both
 //! containerd 1.x and 2.x read 1 and 2; 3 is of 2.x alone. What is edited stays in the version that it has.
 
+use std::path::{Path, PathBuf};
+
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
-use super::Obstacle;
-use crate::engine::containerd;
+use super::{Edit, Obstacle};
+use crate::engine::containerd::{self, Config, Daemon, File};
+use crate::engine::start::below;
 
 const DEVMAPPER: &str = "devmapper";
 /// The size of the first device, from which all are made; containerd has no default (`base_image_size`). Docker's is
@@ -42,6 +45,69 @@ pub enum Cri {
     Instead(String),
     /// It uses devmapper already: for everything, or for the runtimes that say so.
     Already,
+}
+
+/// How containerd is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// The file to be written; nothing when containerd is told already.
+    pub edit: Option<Edit>,
+    /// What CRI does.
+    pub cri: Cri,
+    /// The containerd that reads it.
+    pub daemon: Daemon,
+    /// Where its snapshotter keeps its databases, as it is seen from here.
+    pub root_path: PathBuf,
+}
+
+/// Returns how the containerd of the machine whose root directory that is (`/`) is told to use a pool.
+///
+/// # Errors
+/// Every reason not to do it.
+pub fn tell_machine(base: &Path, wanted: &Wanted<'_>) -> Result<Telling, Obstacle> {
+    let (daemons, problems) = containerd::daemons(base);
+    if let Some(problem) = problems.first() {
+        let path = problem.path.display();
+        return Err(Obstacle::new(
+            "how containerd is started cannot be read",
+            format!("mend {path}, then run this again"),
+        )
+        .found(format!("{path}: {}", problem.why)));
+    }
+    let [daemon] = daemons.as_slice() else {
+        let configs: Vec<_> = daemons.iter().map(|daemon| daemon.config.display().to_string()).collect();
+        let next = "write the devmapper section into the one that shall have the pool, by hand";
+        return Err(Obstacle::new("there are several containerds here", next).found(configs.join(", ")));
+    };
+    let path = below(base, &daemon.config);
+    let before = super::text_of(&path)?;
+    imports_say_nothing(base, daemon, before.as_deref().unwrap_or_default())?;
+    let told = tell(before.as_deref(), wanted)?;
+    let section = containerd::parse(&told.text).ok();
+    let root_path = section.and_then(|file| containerd::root_path(&file, daemon)).unwrap_or_default();
+    let is_told = before.as_deref() == Some(told.text.as_str());
+    let edit = (!is_told).then_some(Edit { path, before, after: told.text });
+    Ok(Telling { edit, cri: told.cri, daemon: daemon.clone(), root_path: below(base, &root_path) })
+}
+
+/// Refuses when a file that is imported counts more than what would be written.
+fn imports_say_nothing(base: &Path, daemon: &Daemon, text: &str) -> Result<(), Obstacle> {
+    let file = containerd::parse(text).map_err(|bad| damaged(&bad.to_string()))?;
+    let all = Config::load(base, &daemon.config);
+    if let Some(problem) = all.problems.first() {
+        return Err(damaged(&format!("{}: {}", problem.path.display(), problem.why)));
+    }
+    if all.sections != usize::from(file.section.is_some()) || all.disabled != file.disabled || all.root != file.root {
+        return Err(Obstacle::new(
+            format!(
+                "what {} imports speaks of the devmapper snapshotter, or of containerd's root",
+                daemon.config.display()
+            ),
+            "write the pool's name there by hand",
+        )
+        .found(file.imports.join(", ")));
+    }
+    Ok(())
 }
 
 /// What plugins are called in a version.
@@ -94,9 +160,13 @@ pub fn tell(text: Option<&str>, wanted: &Wanted<'_>) -> Result<Told, Obstacle> {
     let cri = tell_cri(&mut document, names)?;
     let edited = document.to_string();
     match containerd::parse(&edited) {
-        Ok(Some((pool, _))) if pool == wanted.pool => Ok(Told { text: edited, cri }),
+        Ok(file) if pool_of(&file) == Some(wanted.pool) && !file.disabled => Ok(Told { text: edited, cri }),
         _ => Err(damaged("what was made of it does not name the pool")),
     }
+}
+
+fn pool_of(file: &File) -> Option<&str> {
+    file.section.as_ref()?.pool.as_deref()
 }
 
 fn damaged(why: &str) -> Obstacle {
@@ -117,9 +187,9 @@ fn names_of(document: &DocumentMut) -> Result<&'static Names, Obstacle> {
 }
 
 fn may_be_told(text: &str, wanted: &Wanted<'_>) -> Result<(), Obstacle> {
-    let read = containerd::parse(text).map_err(|bad| damaged(&bad.to_string()))?;
-    match read {
-        Some((pool, _)) if pool != wanted.pool => Err(Obstacle::new(
+    let file = containerd::parse(text).map_err(|bad| damaged(&bad.to_string()))?;
+    match pool_of(&file) {
+        Some(pool) if pool != wanted.pool => Err(Obstacle::new(
             format!("containerd uses the pool `{pool}` already"),
             "take its devmapper section out, when its images and containers are not needed any more",
         )),

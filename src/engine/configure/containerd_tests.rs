@@ -1,6 +1,8 @@
 //! Tests of the editor of containerd's configuration: what it changes, and that it changes nothing else.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -81,6 +83,40 @@ fn what_cannot_be_told_is_refused_with_the_reason() {
         let obstacle = tell(Some(text), &WANTED).unwrap_err();
         assert!(obstacle.why.contains(why), "{text}: {obstacle:?}");
     }
+}
+
+#[test]
+fn the_machines_containerd_is_told_in_the_file_that_it_reads() {
+    let temp = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = temp.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let tell = || tell_machine(temp.path(), &WANTED);
+    let telling = tell().unwrap();
+    assert_eq!(telling.edit.unwrap().path, temp.path().join("etc/containerd/config.toml"));
+    assert!(telling.root_path.ends_with("var/lib/containerd/io.containerd.snapshotter.v1.devmapper"));
+
+    write(
+        "etc/systemd/system/containerd.service",
+        "[Service]\nExecStart=/usr/bin/containerd -c /srv/c.toml --root /data\n",
+    );
+    let main = "version = 2\nimports = ['/srv/conf.d/*.toml']\n";
+    write("srv/c.toml", main);
+    write("srv/conf.d/a.toml", "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'x'\n");
+    let telling = tell().unwrap();
+    let edit = telling.edit.unwrap();
+    assert_eq!((edit.path.as_path(), edit.before.as_deref()), (temp.path().join("srv/c.toml").as_path(), Some(main)));
+    assert_eq!(telling.root_path, temp.path().join("data/io.containerd.snapshotter.v1.devmapper"));
+    assert_eq!((telling.daemon.unit, telling.daemon.runs), (Some("containerd.service"), false));
+    write("srv/c.toml", &edit.after);
+    assert_eq!(tell().unwrap().edit, None);
+
+    write("srv/conf.d/a.toml", "version = 2\n[plugins.'io.containerd.snapshotter.v1.devmapper']\npool_name = 'p'\n");
+    assert!(tell().unwrap_err().why.contains("imports"));
+    write("srv/conf.d/a.toml", "{");
+    assert!(tell().unwrap_err().why.contains("not what containerd reads"));
 }
 
 /// A configuration with what containerd reads and what only its user understands.

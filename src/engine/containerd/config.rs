@@ -120,6 +120,8 @@ pub struct Config {
     pub last: Section,
     /// As it reads it since: all together.
     pub merged: Section,
+    /// How many of the files have a section of the snapshotter.
+    pub sections: usize,
     /// Whether the snapshotter is disabled.
     pub disabled: bool,
     /// What could not be read.
@@ -163,6 +165,7 @@ impl Config {
         self.root = file.root.or(self.root.take());
         self.disabled |= file.disabled;
         if let Some(section) = file.section {
+            self.sections += 1;
             self.merged.pool = section.pool.clone().or(self.merged.pool.take());
             self.merged.root_path = section.root_path.clone().or(self.merged.root_path.take());
             self.last = section;

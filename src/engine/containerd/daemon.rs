@@ -92,15 +92,19 @@ fn of_process(pid: u32) -> Option<Flags> {
 
 /// Returns what the units on a machine will start containerd with; with none of them, what it takes by itself.
 pub(super) fn next(base: &Path, problems: &mut Vec<Problem>) -> Vec<Flags> {
+    let found: Vec<_> = of_units(base, problems).into_iter().map(|(_, flags)| flags).collect();
+    if found.is_empty() { vec![Flags { config: PathBuf::from(CONFIG), root: None }] } else { found }
+}
+
+/// Returns the units on a machine that start a containerd, with what they start it with.
+pub(super) fn of_units(base: &Path, problems: &mut Vec<Problem>) -> Vec<(&'static str, Flags)> {
     let mut found = Vec::new();
     for unit in UNITS {
         let (words, why) = start::service(base, unit);
         problems.extend(why);
         let words = words.unwrap_or_default();
-        found.extend(Flags::of_words(&words.iter().map(String::as_str).collect::<Vec<_>>()));
-    }
-    if found.is_empty() {
-        found.push(Flags { config: PathBuf::from(CONFIG), root: None });
+        let flags = Flags::of_words(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        found.extend(flags.map(|flags| (unit, flags)));
     }
     found
 }

@@ -103,6 +103,47 @@ pub struct Snapshotters {
     pub problems: Vec<Problem>,
 }
 
+/// A containerd of this machine that is not Docker's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// The configuration that it reads.
+    pub config: PathBuf,
+    /// Its `--root`, if it has one.
+    pub root: Option<PathBuf>,
+    /// The unit that starts it with that configuration.
+    pub unit: Option<&'static str>,
+    /// Whether one runs.
+    pub runs: bool,
+}
+
+/// Where Docker keeps the configuration of the containerd that it starts for itself (libcontainerd/supervisor).
+const OF_DOCKER: [&str; 2] = ["/run/docker", "/var/run/docker"];
+
+/// Returns the containerds of the machine whose root directory that is (`/`), each configuration once, the one of its
+/// unit first; with none at all, the one that reads the usual file.
+pub fn daemons(base: &Path) -> (Vec<Daemon>, Vec<Problem>) {
+    daemons_of(base, daemon::running())
+}
+
+fn daemons_of(base: &Path, mut running: Vec<Flags>) -> (Vec<Daemon>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    running.retain(|flags| !OF_DOCKER.iter().any(|dir| flags.config.starts_with(dir)));
+    let of_units = daemon::of_units(base, &mut problems).into_iter().map(|(unit, flags)| {
+        let runs = running.contains(&flags);
+        Daemon { config: flags.config, root: flags.root, unit: Some(unit), runs }
+    });
+    let mut found: Vec<Daemon> = of_units.collect();
+    for flags in running {
+        if found.iter().all(|daemon| daemon.config != flags.config) {
+            found.push(Daemon { config: flags.config, root: flags.root, unit: None, runs: true });
+        }
+    }
+    if found.is_empty() {
+        found.push(Daemon { config: PathBuf::from(daemon::CONFIG), root: None, unit: None, runs: false });
+    }
+    (found, problems)
+}
+
 /// Returns the snapshotters of this machine: of each containerd that runs, and of the one that its unit will start.
 pub fn find() -> Snapshotters {
     of(Path::new("/"), daemon::running())
@@ -149,6 +190,12 @@ fn snapshotter(base: &Path, flags: &daemon::Flags, config: &Config) -> Option<Sn
         (Some(before), _) => Some(before),
         (None, since) => since,
     }
+}
+
+/// Returns where a daemon's snapshotter keeps its databases, by its one file; nothing when that has no section for it.
+pub fn root_path(file: &File, daemon: &Daemon) -> Option<PathBuf> {
+    let root = daemon.root.as_ref().or(file.root.as_ref()).cloned().unwrap_or_else(|| PathBuf::from(ROOT));
+    Some(file.section.as_ref()?.root_path.clone().unwrap_or_else(|| root.join(PLUGIN)))
 }
 
 impl Snapshotter {
@@ -239,6 +286,26 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn dockers_own_containerd_is_not_among_the_machines() {
+        let temp = tempfile::tempdir().unwrap();
+        let flags = |config: &str| Flags { config: PathBuf::from(config), root: None };
+        let docker = flags("/var/run/docker/containerd/containerd.toml");
+        let told = |running: &[Flags]| {
+            let daemons = daemons_of(temp.path(), running.to_vec()).0.into_iter();
+            daemons.map(|d| (d.config.to_str().unwrap().to_owned(), d.unit, d.runs)).collect::<Vec<_>>()
+        };
+        let usual = "/etc/containerd/config.toml".to_owned();
+        assert_eq!(told(std::slice::from_ref(&docker)), [(usual.clone(), None, false)]);
+        let unit = temp.path().join("lib/systemd/system/containerd.service");
+        fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        fs::write(unit, "[Service]\nExecStart=/usr/bin/containerd\n").unwrap();
+        let service = Some("containerd.service");
+        assert_eq!(told(&[]), [(usual.clone(), service, false)]);
+        let both = told(&[flags("/srv/c.toml"), docker, flags(&usual)]);
+        assert_eq!(both, [(usual, service, true), ("/srv/c.toml".to_owned(), None, true)]);
+    }
 
     #[test]
     fn a_machine_with_a_snapshotter_and_its_devices() {

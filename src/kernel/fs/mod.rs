@@ -1,9 +1,11 @@
 //! File systems: what one can hold, and changes to files that survive a power cut.
 
+mod alike;
 mod durable;
 pub(crate) mod facts;
 mod tree;
 
+pub use self::alike::write_alike;
 pub use self::durable::{
     can_hold, create_file_durably, extend_file, make_dir, make_dir_durably, open_existing, read_limited,
     remove_dir_durably, remove_durably, reserve, settle_dir, shorten_file, sync_dir, sync_file_system, write_replace,

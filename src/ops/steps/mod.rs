@@ -2,6 +2,7 @@
 //!
 //! Doing and taking back may both be repeated: after a death nobody knows how far a step came.
 
+pub mod configure;
 mod devices;
 pub mod down;
 mod files;
@@ -15,11 +16,12 @@ mod volume;
 mod volume_device;
 mod volume_record;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+pub use configure::{RestartContainerd, WriteConfig};
 pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub use files::{DeleteFile, ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use format::{Area, ClearDevice, EraseLabel, NamedDevice, PIECE, WriteLabel, bytes_of};
@@ -79,6 +81,17 @@ pub enum WayBack {
     None,
 }
 
+/// A text file that a step writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite<'s> {
+    /// Which.
+    pub path: &'s Path,
+    /// What it says; empty when it is not there.
+    pub before: &'s str,
+    /// What it shall say.
+    pub after: &'s str,
+}
+
 /// What every step can say and do.
 pub trait Act {
     /// Returns what it does, as a sentence begins: "make the file /srv/p0/data, 100 GiB, sparse".
@@ -119,6 +132,11 @@ pub trait Act {
 
     /// Returns what it would have removed and is still there: nobody else will when its operation is given up.
     fn leftover(&self) -> Option<Leftover> {
+        None
+    }
+
+    /// Returns the text that it writes over another one, for who wants to see it first.
+    fn rewrite(&self) -> Option<Rewrite<'_>> {
         None
     }
 }
@@ -181,4 +199,6 @@ steps!(
     MapVolume,
     ReloadVolume,
     GrowFileSystem,
+    WriteConfig,
+    RestartContainerd,
 );
