@@ -24,7 +24,7 @@ fn make(name: &str, directory: &str) -> Outcome<()> {
         on: Place::Files { directory: directory.into(), preallocate: false },
     };
     // With `Change::Describe` nothing is done and `done.plan` says what would be.
-    let done = create::create(&kit, &create::Options { spec, ensure: true, wipe: false }, Change::Make)?;
+    let done = create::create(&kit, &create::Options { spec, ensure: true, wipe: false, engine: None }, Change::Make)?;
     println!("did {}, in {} steps: /dev/mapper/{name}", done.plan.what, done.plan.steps.len());
     Ok(())
 }

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::fs;
+use crate::ops::handover::Engine;
 use crate::ops::plan::Plan;
 use crate::ops::steps::{Part, Step};
 use crate::ops::{State, create, gate};
@@ -100,6 +101,10 @@ pub(super) struct Args {
     #[arg(long)]
     preallocate: bool,
 
+    /// Tell this engine to use it: Docker (blocks are then not zeroed, unless --zero) or containerd, in its configuration
+    #[arg(long = "for", value_enum, value_name = "ENGINE")]
+    engine: Option<For>,
+
     /// When the same pool is there already, that is success; when it is there otherwise, refuse and say the difference
     #[arg(long)]
     ensure: bool,
@@ -118,14 +123,38 @@ enum WhenFull {
     Error,
 }
 
+/// Who shall use the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum For {
+    /// Docker, by its devicemapper driver
+    Docker,
+    /// containerd, by its devmapper snapshotter
+    Containerd,
+}
+
+impl From<For> for Engine {
+    fn from(engine: For) -> Self {
+        match engine {
+            For::Docker => Self::Docker,
+            For::Containerd => Self::Containerd,
+        }
+    }
+}
+
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
         let change = parse::change(self.dry_run);
-        let options = create::Options { ensure: self.ensure, wipe: self.wipe, spec: self.spec(&kit.state)? };
+        let engine = self.engine.map(Engine::from);
+        let options = create::Options { ensure: self.ensure, wipe: self.wipe, engine, spec: self.spec(&kit.state)? };
         let name = options.spec.name.clone();
         let done = create::create(&kit, &options, change)?;
-        show::done(&done, change, &format!("made pool `{name}`: {}, at /dev/mapper/{name}", sizes(&done.plan)));
+        let is_new = done.plan.steps.iter().any(|step| matches!(step, Step::MakePool(_)));
+        let sentence = match (is_new, engine) {
+            (false, Some(engine)) => format!("{} is told of pool `{name}`, at /dev/mapper/{name}", engine.name()),
+            _ => format!("made pool `{name}`: {}, at /dev/mapper/{name}", sizes(&done.plan)),
+        };
+        show::done(&done, change, &sentence);
         Ok(())
     }
 
@@ -145,7 +174,7 @@ impl Args {
             metadata_size: self.metadata_size,
             block_size: self.block_size,
             low_water: self.low_water,
-            zero: !self.no_zero,
+            zero: if self.engine == Some(For::Docker) { self.zero } else { !self.no_zero },
             error_when_full: self.when_full == WhenFull::Error,
             discard: !self.no_discard,
             on,

@@ -18,6 +18,7 @@ pub mod find;
 pub mod gate;
 mod ground;
 pub mod grow;
+pub mod handover;
 pub mod health;
 pub mod history;
 pub mod journal;

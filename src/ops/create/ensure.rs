@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Failure, Outcome};
 use crate::kernel::block;
 use crate::ops::create::{Options, files};
+use crate::ops::handover::{Engine, Handover};
 use crate::ops::plan::{Operation, Plan};
 use crate::pool::{Carrier, Entry, Place, PoolReport, Spec, Store};
 use crate::units::BlockSize;
@@ -35,6 +36,17 @@ pub(super) fn already_there(entry: &Entry, report: &PoolReport, options: &Option
         steps: Vec::new(),
         notes: vec![format!("pool `{}` is there already, just so: unchanged", spec.name)],
     })
+}
+
+/// Adds what an engine still has to be told of a pool that is there.
+pub(super) fn handed_over(mut plan: Plan, handover: Handover, engine: Option<Engine>) -> Plan {
+    if let (false, Some(engine)) = (handover.steps.is_empty(), engine) {
+        plan.what = format!("hand pool `{}` to {}", plan.pool, engine.name());
+        plan.notes = vec![format!("pool `{}` is there already, just so", plan.pool)];
+    }
+    plan.steps.extend(handover.steps);
+    plan.notes.extend(handover.notes);
+    plan
 }
 
 /// Returns what is otherwise than asked for, each a phrase. Sizes that were left out on devices are not asked for: what the

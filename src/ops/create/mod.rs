@@ -7,6 +7,7 @@ mod files;
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::DmId;
 use crate::kernel::fs::FsFacts;
+use crate::ops::handover::{self, Engine, Handover};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{self, Kit, Register, Step};
 use crate::ops::{Change, Done, facts, find, gate, journal, own_disk, random, registry};
@@ -25,6 +26,8 @@ pub struct Options {
     pub ensure: bool,
     /// Whether what others have left on the devices goes.
     pub wipe: bool,
+    /// Who shall use it, when that is to be written into its configuration.
+    pub engine: Option<Engine>,
 }
 
 /// What decides whether it can be done.
@@ -40,6 +43,8 @@ pub struct Facts {
     uuid: PoolUuid,
     /// What it shall be put on; nothing was looked at when it is there already.
     on: Option<On>,
+    /// What the engine is told that shall use it.
+    engine: Option<handover::Facts>,
 }
 
 /// What a pool shall be put on, as it is now.
@@ -98,7 +103,8 @@ pub fn look(kit: &Kit, options: &Options) -> Outcome<Facts> {
     };
     let registry_fs = FsFacts::of(own_disk::there(&kit.state.registry)).map_err(cannot)?;
     let uuid = PoolUuid::from_random(random::bits().map_err(cannot)?);
-    Ok(Facts { taken, registered, registry: Box::new(registry_fs), uuid, on })
+    let engine = options.engine.map(|engine| handover::look(engine, spec));
+    Ok(Facts { taken, registered, registry: Box::new(registry_fs), uuid, on, engine })
 }
 
 /// Decides what is to be done.
@@ -109,8 +115,13 @@ pub fn plan(kit: &Kit, facts: &Facts, options: &Options) -> Outcome<Plan> {
     let spec = &options.spec;
     let what = format!("create pool `{}`", spec.name);
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
+    let hand_over = || match &facts.engine {
+        Some(engine) => handover::plan(engine, spec, &refuse),
+        None => Ok(Handover::default()),
+    };
     if let Some((entry, report)) = &facts.registered {
-        return ensure::already_there(entry, report, options, &what);
+        let plan = ensure::already_there(entry, report, options, &what)?;
+        return Ok(ensure::handed_over(plan, hand_over()?, options.engine));
     }
     if !facts.taken.is_empty() {
         return Err(refuse("a device has that name".to_owned())
@@ -119,7 +130,7 @@ pub fn plan(kit: &Kit, facts: &Facts, options: &Options) -> Outcome<Plan> {
     }
     let behaviour = Behaviour { block_size: spec.block_size, low_water: spec.low_water, features: spec.features() };
     let entry = |store| Entry { name: spec.name.clone(), uuid: facts.uuid.clone(), pool: behaviour.clone(), store };
-    let (mut steps, notes, entry, data, metadata) = match (&facts.on, &spec.on) {
+    let (mut steps, mut notes, entry, data, metadata) = match (&facts.on, &spec.on) {
         (Some(On::Files(on)), Place::Files { directory, preallocate }) => {
             let wanted = files::Wanted { spec, directory, preallocate: *preallocate };
             let (data, metadata) = spec.sizes_in_files();
@@ -140,6 +151,9 @@ pub fn plan(kit: &Kit, facts: &Facts, options: &Options) -> Outcome<Plan> {
     let devices: [Step; 3] = steps::devices_of(&entry, metadata.sectors(), data.sectors());
     steps.extend(devices);
     steps.push(Register { entry }.into());
+    let handover = hand_over()?;
+    steps.extend(handover.steps);
+    notes.extend(handover.notes);
     Ok(Plan { operation: Operation::Create, pool: spec.name.to_string(), what, steps, notes })
 }
 

@@ -1,0 +1,105 @@
+//! Handing a pool to Docker. Docker itself is neither stopped nor started here.
+
+use std::path::Path;
+
+use super::{Handover, Target, refusal};
+use crate::engine::configure::Obstacle;
+use crate::engine::configure::docker::{self as configure, Telling, Wanted};
+use crate::engine::dockerd;
+use crate::engine::driver::{self, Driver};
+use crate::engine::version::{self, Known, Version};
+use crate::error::{Failure, Outcome};
+use crate::ops::steps::configure::Reader;
+use crate::process::quote;
+
+/// The first Docker without the driver (moby's release notes of 25.0).
+const WITHOUT_THE_DRIVER: Version = Version::new(25, 0);
+
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    telling: Result<Telling, Obstacle>,
+    targets: Vec<Target>,
+    /// The drivers that have layers in the root of the next daemon.
+    drivers: Vec<Driver>,
+    /// The daemons that run, each with its storage driver by name, when it was told one.
+    running: Vec<(u32, Option<String>)>,
+    installed: Option<Known>,
+}
+
+pub(super) fn look(pool: &str, discard: bool) -> Facts {
+    let base = Path::new("/");
+    let running = dockerd::running();
+    let telling = configure::tell(base, &Wanted { pool, discard }, &running);
+    let edits = telling.as_ref().map(|telling| telling.edits.clone()).unwrap_or_default();
+    let drivers = telling.as_ref().ok().and_then(|telling| driver::at(&telling.root).ok()).unwrap_or_default();
+    let of = |daemon: dockerd::Dockerd| {
+        let driver = crate::engine::configuration::Configuration::of_running(&daemon).driver().map(str::to_owned);
+        (daemon.pid, driver)
+    };
+    Facts {
+        telling,
+        targets: edits.into_iter().map(Target::look).collect(),
+        drivers,
+        running: running.into_iter().map(of).collect(),
+        installed: version::installed(base),
+    }
+}
+
+pub(super) fn plan(facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<Handover> {
+    let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, refuse))?;
+    if telling.edits.is_empty() {
+        return Ok(Handover::default());
+    }
+    if let Some(known) = facts.installed.as_ref().filter(|known| known.exact && known.version >= WITHOUT_THE_DRIVER) {
+        return Err(refuse(format!("Docker {} has no devicemapper driver any more", known.version))
+            .fact("found", known.mark.clone())
+            .next("--for containerd, or a Docker before 25"));
+    }
+    let root = telling.root.display();
+    if facts.drivers.contains(&Driver::Devicemapper) {
+        let place = quote(&telling.root.to_string_lossy());
+        return Err(refuse(format!("the Docker root `{root}` holds images or containers of devicemapper already"))
+            .fact("state", "on an empty pool Docker would find none of them, and take its records for broken")
+            .next(format!("dmpool status {place}    shows the pool that they are on: grow that one instead")));
+    }
+    let reader = |target: &Target| match target.path.extension().is_some_and(|extension| extension == "conf")
+        || target.path.extension().is_some_and(|extension| extension == "service")
+    {
+        true => Reader::Systemd,
+        false => Reader::Later,
+    };
+    let steps = facts.targets.iter().map(|target| target.step(reader(target), refuse)).collect::<Outcome<_>>()?;
+    let mut notes: Vec<String> = facts.targets.iter().map(Target::note).collect();
+    let others: Vec<_> = facts.drivers.iter().map(|driver| driver.name()).collect();
+    if !others.is_empty() {
+        notes.push(format!(
+            "what Docker has in {root} with {} stays there, and Docker does not show it while it uses the pool",
+            others.join(", ")
+        ));
+    }
+    notes.extend(overlap(facts, telling));
+    Ok(Handover { steps, notes })
+}
+
+/// Says what a daemon that runs does until it is started again, and how that is done.
+fn overlap(facts: &Facts, telling: &Telling) -> Vec<String> {
+    let start = match telling.unit {
+        Some(unit) => format!("systemctl restart {}", unit.trim_end_matches(".service")),
+        None => "start Docker again as it was started".to_owned(),
+    };
+    let mut notes = Vec::new();
+    for (pid, driver) in &facts.running {
+        let driver = driver.as_ref().or(telling.driver_before.as_ref());
+        let with = driver.map_or_else(|| "its storage".to_owned(), |driver| format!("its storage ({driver})"));
+        notes.push(format!("Docker runs (process {pid}), and keeps {with} until it is started again:  {start}"));
+    }
+    match facts.running.is_empty() {
+        true => notes.push("Docker uses the pool when it starts".to_owned()),
+        false if telling.live_restore => notes.push(
+            "live-restore is on: stop all containers before Docker is started again, or they go on where it does not see them"
+                .to_owned(),
+        ),
+        false => {}
+    }
+    notes
+}
