@@ -12,6 +12,7 @@ mod containerd;
 mod docs;
 mod full;
 mod grow;
+mod handover;
 mod health;
 mod health_link;
 mod interrupted;

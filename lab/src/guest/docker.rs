@@ -41,13 +41,16 @@ pub struct Config {
     pub driver: String,
     /// Run by systemd (`docker.service` and `docker.socket`) instead of as a child of the test.
     pub systemd: bool,
+    /// The line of shell that a child of the test is started with, as an init script has it.
+    pub line: String,
 }
 
 impl Config {
     /// The devicemapper driver with no option, as a child of the test: Docker makes its 100 GB loop-file pool.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), options: Vec::new(), driver: "devicemapper".into(), systemd: false }
+        let line = "exec dockerd".to_owned();
+        Self { root: root.into(), options: Vec::new(), driver: "devicemapper".into(), systemd: false, line }
     }
 
     /// With one more storage option.
@@ -92,6 +95,19 @@ impl Docker {
         fs::create_dir_all(&config.root)?;
         let before = fs::read(DAEMON_JSON).ok();
         fs::write(DAEMON_JSON, serde_json::to_string_pretty(&config.json())? + "\n")?;
+        Self::begin(config, before)
+    }
+
+    /// Starts the daemon with the configuration that the test has written. Of `config` only the root, which must be that
+    /// of the configuration, and how it is run count. Dropped, the configuration is `before` again.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_as_told(config: Config, before: Option<Vec<u8>>) -> Result<Self> {
+        Self::begin(config, before)
+    }
+
+    fn begin(config: Config, before: Option<Vec<u8>>) -> Result<Self> {
         let mut docker = Self { config, daemon: None, before };
         if docker.config.systemd {
             // The machine's boot has started it, without this configuration.
@@ -111,7 +127,7 @@ impl Docker {
                 Cmd::new("systemctl").args(["start", unit]).limit(UP).run().checked()?;
             }
         } else {
-            let cmd = format!("exec dockerd >>{LOG} 2>&1");
+            let cmd = format!("{} >>{LOG} 2>&1", self.config.line);
             self.daemon = Some(Cmd::new("sh").args(["-c", &cmd]).limit(FOREVER).start()?);
         }
         let until = Instant::now() + UP;
