@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod containerd;
 mod docker;
 #[path = "../support/host.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]

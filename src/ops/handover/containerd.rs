@@ -76,3 +76,51 @@ pub(super) fn plan(facts: &Facts, spec: &Spec, refuse: &impl Fn(String) -> Failu
     }
     Ok(Handover { steps: to_do, notes })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::engine::configure::Edit;
+    use crate::engine::containerd::Daemon;
+
+    fn facts(runs: bool, unit: Option<&'static str>) -> Facts {
+        let edit = Edit { path: "/none/config.toml".into(), before: None, after: String::new() };
+        let daemon = Daemon { config: "/none/config.toml".into(), root: None, unit, runs };
+        let telling = Telling {
+            edit: Some(edit.clone()),
+            cri: Cri::Instead("overlayfs".to_owned()),
+            daemon,
+            root_path: "/data/devmapper".into(),
+        };
+        Facts { telling: Ok(telling), target: Some(Target::look(edit)), databases: vec![], unit }
+    }
+
+    fn planned(facts: &Facts, zero: bool) -> Result<Handover, String> {
+        let spec = Spec { zero, ..Spec::parse("name = \"p\"\ndirectory = \"/srv\"\n", Path::new("/srv")).unwrap() };
+        plan(facts, &spec, &|why| Failure::refused(why)).map_err(|failure| failure.what)
+    }
+
+    #[test]
+    fn a_service_that_runs_is_restarted_and_others_are_left_to_the_user() {
+        let service = planned(&facts(true, Some("containerd.service")), true).unwrap();
+        let [Step::WriteConfig(write), Step::RestartContainerd(restart)] = service.steps.as_slice() else {
+            unreachable!("{service:?}")
+        };
+        assert_eq!(write.reader, Reader::Service("containerd.service".to_owned()));
+        assert_eq!(restart.database, Path::new("/data/devmapper/p.db"));
+        assert!(service.notes.last().unwrap().contains("instead of overlayfs"), "{service:?}");
+        for (runs, said) in [(true, "start it again"), (false, "when it starts")] {
+            let by_hand = planned(&facts(runs, None), true).unwrap();
+            assert!(by_hand.steps.len() == 1 && by_hand.notes.join("\n").contains(said), "{by_hand:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_does_not_zero_and_foreign_snapshots_are_refused() {
+        assert!(planned(&facts(false, None), false).unwrap_err().contains("does not zero"));
+        let used = Facts { databases: vec!["/data/devmapper/metadata.db".into()], ..facts(false, None) };
+        assert!(planned(&used, true).unwrap_err().contains("snapshots of another pool"));
+        assert_eq!(planned(&Facts { target: None, ..used }, true).unwrap(), Handover::default());
+    }
+}

@@ -103,3 +103,76 @@ fn overlap(facts: &Facts, telling: &Telling) -> Vec<String> {
     }
     notes
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::engine::configure::Edit;
+
+    fn facts(name: &str) -> Facts {
+        let edit = Edit { path: Path::new("/none").join(name), before: None, after: "{}".to_owned() };
+        let telling = Telling {
+            edits: vec![edit.clone()],
+            root: "/var/lib/docker".into(),
+            driver_before: Some("overlay2".to_owned()),
+            unit: Some("docker.service"),
+            live_restore: true,
+        };
+        Facts {
+            telling: Ok(telling),
+            targets: vec![Target::look(edit)],
+            drivers: vec![],
+            running: vec![],
+            installed: None,
+        }
+    }
+
+    fn planned(facts: &Facts) -> Result<Handover, String> {
+        plan(facts, &|why| Failure::refused(why)).map_err(|failure| failure.what)
+    }
+
+    #[test]
+    fn a_root_with_images_and_a_docker_without_the_driver_are_refused() {
+        let mut of_25 = facts("daemon.json");
+        of_25.installed = Some(Known { version: Version::new(25, 0), exact: true, mark: "docker-ce".to_owned() });
+        assert_eq!(planned(&of_25).unwrap_err(), "Docker 25.00 has no devicemapper driver any more");
+        let mut used = facts("daemon.json");
+        used.drivers = vec![Driver::Devicemapper, Driver::Overlay2];
+        assert!(planned(&used).unwrap_err().contains("`/var/lib/docker` holds images"));
+        // Told already: that is the pool that they are on.
+        if let Ok(telling) = &mut used.telling {
+            telling.edits.clear();
+        }
+        assert_eq!(planned(&used).unwrap(), Handover::default());
+    }
+
+    #[test]
+    fn a_daemon_that_runs_keeps_what_it_has_until_it_is_restarted() {
+        let stopped = planned(&facts("daemon.json")).unwrap();
+        assert_eq!(stopped.notes, ["/none/daemon.json is new", "Docker uses the pool when it starts"]);
+        let mut running = facts("daemon.json");
+        running.running = vec![(7, None)];
+        running.drivers = vec![Driver::Overlay2];
+        let notes = planned(&running).unwrap().notes.join("\n");
+        for said in [
+            "with overlay2 stays there",
+            "process 7",
+            "its storage (overlay2)",
+            "systemctl restart docker\n",
+            "live-restore",
+        ] {
+            assert!(notes.contains(said), "{said}: {notes}");
+        }
+    }
+
+    #[test]
+    fn systemd_reads_what_is_a_units() {
+        let reader = |name: &str| match planned(&facts(name)).unwrap().steps.pop() {
+            Some(crate::ops::steps::Step::WriteConfig(write)) => write.reader,
+            other => unreachable!("{other:?}"),
+        };
+        assert_eq!([reader("daemon.json"), reader("docker-storage")], [Reader::Later, Reader::Later]);
+        assert_eq!([reader("dmpool.conf"), reader("docker.service")], [Reader::Systemd, Reader::Systemd]);
+    }
+}
