@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn planned(facts: &Facts, zero: bool) -> Result<Handover, String> {
-        let spec = Spec { zero, ..Spec::parse("name = \"p\"\ndirectory = \"/srv\"\n", Path::new("/srv")).unwrap() };
+        let spec = Spec { zero, ..Spec::parse("name = \"p\"\n", Path::new("/srv")).unwrap() };
         plan(facts, &spec, &|why| Failure::refused(why)).map_err(|failure| failure.what)
     }
 
