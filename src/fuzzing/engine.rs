@@ -2,6 +2,7 @@
 
 use super::text;
 use crate::engine::bookkeeping::{Device, DeviceSet, MAX_DEVICE_ID, Transaction};
+use crate::engine::configure::{containerd as configure, json};
 use crate::engine::containerd::{self, bolt};
 use crate::engine::daemon_json::DaemonJson;
 use crate::engine::docker_root::DirectLvm;
@@ -34,9 +35,14 @@ pub(super) fn storage_options(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn daemon_json(bytes: &[u8]) -> bool {
-    let Ok(json) = DaemonJson::parse(bytes) else { return false };
-    assert!(json.storage_options.is_none() || json.keys.contains_key("storage-opts"));
-    assert!(json.keys.values().all(|shown| shown.chars().count() <= 201));
+    let Ok(daemon_json) = DaemonJson::parse(bytes) else { return false };
+    assert!(daemon_json.storage_options.is_none() || daemon_json.keys.contains_key("storage-opts"));
+    assert!(daemon_json.keys.values().all(|shown| shown.chars().count() <= 201));
+    let option = "dm.fs=xfs".to_owned();
+    if let Ok(edited) = json::append_strings(&text(bytes), "storage-opts", std::slice::from_ref(&option)) {
+        let again = DaemonJson::parse(edited.as_bytes()).ok().and_then(|json| json.storage_options);
+        assert!(again.is_some_and(|options| options.last() == Some(&option)));
+    }
     true
 }
 
@@ -86,7 +92,12 @@ pub(super) fn env_file(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn containerd_config(bytes: &[u8]) -> bool {
-    let Ok(file) = containerd::parse(&text(bytes)) else { return false };
+    let text = text(bytes);
+    if let Ok(told) = configure::tell(Some(&text), &configure::Wanted { pool: "p0", discard: true }) {
+        let section = containerd::parse(&told.text).ok().and_then(|file| file.section);
+        assert_eq!(section.and_then(|section| section.pool).as_deref(), Some("p0"));
+    }
+    let Ok(file) = containerd::parse(&text) else { return false };
     let section = file.section.unwrap_or_default();
     assert!(section.pool.as_ref().is_none_or(|pool| !pool.is_empty()));
     assert!(section.root_path.is_none_or(|path| !path.as_os_str().is_empty()));

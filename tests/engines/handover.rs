@@ -72,7 +72,7 @@ fn words(args: &[String]) -> Vec<&str> {
 
 /// What a daemon in a guest needs, whatever its storage, as options of the driver.
 fn udev_option() -> &'static str {
-    if sys::udev_answers() { "dm.use_deferred_removal=false" } else { "dm.override_udev_sync_check=true" }
+    if sys::udev_answers() { "dm.min_free_space=5%" } else { "dm.override_udev_sync_check=true" }
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn docker_starts_on_the_pool_that_was_made_for_it_and_finds_it_again() {
     let (disk, root) = root(&bench);
     // Written by hand: foreign keys, no order, no one way to set a line.
     let text = format!(
-        "{{\n  \"data-root\" : \"{}\",\n  \"iptables\":false,   \"bridge\": \"none\",\n\n  \"labels\": [ \"a=b\",\"c\" ],\n  \
+        "{{\n  \"data-root\" : \"{}\",\n  \"iptables\":false,   \"bridge\": \"none\",\n\n  \"labels\": [ \"a=b\",\"c=d\" ],\n  \
          \"storage-driver\": \"overlay2\",\n  \"storage-opts\": [\"{}\", \"dm.basesize=256M\"]\n}}",
         root.display(),
         udev_option()

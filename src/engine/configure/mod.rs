@@ -7,7 +7,7 @@ mod command_line;
 pub mod containerd;
 pub mod docker;
 mod env_file;
-mod json;
+pub(crate) mod json;
 mod unit;
 
 use std::io;
