@@ -169,7 +169,7 @@ fn docker_with_its_options_in_a_file_of_variables_starts_on_its_pool() {
     let writes = described.lines().find(|line| line.contains(&format!("write {DEFAULTS}"))).unwrap();
     let step = writes.trim().split('.').next().unwrap().to_owned();
     let fault =
-        |point: &str, how: &str| bench.cmd(&words(&args)).env("DMPOOL_FAULT", &format!("{step}:{point}:{how}")).run();
+        |point: &str, how: &str| bench.cmd(&words(&args)).env("DMPOOL_FAULT", format!("{step}:{point}:{how}")).run();
     let is_as_it_was = || {
         assert_eq!((variables.text(), json.text()), (text.clone(), before.clone()));
         assert!(!variables.backup().exists() && !sys::dm_exists(&pool).unwrap());
@@ -255,7 +255,7 @@ fn image(dir: &Path) -> PathBuf {
     let image = dir.join("image");
     let tar = |args: &[&str]| Cmd::new("tar").arg("-C").arg(&image).args(args).run().checked().unwrap();
     tar(&["-cf", image.join("layer.tar").to_str().unwrap(), "-C", "root", "."]);
-    let sum = Cmd::new("sha256sum").arg(&image.join("layer.tar")).run().checked().unwrap().stdout;
+    let sum = Cmd::new("sha256sum").arg(image.join("layer.tar")).run().checked().unwrap().stdout;
     let layer = sum.split_whitespace().next().unwrap();
     let config = format!(
         "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{{}},\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"sha256:{layer}\"]}}}}"
