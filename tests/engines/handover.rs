@@ -11,7 +11,7 @@ use lab::guest::run::{Cmd, Running};
 use lab::guest::sys;
 
 use crate::host::assert_refused;
-use crate::support::Bench;
+use crate::support::{Bench, volume};
 
 const DEFAULTS: &str = "/etc/default/docker";
 const CONTAINERD: &str = "/etc/containerd/config.toml";
@@ -186,9 +186,22 @@ fn docker_with_its_options_in_a_file_of_variables_starts_on_its_pool() {
     fs::write(DEFAULTS, "DOCKER_OPTS=\"--debug\"\n").unwrap();
     assert!(bench.ok(&["undo"]).contains("was changed since"));
     assert!(sys::dm_exists(&pool).unwrap() && variables.text() == "DOCKER_OPTS=\"--debug\"\n");
-    bench.ok(&["destroy", &pool, "--yes"]);
     fs::write(DEFAULTS, &text).unwrap();
     fs::remove_file(variables.backup()).unwrap();
+
+    // The pool is there, and is handed over alone; but not once somebody has a volume on it.
+    let described = bench.cmd(&words(&args)).args(["--ensure", "--dry-run"]).run().checked().unwrap().stdout;
+    assert!(described.contains("hand pool") && described.contains("  1. write") && !described.contains("  2. "));
+    let name = bench.sweep.name("v");
+    let of = format!("of={}", volume(&pool, 0, &name, 1 << 20).display());
+    Cmd::new("dd").args(["if=/dev/zero", &of, "bs=64K", "count=1", "conv=fsync"]).run().checked().unwrap();
+    sys::dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
+    assert_refused(
+        &bench.cmd(&words(&args)).arg("--ensure").run(),
+        3,
+        &["has volumes already", "data blocks in use: 1"],
+    );
+    bench.ok(&["destroy", &pool, "--yes"]);
     fault("after", "die");
     assert!(bench.ok(&["continue"]).starts_with("finished"));
     let driven = format!(

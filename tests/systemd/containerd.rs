@@ -51,7 +51,7 @@ fn containerd_is_restarted_for_its_pool_and_its_plugin_is_well() {
     let step = restart.trim().split('.').next().unwrap();
 
     let first = process();
-    let failed = bench.cmd(&create).env("DMPOOL_FAULT", &format!("{step}:after:fail")).run();
+    let failed = bench.cmd(&create).env("DMPOOL_FAULT", format!("{step}:after:fail")).run();
     assert_eq!(failed.code(), Some(1), "{failed}");
     assert_eq!(fs::read(CONFIG).unwrap(), kept.0);
     assert!(!Path::new(BACKUP).exists() && !sys::dm_exists(&pool).unwrap());

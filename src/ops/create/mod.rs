@@ -116,7 +116,7 @@ pub fn plan(kit: &Kit, facts: &Facts, options: &Options) -> Outcome<Plan> {
     let what = format!("create pool `{}`", spec.name);
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
     let hand_over = || match &facts.engine {
-        Some(engine) => handover::plan(engine, spec, &refuse),
+        Some(engine) => handover::plan(engine, spec, facts.registered.as_ref().map(|(_, pool)| pool), &refuse),
         None => Ok(Handover::default()),
     };
     if let Some((entry, report)) = &facts.registered {

@@ -12,7 +12,7 @@ use crate::kernel::fs::FsFacts;
 use crate::ops::own_disk;
 use crate::ops::steps::configure::Reader;
 use crate::ops::steps::{Step, WriteConfig};
-use crate::pool::{Place, Spec};
+use crate::pool::{Place, PoolReport, PoolStatus, Spec};
 
 /// Who shall use a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +63,44 @@ pub fn look(engine: Engine, spec: &Spec) -> Facts {
     })
 }
 
-/// Decides how the engine is told.
+/// Decides how the engine is told; `there` is the pool when it need not be made.
 ///
 /// # Errors
 /// Every reason not to do it.
-pub fn plan(facts: &Facts, spec: &Spec, refuse: &impl Fn(String) -> Failure) -> Outcome<Handover> {
-    match &facts.0 {
-        Of::Docker(facts) => docker::plan(facts, refuse),
-        Of::Containerd(facts) => containerd::plan(facts, spec, refuse),
+pub fn plan(
+    facts: &Facts,
+    spec: &Spec,
+    there: Option<&PoolReport>,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<Handover> {
+    let handover = match &facts.0 {
+        Of::Docker(facts) => docker::plan(facts, refuse)?,
+        Of::Containerd(facts) => containerd::plan(facts, spec, refuse)?,
+    };
+    if handover.steps.is_empty() {
+        return Ok(handover);
+    }
+    there.map_or(Ok(()), |pool| is_empty(pool, refuse))?;
+    Ok(handover)
+}
+
+/// Refuses a pool that somebody has volumes on: Docker does not start on one (`checkThinPool`,
+/// daemon/graphdriver/devmapper/deviceset.go), and the ids that containerd gives its devices would be theirs.
+fn is_empty(pool: &PoolReport, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let working = pool.status.as_ref().and_then(PoolStatus::working);
+    let used = working.map(|working| (working.data_used.get(), working.transaction_id));
+    match used {
+        Some((0, 0)) => Ok(()),
+        Some((blocks, transaction)) => {
+            Err(refuse("the pool has volumes already, and engines want one of their own".to_owned())
+                .fact("found", format!("data blocks in use: {blocks}, transaction id {transaction}"))
+                .next(format!(
+                    "dmsetup ls --tree    shows those of `{}` that are active; else make another pool",
+                    pool.argument
+                )))
+        }
+        None => Err(refuse("whether the pool is empty cannot be read".to_owned())
+            .next(format!("dmpool status {}    says what is wrong with it", pool.argument))),
     }
 }
 
