@@ -75,7 +75,7 @@ impl Configuration {
         let start = start.clone();
         let file = start.daemon_json(base);
         let (json, problem) = match instead.get(&file) {
-            Some(text) => parse_json(&file, text.as_bytes()),
+            Some(text) => json_of(&file, text.as_bytes()),
             None => read_json(&file),
         };
         let twice = match (&start.flags, &start.from) {
@@ -154,13 +154,13 @@ fn both(flags: &Flags, from: &Path, json: &DaemonJson, file: &Path) -> Vec<Twice
 
 fn read_json(path: &Path) -> (DaemonJson, Option<Problem>) {
     match small_file::read_at(path, LARGEST) {
-        Ok(bytes) => parse_json(path, &bytes),
+        Ok(bytes) => json_of(path, &bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (DaemonJson::default(), None),
         Err(error) => bad_json(path, error.to_string()),
     }
 }
 
-fn parse_json(path: &Path, bytes: &[u8]) -> (DaemonJson, Option<Problem>) {
+fn json_of(path: &Path, bytes: &[u8]) -> (DaemonJson, Option<Problem>) {
     match DaemonJson::parse(bytes) {
         Ok(json) => (json, None),
         Err(error) => bad_json(path, format!("it is not what Docker reads: {error}")),
