@@ -258,21 +258,25 @@ fn says_what_is_wanted(base: &Path, now: &Configuration, added: &[String], new: 
     let then = Configuration::of_start(base, &start, new);
     let mut options = now.given_options();
     options.extend(added.iter().map(String::as_str));
-    let without = |keys: &BTreeMap<String, _>| -> Vec<String> {
-        keys.iter().filter(|(key, _)| !KEYS.contains(&key.as_str())).map(|pair| format!("{pair:?}")).collect()
-    };
-    let flags = |of: &Configuration| {
-        let keys = of.flags.iter().flat_map(|flags| &flags.keys).filter(|(key, _)| !KEYS.contains(&key.as_str()));
-        keys.map(|(key, values)| (key.clone(), values.clone())).collect::<Vec<_>>()
-    };
     let same = then.driver() == Some(DRIVER)
         && then.given_options() == options
         && then.root() == now.root()
-        && flags(&then) == flags(now)
-        && without(&then.json.keys) == without(&now.json.keys)
+        && other_flags(&then) == other_flags(now)
+        && others(&then.json.keys) == others(&now.json.keys)
         && then.twice.is_empty()
         && then.problems.is_empty();
     if same { Ok(()) } else { Err(not_editable(&start)) }
+}
+
+/// Returns what is said of anything but the storage.
+fn others<T: Clone>(keys: &BTreeMap<String, T>) -> BTreeMap<String, T> {
+    let mut others = keys.clone();
+    others.retain(|key, _| !KEYS.contains(&key.as_str()));
+    others
+}
+
+fn other_flags(of: &Configuration) -> Option<BTreeMap<String, Vec<String>>> {
+    of.flags.as_ref().map(|flags| others(&flags.keys))
 }
 
 fn edit(path: PathBuf, after: String) -> Result<Edit, Obstacle> {

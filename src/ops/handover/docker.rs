@@ -1,8 +1,10 @@
 //! Handing a pool to Docker. Docker itself is neither stopped nor started here.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::{Handover, Target, refusal};
+use crate::engine::configuration::Configuration;
 use crate::engine::configure::Obstacle;
 use crate::engine::configure::docker::{self as configure, Telling, Wanted};
 use crate::engine::dockerd;
@@ -33,7 +35,7 @@ pub(super) fn look(pool: &str, discard: bool) -> Facts {
     let edits = telling.as_ref().map(|telling| telling.edits.clone()).unwrap_or_default();
     let drivers = telling.as_ref().ok().and_then(|telling| driver::at(&telling.root).ok()).unwrap_or_default();
     let of = |daemon: dockerd::Dockerd| {
-        let driver = crate::engine::configuration::Configuration::of_running(&daemon).driver().map(str::to_owned);
+        let driver = Configuration::of_running(&daemon).driver().map(str::to_owned);
         (daemon.pid, driver)
     };
     Facts {
@@ -62,12 +64,11 @@ pub(super) fn plan(facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcom
             .fact("state", "on an empty pool Docker would find none of them, and take its records for broken")
             .next(format!("dmpool status {place}    shows the pool that they are on: grow that one instead")));
     }
-    let reader = |target: &Target| match target.path.extension().is_some_and(|extension| extension == "conf")
-        || target.path.extension().is_some_and(|extension| extension == "service")
-    {
-        true => Reader::Systemd,
-        false => Reader::Later,
+    let is_units = |target: &Target| {
+        let extension = target.path.extension().and_then(OsStr::to_str);
+        matches!(extension, Some("conf" | "service"))
     };
+    let reader = |target: &Target| if is_units(target) { Reader::Systemd } else { Reader::Later };
     let steps = facts.targets.iter().map(|target| target.step(reader(target), refuse)).collect::<Outcome<_>>()?;
     let mut notes: Vec<String> = facts.targets.iter().map(Target::note).collect();
     let others: Vec<_> = facts.drivers.iter().map(|driver| driver.name()).collect();
