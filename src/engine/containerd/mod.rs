@@ -255,6 +255,21 @@ fn read_database<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, String>) -> 
     Err(problem("it was written each time that it was read".to_owned()))
 }
 
+/// Returns whether a database of the snapshotter may hold something: a device, or a snapshot (`v1/snapshots`,
+/// snapshots/storage/bolt.go). containerd makes both when its plugin starts, with nothing in them.
+pub fn holds_something(database: &Path) -> bool {
+    let count = |bytes: &[u8]| -> Result<usize, BadBolt> {
+        let root = Bolt::parse(bytes)?.root();
+        let snapshots = root.bucket("v1")?.map_or(Ok(None), |v1| v1.bucket("snapshots"))?;
+        let of = |bucket: Option<bolt::Bucket<'_>>| bucket.map_or(Ok(0), |bucket| Ok(bucket.items()?.len()));
+        Ok(of(root.bucket("devices")?)? + of(snapshots)?)
+    };
+    match small_file::read_at(database, LARGEST_DATABASE) {
+        Ok(bytes) => count(&bytes).map_or(true, |count| count > 0),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// Returns the last transaction in a database as it is now.
 fn newest(path: &Path) -> io::Result<Option<u64>> {
     use std::io::Read;
@@ -325,6 +340,9 @@ mod tests {
         fs::write(found.database(), bolt::tests::database("devices", &[("cpool-snap-1", json)])).unwrap();
         let devices = found.devices().unwrap();
         assert_eq!((devices[0].id, devices[0].state_name()), (1, "Activated"));
+        assert!(holds_something(&found.database()) && !holds_something(&root.join("none")));
+        fs::write(found.database(), bolt::tests::database("devices", &[])).unwrap();
+        assert!(!holds_something(&found.database()));
         fs::write(found.database(), bolt::tests::database("devices", &[("x", b"{}")])).unwrap();
         assert!(found.devices().unwrap_err().why.contains("the device `x`"));
         fs::write(found.database(), b"").unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Handover, Target, refusal};
 use crate::engine::configure::Obstacle;
 use crate::engine::configure::containerd::{self as configure, Cri, Telling, Wanted};
+use crate::engine::containerd::holds_something;
 use crate::error::{Failure, Outcome};
 use crate::ops::steps::configure::{self as steps, Reader};
 use crate::ops::steps::{RestartContainerd, Step};
@@ -18,7 +19,7 @@ const SNAPSHOTS: &str = "metadata.db";
 pub(super) struct Facts {
     telling: Result<Telling, Obstacle>,
     target: Option<Target>,
-    /// Databases that the snapshotter has already.
+    /// Databases of the snapshotter with something in them.
     databases: Vec<PathBuf>,
     /// The unit that is running now and reads the file.
     unit: Option<&'static str>,
@@ -30,7 +31,7 @@ pub(super) fn look(pool: &str, discard: bool) -> Facts {
     let target = told.and_then(|telling| telling.edit.clone()).map(Target::look);
     let root_path = told.map(|telling| telling.root_path.clone()).unwrap_or_default();
     let databases = [root_path.join(format!("{pool}.db")), root_path.join(SNAPSHOTS)];
-    let databases = databases.into_iter().filter(|path| path.exists()).collect();
+    let databases = databases.into_iter().filter(|path| holds_something(path)).collect();
     let unit = told.and_then(|telling| telling.daemon.unit).filter(|unit| steps::runs(unit));
     Facts { telling, target, databases, unit }
 }
