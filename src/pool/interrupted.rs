@@ -21,7 +21,7 @@ impl Interrupted {
         let id = &self.id;
         match (self.can_finish, self.can_go_back) {
             (true, true) => format!("dmpool continue {id}    or go back with    dmpool undo {id}"),
-            (true, false) => format!("dmpool continue {id}    (there is no way back any more)"),
+            (true, false) => format!("dmpool continue {id}    # there is no way back any more"),
             (false, _) => format!("dmpool undo {id}    keeps the pool; if it may go:  dmpool continue {id} --yes"),
         }
     }

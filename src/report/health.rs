@@ -24,13 +24,13 @@ pub fn findings(findings: &[Finding]) -> String {
         text.push_str(&format!("{}\n", line(finding)));
         for (number, way) in finding.ways.iter().enumerate() {
             let label = if number == 0 { "next:" } else { "or:  " };
-            text.push_str(&format!("  {label} {}    ({})\n", one_line(&what_to_do(way)), one_line(&way.cost)));
+            text.push_str(&format!("  {label} {}    {}\n", one_line(&what_to_do(way)), one_line(&cost(way))));
         }
     }
     text
 }
 
-/// What follows `$ ` is to be pasted; what comes before is to be done by hand first.
+/// What follows `$ ` is to be pasted, to the end of the line; what comes before is to be done by hand first.
 fn what_to_do(way: &Way) -> String {
     match (&way.first, &way.command) {
         (None, None) => String::new(),
@@ -38,6 +38,11 @@ fn what_to_do(way: &Way) -> String {
         (Some(first), None) => first.clone(),
         (Some(first), Some(command)) => format!("{first}, then  $ {command}"),
     }
+}
+
+/// Behind a command it is a comment of the shell's, so that the whole line can be pasted.
+fn cost(way: &Way) -> String {
+    if way.command.is_some() { format!("# {}", way.cost) } else { format!("({})", way.cost) }
 }
 
 fn line(finding: &Finding) -> String {
@@ -201,7 +206,8 @@ mod tests {
         vec![
             Finding::new(Key::Full, Severity::Critical, "p", "it is full").run("dmpool grow docker +50G", "online"),
             Finding::new(Key::VolumeUse, Severity::Warning, "c", "container `a|b` is\nfull"),
-            Finding::new(Key::LoopFiles, Severity::Info, "p", "it is on loop files"),
+            Finding::new(Key::LoopFiles, Severity::Info, "p", "it is on loop files")
+                .act("move it to a disk", "a restart"),
         ]
     }
 
@@ -248,9 +254,10 @@ mod tests {
             "\
 docker-8:1-9-pool:
 CRITICAL: it is full
-  next: $ dmpool grow docker +50G    (online)
+  next: $ dmpool grow docker +50G    # online
 WARNING: container `a|b` is full
 INFO: it is on loop files
+  next: move it to a disk    (a restart)
 p0:
 OK
 "
