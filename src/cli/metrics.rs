@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::cli::show;
 use crate::error::{Failure, Kind, Outcome};
-use crate::kernel::fs;
+use crate::kernel::{errno_of, fs};
 use crate::ops::{State, gate, metrics};
+use crate::process::quote;
 use crate::report::{failure, prometheus};
 
 /// Write every pool's numbers for Prometheus, and remember them
@@ -28,11 +31,7 @@ impl Args {
         let seen = metrics::gather(&kit);
         let text = prometheus::text(&seen);
         match &self.output {
-            Some(path) => fs::write_replace(path, text.as_bytes(), 0o644).map_err(|e| {
-                Failure::failed(format!("cannot write `{}`", path.display()))
-                    .fact("state", "the file is as it was")
-                    .because(e)
-            })?,
+            Some(path) => fs::write_replace(path, text.as_bytes(), 0o644).map_err(|e| not_written(path, e))?,
             None => show::value(&text),
         }
         for skipped in &seen.skipped {
@@ -53,6 +52,19 @@ impl Args {
             }
         }
     }
+}
+
+/// Says what to do where the directory is missing, as it is before node_exporter is set up.
+fn not_written(path: &Path, error: anyhow::Error) -> Failure {
+    let missing = path.parent().filter(|dir| errno_of(&error) == Some(Errno::ENOENT) && !dir.exists());
+    let failure = Failure::failed(format!("cannot write `{}`", path.display()));
+    match missing {
+        Some(dir) => {
+            failure.fact("state", "nothing was written").next(format!("mkdir -p {}", quote(&dir.to_string_lossy())))
+        }
+        None => failure.fact("state", "the file is as it was"),
+    }
+    .because(error)
 }
 
 /// Refuses to put a file in the place of a device, a directory, or a link to somewhere else.

@@ -162,7 +162,11 @@ fn the_file_is_replaced_whole_or_not_at_all() {
     assert!(filled.is_err(), "it is full");
     assert!(ran.code() == Some(1) && ran.stderr.contains("ENOSPC"), "{ran}");
     assert_eq!((left.as_str(), names), ("old\n", 2));
-    let ran = bench.run(&["metrics", "-o", bench.dir.join("no/such/dmpool.prom").to_str().unwrap()]);
+    let target = bench.dir.join("no/such/dmpool.prom");
+    let ran = bench.run(&["metrics", "-o", target.to_str().unwrap()]);
     assert_eq!(ran.code(), Some(1), "{ran}");
+    let make = ran.stderr.lines().find_map(|line| line.trim().strip_prefix("next:")).unwrap();
+    Cmd::new("sh").args(["-c", make]).run().checked().unwrap();
+    bench.ok(&["metrics", "-o", target.to_str().unwrap()]);
     bench.ok(&["destroy", &pool, "--yes"]);
 }
