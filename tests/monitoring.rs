@@ -141,6 +141,11 @@ fn lists_of_many_machines_are_merged_without_root_and_a_broken_one_is_named() {
     let (code, table, errors) = run(&[&broken, &later, &dir.path().join("missing")]);
     assert_eq!(code, Some(5), "{errors}");
     assert!(table.contains("later"), "{table}");
-    assert!(errors.contains("broken`: it is not what") && errors.contains("missing`: No such file"), "{errors}");
+    assert!(errors.contains("broken`: it is not what"), "{errors}");
+    let beside = format!(
+        "missing`\n  cause:  ENOENT (No such file or directory) from open on {0}/missing\n  next:   ls -la {0}\n",
+        dir.path().display()
+    );
+    assert!(errors.contains(&beside) && !errors.contains("os error"), "{errors}");
     assert!(errors.contains("2 of 3 files"), "{errors}");
 }

@@ -8,7 +8,9 @@ use clap::ValueEnum;
 
 use crate::cli::{show, status as status_cli};
 use crate::error::{Failure, Kind, Outcome};
+use crate::kernel::{Called, KernelError};
 use crate::ops::{State, gate, status};
+use crate::process::quote;
 use crate::report::{failure, json, merged, table};
 
 /// More than the pools of any machine need.
@@ -62,13 +64,11 @@ fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
     let mut rows = Vec::new();
     let mut broken = 0;
     for file in files {
-        let read = read(file).map_err(|e| e.to_string()).and_then(|bytes| merged::parse(&bytes));
-        match read {
+        let parse = |bytes: Vec<u8>| merged::parse(&bytes).map_err(|why| unusable(file, &why));
+        match read(file).and_then(parse) {
             Ok(found) => rows.extend(found),
-            Err(why) => {
+            Err(failure) => {
                 broken += 1;
-                let failure = Failure::failed(format!("cannot use `{}`: {why}", file.display()))
-                    .next("make it anew on its machine:  dmpool list --format json");
                 show::error(&failure::text(&failure));
             }
         }
@@ -91,13 +91,29 @@ fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
         .next("what is said above of each of them"))
 }
 
+/// A file that can be read and is no list.
+fn unusable(path: &Path, why: &str) -> Failure {
+    Failure::failed(format!("cannot use `{}`: {why}", path.display()))
+        .next("make it anew on its machine:  dmpool list --format json")
+}
+
 /// Returns a file's bytes; pipes are read too.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let input: Box<dyn Read> = if path == Path::new("-") { Box::new(stdin()) } else { Box::new(File::open(path)?) };
+fn read(path: &Path) -> Outcome<Vec<u8>> {
+    let unread = |e: KernelError| {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Failure::failed(format!("cannot read `{}`", path.display()))
+            .next(format!("ls -la {}", quote(&dir.to_string_lossy())))
+            .because(e)
+    };
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(stdin())
+    } else {
+        Box::new(File::open(path).called("open", path.display()).map_err(unread)?)
+    };
     let mut bytes = Vec::new();
-    let read = input.take(MAX_FILE).read_to_end(&mut bytes)?;
+    let read = input.take(MAX_FILE).read_to_end(&mut bytes).called("read", path.display()).map_err(unread)?;
     if u64::try_from(read).is_ok_and(|read| read == MAX_FILE) {
-        return Err(std::io::Error::other("it is longer than any list of pools"));
+        return Err(unusable(path, "it is longer than any list of pools"));
     }
     Ok(bytes)
 }
