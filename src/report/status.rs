@@ -62,7 +62,11 @@ pub fn not_read<'a>(view: &StatusView<'a>) -> impl Iterator<Item = String> + use
 /// Returns the one line that says which pool this is.
 fn heading(pool: &PoolReport) -> String {
     let number = pool.device.map(|device| format!(" ({device})")).unwrap_or_default();
-    format!("{}{number}, made by {}, used by {}", printable(&pool.name), maker(pool.maker), user(&pool.user))
+    let maker = match pool.maker {
+        Maker::Unknown => "maker unknown".to_owned(),
+        known => format!("made by {}", maker(known)),
+    };
+    format!("{}{number}, {maker}, used by {}", printable(&pool.name), user(&pool.user))
 }
 
 /// Returns who made a pool, in one word.

@@ -53,7 +53,7 @@ fn health_of_a_pool_through_its_troubles() {
     let name = bench.sweep.name("v");
     let device = volume(pool, 0, &name, 1024 * M);
     assert!(write(&device, 64));
-    assert!(about(&[]).sentence("overcommit", "info").contains("1 active volumes may take 1.0 GiB"));
+    assert!(about(&[]).sentence("overcommit", "info").contains("its active volume may take 1.0 GiB"));
     let used = about(&["-w", "12", "-c", "13%"]);
     assert_eq!(used.code, WARNING);
     assert!(used.sentence("data_use", "warning").contains("12% of its data is used, 64.0 MiB of 512.0 MiB"));

@@ -88,8 +88,11 @@ fn overcommit(facts: &Facts<'_>, volumes: &[Volume]) -> Option<Finding> {
     let total = pool.data_space()?.total;
     let sum = volumes.iter().try_fold(Bytes::default(), |sum, v| sum.checked_add(v.size))?;
     (facts.docker.is_none() && sum > total).then(|| {
-        let sentence =
-            format!("its {} active volumes may take {} and it has {}", volumes.len(), sum.human(), total.human());
+        let whose = match volumes.len() {
+            1 => "its active volume".to_owned(),
+            several => format!("its {several} active volumes"),
+        };
+        let sentence = format!("{whose} may take {} and it has {}", sum.human(), total.human());
         Finding::new(Key::Overcommit, Severity::Info, &pool.name, sentence)
     })
 }
@@ -311,8 +314,11 @@ mod tests {
         let facts = Facts::of(&pool);
         let judged = |volumes: &[Volume]| judge(&facts, &Thresholds::default(), volumes);
         assert_eq!(judged(std::slice::from_ref(&own)), []);
+        let large = Volume { size: Bytes::new(120 * GIB), ..own.clone() };
         let both = judged(&[own.clone(), own]);
         assert_eq!(both[0].sentence, "its 2 active volumes may take 120.0 GiB and it has 100.0 GiB");
+        let large = judged(&[large]);
+        assert_eq!(large[0].sentence, "its active volume may take 120.0 GiB and it has 100.0 GiB");
     }
 
     #[test]
