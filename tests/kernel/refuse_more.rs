@@ -60,8 +60,18 @@ fn pools_of_lvm_are_shown_and_never_changed() {
     assert!(shown.contains("made by LVM"), "{shown}");
     let mut table = Table::new(&bench);
     table.refuse([
-        row("grow: LVM's pool", bench.cmd(&["grow", &name, "1G"]), REFUSED, ["LVM made it", "lvextend"]),
-        row("grow: LVM's metadata", bench.cmd(&["grow", &name, "--metadata", "1G"]), REFUSED, ["LVM made it"]),
+        row(
+            "grow: LVM's pool",
+            bench.cmd(&["grow", &name, "1G"]),
+            REFUSED,
+            ["LVM made it", &format!("lvextend -L +SIZE {}/pool", lvm.group())],
+        ),
+        row(
+            "grow: LVM's metadata",
+            bench.cmd(&["grow", &name, "--metadata", "1G"]),
+            REFUSED,
+            ["LVM made it", "--poolmetadatasize"],
+        ),
         row("destroy: LVM's pool", bench.cmd(&["destroy", &name, "--yes"]), REFUSED, ["dmpool did not make it"]),
     ]);
     table.end();

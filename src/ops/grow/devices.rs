@@ -105,7 +105,7 @@ impl OnDevices {
             Failure::refused(format!("cannot grow the {part} of pool `{name}`: {why}"))
                 .fact("state", "nothing was touched")
         };
-        let working = state_allows(facts, &refuse)?;
+        let working = state_allows(facts, Part::Data, &refuse)?;
         self.added_fit(options, &refuse)?;
         let (map, from, to) = self.size(facts, options, &refuse)?;
         let what = format!("grow the {part} of pool `{name}` from {} to {}", from.human(), to.human());

@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::error::{Failure, Outcome};
 use crate::ops::grow::room::{self, Room};
 use crate::ops::grow::{Facts, FileFacts, Options, block_of, docker_note, metadata_of, part_of};
+use crate::ops::health::logical_volume;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{ExtendFile, Part, ReloadLinear, ReloadPool, SetCapacity, Step};
-use crate::pool::{Activity, Carrier, LoopDisk, LoopFile, Maker, PoolStatus, Space, Working};
+use crate::pool::{Activity, Carrier, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus, Space, Working};
 use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
 
 /// What is behind the loop device.
@@ -52,7 +53,7 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
     let refuse = |why: String| {
         Failure::refused(format!("cannot grow the {part} of pool `{name}`: {why}")).fact("state", "nothing was touched")
     };
-    let working = state_allows(facts, &refuse)?;
+    let working = state_allows(facts, part, &refuse)?;
     let beneath = carrier_allows(facts, part, &refuse)?;
     let growth = size_allows(facts, options, beneath, &refuse)?;
     let what = format!("grow the {part} of pool `{name}` from {} to {}", growth.from.human(), growth.to.human());
@@ -67,14 +68,27 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
     Ok(plan)
 }
 
+/// Returns how LVM grows that part, with the pool by LVM's name for it where that can be told.
+fn lvextend(report: &PoolReport, part: Part) -> String {
+    let option = match part {
+        Part::Data => "-L",
+        Part::Metadata => "--poolmetadatasize",
+    };
+    format!("lvextend {option} +SIZE {}", logical_volume(report).unwrap_or_else(|| "VG/POOL".to_owned()))
+}
+
 /// The pool itself must be able to take a larger size.
-pub(super) fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f Working> {
+pub(super) fn state_allows<'f>(
+    facts: &'f Facts,
+    part: Part,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<&'f Working> {
     let report = &facts.report;
     let name = &report.name;
     if report.maker == Maker::Lvm {
         return Err(refuse("LVM made it, and LVM must know its size".to_owned())
             .fact("found", format!("uuid {}", report.uuid.as_deref().unwrap_or("unknown")))
-            .next("lvextend -L +SIZE VG/POOL    (metadata: lvextend --poolmetadatasize +SIZE VG/POOL)"));
+            .next(lvextend(report, part)));
     }
     match report.activity {
         Activity::Active => {}

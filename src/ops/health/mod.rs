@@ -24,7 +24,7 @@ pub(crate) mod volumes;
 mod ways;
 
 pub use run::{Health, Options, PoolHealth, health};
-pub use ways::argument;
+pub use ways::{argument, logical_volume};
 
 use crate::engine::docker_root::{DeviceCounts, DockerRoot};
 use crate::pool::{Finding, PoolReport, finding};

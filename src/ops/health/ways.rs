@@ -117,7 +117,7 @@ fn client(flags: &Flags) -> String {
 
 /// Returns `VG/LV` of a pool that LVM made, from its dm name: dashes in either are doubled there, and a pool with
 /// volumes of LVM's own ends in `-tpool` (lvm2, `dm_build_dm_name`).
-pub(super) fn logical_volume(pool: &PoolReport) -> Option<String> {
+pub fn logical_volume(pool: &PoolReport) -> Option<String> {
     if pool.maker != Maker::Lvm {
         return None;
     }
