@@ -87,6 +87,32 @@ fn help_and_man_page_of_each_command_are_one_text() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_said_and_a_reader_that_went_away_is_not() {
+    let list = std::env::temp_dir().join(format!("dmpool-no-pools-{}", std::process::id()));
+    let origin = dmpool::ops::status::origin().unwrap();
+    fs::write(&list, dmpool::report::json::list(&[], &origin)).unwrap();
+    let told: [&[&str]; 5] = [
+        &["completions", "bash"],
+        &["man"],
+        &["--help"],
+        &["--version"],
+        &["list", "--from", list.to_str().unwrap(), "--format", "json"],
+    ];
+    for (args, code) in told.into_iter().map(|args| (args, 1)).chain([(["health", "--help"].as_slice(), 3)]) {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(PROGRAM).args(args).stdout(full).output().unwrap();
+        let cause = "  cause:  ENOSPC (No space left on device) from write on standard output\n";
+        let said = format!("dmpool: cannot write the output\n{cause}");
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(code), &*said));
+
+        let (_, gone) = std::io::pipe().unwrap();
+        let output = Command::new(PROGRAM).args(args).stdout(gone).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{args:?}");
+    }
+    fs::remove_file(list).unwrap();
+}
+
+#[test]
 fn every_shell_gets_completions_for_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]);

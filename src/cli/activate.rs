@@ -2,7 +2,7 @@
 
 use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::{Change, State, activate, gate, registry};
+use crate::ops::{Change, Done, State, activate, gate, registry};
 use crate::pool::{Entry, PoolName};
 use crate::report;
 
@@ -28,30 +28,34 @@ impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state.clone())?;
         let change = parse::change(self.dry_run);
-        let one = |entry: &Entry| -> Outcome<()> {
-            let done = activate::activate(&kit, entry, change)?;
-            show::done(&done, change, &format!("activated pool `{}`", entry.name));
-            Ok(())
-        };
+        let one = |entry: &Entry| activate::activate(&kit, entry, change);
         if !self.all {
-            return one(&registered(&state, self.pool.as_deref(), "activate")?);
+            let entry = registered(&state, self.pool.as_deref(), "activate")?;
+            return say(&one(&entry)?, change, entry.name.as_str());
         }
         each(&state, change, one)
     }
 }
 
+fn say(done: &Done, change: Change, pool: &str) -> Outcome<()> {
+    show::done(done, change, &format!("activated pool `{pool}`"))
+}
+
 /// Does something with every registered pool; what cannot be done is printed, and the first of it is the outcome.
-fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<()>) -> Outcome<()> {
+fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<Done>) -> Outcome<()> {
     let names = registry::names(state)?;
     if names.is_empty() {
-        show::value("no pool is registered\n");
+        show::value("no pool is registered\n")?;
     }
     let mut failed = Vec::new();
     for name in &names {
         // An entry that cannot be read keeps only its own pool down.
-        if let Err(failure) = registered(state, Some(name.as_str()), "activate").and_then(|entry| one(&entry)) {
-            show::error(&report::failure::text(&failure));
-            failed.push(name.to_string());
+        match registered(state, Some(name.as_str()), "activate").and_then(|entry| one(&entry)) {
+            Ok(done) => say(&done, change, name.as_str())?,
+            Err(failure) => {
+                show::error(&report::failure::text(&failure));
+                failed.push(name.to_string());
+            }
         }
     }
     let (kind, did) = match change {

@@ -17,7 +17,6 @@ impl Args {
     pub(super) fn run(self) -> Outcome<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command(), "dmpool", &mut script);
-        show::value(&String::from_utf8_lossy(&script));
-        Ok(())
+        show::value(&String::from_utf8_lossy(&script))
     }
 }

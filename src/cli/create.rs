@@ -154,8 +154,7 @@ impl Args {
             (false, Some(engine)) => format!("{} is told of pool `{name}`, at /dev/mapper/{name}", engine.name()),
             _ => format!("made pool `{name}`: {}, at /dev/mapper/{name}", sizes(&done.plan)),
         };
-        show::done(&done, change, &sentence);
-        Ok(())
+        show::done(&done, change, &sentence)
     }
 
     fn spec(self, state: &State) -> Outcome<Spec> {

@@ -23,7 +23,6 @@ impl Args {
         let entry = activate::registered(&state, self.pool.as_deref(), "deactivate")?;
         let change = parse::change(self.dry_run);
         let done = deactivate::deactivate(&kit, &entry, change)?;
-        show::done(&done, change, &format!("deactivated pool `{}`; its files stay", entry.name));
-        Ok(())
+        show::done(&done, change, &format!("deactivated pool `{}`; its files stay", entry.name))
     }
 }

@@ -51,7 +51,6 @@ impl Args {
             show::confirm(&question, &format!("destroy pool `{}`", entry.name), self.yes)?;
         }
         let done = destroy::destroy(&kit, &entry, options, change)?;
-        show::done(&done, change, &format!("destroyed pool `{}`; its {what} {becomes}", entry.name));
-        Ok(())
+        show::done(&done, change, &format!("destroyed pool `{}`; its {what} {becomes}", entry.name))
     }
 }

@@ -46,7 +46,7 @@ impl Args {
         show::value(&match self.format {
             Format::Table => report::text(&found, &shown),
             Format::Json => report::json(&found, &shown, &status::origin()?),
-        });
+        })?;
         show::lost(found.not_read(&shown))
     }
 }

@@ -80,7 +80,7 @@ impl Args {
                     _ => failure,
                 })?;
             let did = done.plan.what.strip_prefix("grow ").unwrap_or(&done.plan.what);
-            show::done(&done, change, &format!("grew {did}"));
+            show::done(&done, change, &format!("grew {did}"))?;
         }
         Ok(())
     }
@@ -119,6 +119,5 @@ fn after_the_first(mut failure: Failure) -> Failure {
 fn choices(kit: &Kit, found: &Found) -> Outcome<()> {
     let report = facts::look(kit, found)?;
     let room = |part| grow::room_of(kit, found, &report, part);
-    show::value(&report::choices::text(&report, room(Part::Data), room(Part::Metadata)));
-    Ok(())
+    show::value(&report::choices::text(&report, room(Part::Data), room(Part::Metadata)))
 }

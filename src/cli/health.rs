@@ -99,11 +99,16 @@ impl Args {
         let health = health::health(state, &Options { pool: self.pool, thresholds, limit, no_pool });
         let severity = health.severity();
         if !self.quiet || severity > Severity::Info {
-            show::value(&match self.format {
+            let told = show::value(&match self.format {
                 Format::Text => report::health::text(&health),
                 Format::Nagios => report::health::nagios(&health, &thresholds),
                 Format::Json => report::health::document(&health),
             });
+            if let Err(failure) = told {
+                show::error(&report::failure::text(&failure));
+                // A pool that is critical stays so; what cannot be read may be anything else.
+                return severity.max(Severity::Unknown).exit_code();
+            }
         }
         severity.exit_code()
     }
@@ -111,7 +116,9 @@ impl Args {
 
 /// Prints the line of a monitoring plugin for a command line that cannot be taken.
 pub(super) fn say_wrong(error: &str) {
-    show::value(&report::health::nagios_wrong(error));
+    if let Err(failure) = show::value(&report::health::nagios_wrong(error)) {
+        show::error(&report::failure::text(&failure));
+    }
 }
 
 /// Reads a share such as 80 or 80%.

@@ -54,7 +54,7 @@ impl Args {
         show::value(&match self.format {
             Format::Text => table::text(&views),
             Format::Json => json::list(&views, &status::origin()?),
-        });
+        })?;
         show::lost(seen.broken)
     }
 }
@@ -81,7 +81,7 @@ fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
     show::value(&match format {
         Format::Text => merged::text(&rows),
         Format::Json => merged::json(&rows),
-    });
+    })?;
     if broken == 0 {
         return Ok(());
     }

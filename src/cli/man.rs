@@ -17,8 +17,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Outcome<()> {
         let Some(dir) = self.dir else {
-            show::value(&String::from_utf8_lossy(&page(command(), "dmpool")?));
-            return Ok(());
+            return show::value(&String::from_utf8_lossy(&page(command(), "dmpool")?));
         };
         write_all(&dir, command(), "dmpool")
     }

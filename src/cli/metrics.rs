@@ -32,7 +32,7 @@ impl Args {
         let text = prometheus::text(&seen);
         match &self.output {
             Some(path) => fs::write_replace(path, text.as_bytes(), 0o644).map_err(|e| not_written(path, e))?,
-            None => show::value(&text),
+            None => show::value(&text)?,
         }
         for skipped in &seen.skipped {
             show::error(&failure::text(skipped));

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::{EXIT_DONE, EXIT_USAGE, Outcome};
+use crate::error::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Outcome};
 use crate::ops::State;
 use crate::pool::Severity;
 use crate::report;
@@ -78,13 +78,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(e) => {
             let asked = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // A broken pipe is silence.
-            let _ = e.print();
+            let told = show::written(e.print());
+            if asked && let Err(failure) = &told {
+                show::error(&report::failure::text(failure));
+            }
             if !asked && is_health(&arguments) && wants_nagios(&arguments) {
                 health::say_wrong(e.to_string().lines().next().unwrap_or_default());
             }
             return match asked {
-                true => EXIT_DONE,
+                true if told.is_ok() => EXIT_DONE,
+                true if !is_health(&arguments) => EXIT_FAILED,
+                true => Severity::Unknown.exit_code(),
                 false if is_health(&arguments) => Severity::Unknown.exit_code(),
                 false => EXIT_USAGE,
             };

@@ -45,10 +45,9 @@ impl UndoArgs {
 fn go(state: State, id: Option<&str>, way: Way) -> Outcome<()> {
     let kit = gate::open(state)?;
     let Some(done) = resume::resume(&kit, id, way)? else {
-        show::value("nothing was interrupted: there is nothing to do\n");
-        return Ok(());
+        return show::value("nothing was interrupted: there is nothing to do\n");
     };
-    show::value(&match &done.ended {
+    show::told(&match &done.ended {
         Ended::Whole => format!("finished: {}\n", done.what),
         Ended::TakenBack { stands, .. } if stands.is_empty() => format!("taken back: {}\n", done.what),
         Ended::TakenBack { stands, left } => report::resume::stands(&done.what, stands, left),

@@ -1,6 +1,9 @@
-//! Printing: values to standard output, everything else to standard error. A broken pipe is silence.
+//! Printing: values to standard output, everything else to standard error. A reader that went away is silence; any other
+//! output that cannot be written is said.
 
-use std::io::{IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdin, stdout};
+
+use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::journal::Ended;
@@ -8,9 +11,37 @@ use crate::ops::{Change, Done};
 use crate::report;
 
 /// Prints a value.
-pub(super) fn value(text: &str) {
-    // Who does not read any more has what he wanted; no change depends on it.
-    let _ = stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush());
+///
+/// # Errors
+/// Failed when standard output cannot be written, as on a full disk.
+pub(super) fn value(text: &str) -> Outcome<()> {
+    written(stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()))
+}
+
+/// Returns what became of writing a value to standard output.
+///
+/// # Errors
+/// Failed when it was not written and its reader is still there.
+pub(super) fn written(result: io::Result<()>) -> Outcome<()> {
+    match result {
+        // Who does not read any more has what he wanted.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            let cause = match e.raw_os_error().map(Errno::from_raw) {
+                Some(errno) => format!("{errno:?} ({}) from write on standard output", errno.desc()),
+                None => e.to_string(),
+            };
+            Err(Failure::failed("cannot write the output").fact("cause", cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints what a change came to. It stands whether it can be told of or not, and so does its exit code: when it cannot,
+/// standard error has the sentence.
+pub(super) fn told(sentence: &str) {
+    if let Err(failure) = value(sentence) {
+        error(&report::failure::text(&failure.fact("state", sentence)));
+    }
 }
 
 /// Prints an error, or a remark.
@@ -19,20 +50,23 @@ pub(super) fn error(text: &str) {
 }
 
 /// Prints what an operation came to: the plan when it was only described, else one sentence and the notes.
-pub(super) fn done(done: &Done, change: Change, sentence: &str) {
+///
+/// # Errors
+/// Failed when a plan cannot be written. What was made, or was so already, is no failure.
+pub(super) fn done(done: &Done, change: Change, sentence: &str) -> Outcome<()> {
     if change == Change::Describe {
-        value(&report::plan::text(&done.plan));
-        return;
+        return value(&report::plan::text(&done.plan));
     }
     if done.ended == Some(Ended::Whole) {
-        value(&format!("{sentence}\n"));
+        told(&format!("{sentence}\n"));
     }
     for note in &done.plan.notes {
         match done.ended {
             Some(_) => error(&format!("note: {note}\n")),
-            None => value(&format!("{note}\n")),
+            None => told(&format!("{note}\n")),
         }
     }
+    Ok(())
 }
 
 /// Prints what could not be read while the rest was shown; the last of it is the outcome.

@@ -34,7 +34,6 @@ impl Args {
             })?,
             false => op::commands(&kit, &entry)?,
         };
-        show::value(&text);
-        Ok(())
+        show::value(&text)
     }
 }

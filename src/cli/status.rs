@@ -52,7 +52,7 @@ impl Args {
             Format::Text => text::text(&view),
             Format::Docker => docker_info::block(view.pool, view.docker),
             Format::Json => json::status(&view),
-        });
+        })?;
         show::lost(seen.broken)
     }
 }

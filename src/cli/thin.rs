@@ -169,8 +169,7 @@ impl CreateArgs {
         let change = parse::change(self.dry_run);
         let options = create::Options { name: self.name.clone(), size: self.size, activate: !self.no_activate };
         let done = create::create(&kit, &found, &options, change)?;
-        show::done(&done, change, &made(&found.name, &self.name, self.no_activate));
-        Ok(())
+        show::done(&done, change, &made(&found.name, &self.name, self.no_activate))
     }
 }
 
@@ -181,8 +180,7 @@ impl SnapshotArgs {
         let change = parse::change(self.dry_run);
         let options = snapshot::Options { origin: self.origin, name: self.name.clone(), activate: !self.no_activate };
         let done = snapshot::snapshot(&kit, &found, &options, change)?;
-        show::done(&done, change, &made(&found.name, &self.name, self.no_activate));
-        Ok(())
+        show::done(&done, change, &made(&found.name, &self.name, self.no_activate))
     }
 }
 
@@ -201,8 +199,7 @@ impl GrowArgs {
         let options = grow::Options { name: self.name, size: self.size, file_system: !self.no_file_system };
         let done = grow::grow(&kit, &found, &options, change)?;
         let did = done.plan.what.strip_prefix("grow ").unwrap_or(&done.plan.what);
-        show::done(&done, change, &format!("grew {did}"));
-        Ok(())
+        show::done(&done, change, &format!("grew {did}"))
     }
 }
 
@@ -218,8 +215,7 @@ impl RemoveArgs {
             show::confirm(&format!("{what}? What is in it is deleted."), &what, self.yes)?;
         }
         let done = remove::remove(&kit, &found, &self.name, change)?;
-        show::done(&done, change, &format!("removed volume `{}` of pool `{}`", self.name, found.name));
-        Ok(())
+        show::done(&done, change, &format!("removed volume `{}` of pool `{}`", self.name, found.name))
     }
 }
 
@@ -241,7 +237,7 @@ impl ListArgs {
         show::value(&match self.format {
             Format::Text => volumes::text(&listed),
             Format::Json => volumes::json(&listed),
-        });
+        })?;
         show::lost(lost)
     }
 }

@@ -95,6 +95,13 @@ fn health_of_a_pool_through_its_troubles() {
     let piped = Cmd::new("bash").args(["-c", "\"$@\" | true; exit ${PIPESTATUS[0]}", "-", "dmpool"]);
     let piped = piped.args(["health", pool, "-w", "11", "-c", "12"]).run();
     assert_eq!(piped.code(), Some(CRITICAL), "{piped}");
+    // One that cannot take it is told so: only what is critical stays what it is.
+    for (critical, code) in [("12", CRITICAL), ("13", UNKNOWN)] {
+        let full = Cmd::new("bash").args(["-c", "\"$@\" > /dev/full", "-", "dmpool"]);
+        let full = full.args(["health", pool, "-w", "11", "-c", critical]).run();
+        assert_eq!(full.code(), Some(code), "{full}");
+        assert!(full.stderr.starts_with("dmpool: cannot write the output\n"), "{full}");
+    }
 
     fs::remove_file(other.data.file()).unwrap();
     let deleted = about(&[]);
