@@ -79,6 +79,7 @@ pub fn judge(facts: &Facts<'_>, thresholds: &Thresholds) -> Vec<Finding> {
     findings.extend(records::judge(facts));
     findings.extend(files::judge(facts));
     findings.extend(state::not_seen(facts));
+    state::offer_start(facts, &mut findings);
     finding::sort(&mut findings);
     findings
 }

@@ -4,7 +4,8 @@ use super::Facts;
 use super::check;
 use super::cost::ONLINE;
 use super::ways::{argument, grow_data, grow_metadata};
-use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Tie, Working};
+use crate::engine::docker_root::{DockerRoot, Standing};
+use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Tie, Way, Working};
 use crate::process::quote;
 
 /// What is said of a pool that gave up queueing.
@@ -29,12 +30,14 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             findings.push(critical(Key::Suspended, "it is suspended: all I/O waits").run(way, ONLINE));
         }
         Activity::Inactive => {
-            let inactive = match pool.tie {
+            let is_left = facts.docker.is_some_and(|root| root.standing == Standing::Left);
+            let inactive = if pool.tie == Some(Tie::Before) || is_left && pool.maker == Maker::Docker {
                 // Nobody misses it.
-                Some(Tie::Before) => {
-                    finding(Key::Inactive, Severity::Info, "it is not active, and Docker no longer uses it")
-                }
-                _ => unknown(Key::Inactive, "it is not active"),
+                finding(Key::Inactive, Severity::Info, "it is not active, and Docker no longer uses it")
+            } else if waits_for(facts).is_some() {
+                unknown(Key::Inactive, "it is not active: Docker is not running")
+            } else {
+                unknown(Key::Inactive, "it is not active")
             };
             findings.push(match pool.maker {
                 Maker::Dmpool => inactive.run(format!("dmpool activate {}", argument(pool)), ONLINE),
@@ -66,6 +69,27 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Returns the root whose stopped Docker brings the pool up when it starts.
+fn waits_for<'a>(facts: &Facts<'a>) -> Option<&'a DockerRoot> {
+    let is_dockers = facts.pool.maker == Maker::Docker && facts.pool.tie != Some(Tie::Before);
+    facts.docker.filter(|root| is_dockers && root.daemon.is_none() && root.standing == Standing::Configured)
+}
+
+/// Adds to a pool that waits for Docker how Docker is started. Not beside any trouble: some must be dealt with first, for
+/// Docker makes missing files anew.
+pub(super) fn offer_start(facts: &Facts<'_>, findings: &mut [Finding]) {
+    let Some(root) = waits_for(facts) else { return };
+    if findings.iter().any(|finding| finding.key != Key::Inactive && finding.severity > Severity::Info) {
+        return;
+    }
+    if let Some(inactive) = findings.iter_mut().find(|finding| finding.key == Key::Inactive) {
+        inactive.ways.push(match &root.unit {
+            Some(unit) => Way::run(format!("systemctl start {}", quote(unit)), "seconds; Docker makes it active"),
+            None => Way::act("start Docker", "seconds; Docker makes it active"),
+        });
+    }
 }
 
 /// A metadata snapshot keeps blocks of the metadata from being used again, and is left behind when its maker dies.
@@ -117,5 +141,36 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
             Some(critical(Key::ReadOnly, sentence).run("dmesg | grep -e thin -e dm-", "online; says why"))
         }
         Some(Mode::ReadWrite) | None => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::report::samples::{docker_root, stopped_docker_pool};
+
+    #[test]
+    fn a_pool_that_waits_for_docker_says_how_it_is_started_unless_something_is_to_be_done_first() {
+        let pool = stopped_docker_pool();
+        let said = |root: &DockerRoot, others: &[Finding]| {
+            let facts = Facts { docker: Some(root), ..Facts::of(&pool) };
+            let mut findings = judge(&facts);
+            findings.extend_from_slice(others);
+            offer_start(&facts, &mut findings);
+            let inactive = findings.into_iter().find(|finding| finding.key == Key::Inactive).unwrap();
+            let way = inactive.ways.first().and_then(|way| way.command.clone());
+            (inactive.severity, inactive.sentence, way)
+        };
+        let unit = Some("docker2".to_owned());
+        let stopped = DockerRoot { daemon: None, standing: Standing::Configured, unit, ..docker_root() };
+        let sentence = "it is not active: Docker is not running".to_owned();
+        let way = Some("systemctl start docker2".to_owned());
+        assert_eq!(said(&stopped, &[]), (Severity::Unknown, sentence.clone(), way));
+        let short = Finding::new(Key::ShortFile, Severity::Critical, "x", "x");
+        assert_eq!(said(&stopped, &[short]), (Severity::Unknown, sentence, None));
+        let left = DockerRoot { standing: Standing::Left, ..stopped };
+        let sentence = "it is not active, and Docker no longer uses it".to_owned();
+        assert_eq!(said(&left, &[]), (Severity::Info, sentence, None));
     }
 }
