@@ -1,20 +1,17 @@
 //! `dmpool list`
 
-use std::fs::File;
-use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
 use crate::cli::{show, status as status_cli};
 use crate::error::{Failure, Kind, Outcome};
-use crate::kernel::{Called, KernelError};
-use crate::ops::{State, gate, status};
-use crate::process::quote;
+use crate::ops::{State, gate, named_file, status};
 use crate::report::{failure, json, merged, table};
+use crate::units::Bytes;
 
 /// More than the pools of any machine need.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: Bytes = Bytes::new(256 << 20);
 
 /// List every thin pool of this machine, or those of many
 ///
@@ -91,29 +88,17 @@ fn merge(files: &[PathBuf], format: Format) -> Outcome<()> {
         .next("what is said above of each of them"))
 }
 
+/// Returns the bytes of a list.
+fn read(path: &Path) -> Outcome<Vec<u8>> {
+    let bytes = named_file::read(path, MAX_FILE)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length >= MAX_FILE.get()) {
+        return Err(unusable(path, "it is longer than any list of pools"));
+    }
+    Ok(bytes)
+}
+
 /// A file that can be read and is no list.
 fn unusable(path: &Path, why: &str) -> Failure {
     Failure::failed(format!("cannot use `{}`: {why}", path.display()))
         .next("make it anew on its machine:  dmpool list --format json")
-}
-
-/// Returns a file's bytes; pipes are read too.
-fn read(path: &Path) -> Outcome<Vec<u8>> {
-    let unread = |e: KernelError| {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Failure::failed(format!("cannot read `{}`", path.display()))
-            .next(format!("ls -la {}", quote(&dir.to_string_lossy())))
-            .because(e)
-    };
-    let input: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(stdin())
-    } else {
-        Box::new(File::open(path).called("open", path.display()).map_err(unread)?)
-    };
-    let mut bytes = Vec::new();
-    let read = input.take(MAX_FILE).read_to_end(&mut bytes).called("read", path.display()).map_err(unread)?;
-    if u64::try_from(read).is_ok_and(|read| read == MAX_FILE) {
-        return Err(unusable(path, "it is longer than any list of pools"));
-    }
-    Ok(bytes)
 }

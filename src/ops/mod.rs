@@ -24,6 +24,7 @@ pub mod history;
 pub mod journal;
 pub mod members;
 pub mod metrics;
+pub mod named_file;
 mod own_disk;
 pub mod plan;
 pub mod promised;
