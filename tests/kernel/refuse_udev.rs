@@ -118,11 +118,13 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // One connection at a time waits at its socket; who comes while one does is turned away (EAGAIN).
-        let let_go = || Cmd::new("udevadm").args(["control", "--start-exec-queue"]).run().ok();
-        let mut tries = 0..100;
+        // One connection at a time waits at its socket; who comes while one does is turned away (EAGAIN), and what was
+        // said may be lost: it is said until the queue is empty.
+        let says = |args: &[&str]| Cmd::new("udevadm").args(args).run().ok();
+        let let_go = || says(&["control", "--start-exec-queue", "--timeout=5"]) && says(&["settle", "--timeout=10"]);
+        let mut tries = 0..10;
         while !let_go() && tries.next().is_some() {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
