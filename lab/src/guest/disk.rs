@@ -66,6 +66,8 @@ impl LoopDisk {
 
 impl Drop for LoopDisk {
     fn drop(&mut self) {
+        // What BLKROSET has set stays with the number, and would be the next file's.
+        let _ = Cmd::new("blockdev").arg("--setrw").arg(&self.device).run();
         let _ = Cmd::new("losetup").arg("-d").arg(&self.device).run();
     }
 }
