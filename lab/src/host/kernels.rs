@@ -203,17 +203,19 @@ fn adopt_library(tree: &Path, folder: &Path) -> Result<()> {
     .map(|_| ())
 }
 
-/// The library that lets user mode Linux run on processors whose floating point state is larger than it knows.
+/// The library that mends user mode Linux; its source says what.
 fn preload(places: &Places) -> Result<PathBuf> {
-    let source = include_str!("../../shim/xstate.c");
-    let piece = cache::piece(&places.cache(), "uml-preload", source, |folder| {
-        let text = folder.join("xstate.c");
-        fs::write(&text, source).or_trouble(|| format!("cannot write `{}`", text.display()))?;
-        let mut command = Command::new("cc");
-        command.args(["-O2", "-Wall", "-shared", "-fPIC", "-o"]).arg(folder.join("xstate.so")).arg(text);
-        tool::run(&mut command).map(|_| ())
-    })?;
-    Ok(piece.join("xstate.so"))
+    let piece = cache::piece(&places.cache(), "uml-preload", PRELOADED, |folder| compile_preload(folder).map(drop))?;
+    Ok(piece.join("uml.so"))
+}
+
+const PRELOADED: &str = include_str!("../../shim/uml.c");
+
+fn compile_preload(folder: &Path) -> Result<PathBuf> {
+    let (text, library) = (folder.join("uml.c"), folder.join("uml.so"));
+    fs::write(&text, PRELOADED).or_trouble(|| format!("cannot write `{}`", text.display()))?;
+    tool::run(Command::new("cc").args(["-O2", "-Wall", "-shared", "-fPIC", "-o"]).arg(&library).arg(text))?;
+    Ok(library)
 }
 
 /// Turns a modules folder into `modules.img`, `early/` and `early.list`.
@@ -293,7 +295,21 @@ fn move_file(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_timer_that_is_set_once_comes_again_until_it_is_set_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = compile_preload(folder.path()).unwrap();
+        let (text, program) = (folder.path().join("timer.c"), folder.path().join("timer"));
+        fs::write(&text, include_str!("../../shim/timer.c")).unwrap();
+        tool::run(Command::new("cc").args(["-Wall", "-Werror", "-o"]).arg(&program).arg(text)).unwrap();
+        let line = |preload: &Path| Command::new(&program).env("LD_PRELOAD", preload).status().unwrap().code();
+        assert_eq!(line(&library), Some(0));
+        // Without it, the timer does not come a second time.
+        assert_ne!(line(Path::new("")), Some(0));
+    }
 
     #[test]
     fn what_a_module_needs_is_loaded_before_it_and_once() {
