@@ -149,7 +149,7 @@ impl Room {
                 Outcome::Failed(format!("it is wrong about an input ({})", said.status))
             }
         };
-        Ok(Report { outcome, seconds, output, wreck: None })
+        Ok(Report { outcome, seconds, output, silent: Vec::new(), wreck: None })
     }
 
     /// How to see a finding again: alone, and as a seed that every `cargo test` reads from then on.

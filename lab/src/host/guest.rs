@@ -18,6 +18,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::keeper;
 use super::show;
+use super::silence;
 use super::trouble::{OrTrouble, Result, Trouble};
 use crate::protocol::{self, Order, Word};
 
@@ -26,6 +27,9 @@ pub const SILENCE: Duration = Duration::from_secs(60);
 
 /// How much of the console is shown when a guest ends badly.
 const TAIL_LINES: usize = 40;
+
+/// How much of what the kernel of a silent guest says when it is asked is shown.
+const ASKED_LINES: usize = 150;
 
 /// Where the console's bytes are kept in memory, at most.
 const TAIL_BYTES: usize = 64 << 10;
@@ -92,9 +96,10 @@ impl Guest {
                     return Err(guest.trouble("cannot start the guest: it ended before its agent was up", log));
                 }
                 Heard::Silent => {
-                    return Err(
-                        guest.trouble("cannot start the guest: it said nothing for a minute and was ended", log)
-                    );
+                    let seen = guest.look(log.parent().unwrap_or(log)).join("\n");
+                    let trouble =
+                        guest.trouble("cannot start the guest: it said nothing for a minute and was ended", log);
+                    return Err(trouble.fact("seen", seen));
                 }
             }
         }
@@ -181,11 +186,22 @@ impl Guest {
     /// The last lines of the console.
     #[must_use]
     pub fn console_tail(&self) -> String {
-        let tail = self.record.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<u8> = tail.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes).replace('\r', "");
-        let lines: Vec<&str> = text.lines().collect();
-        lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).copied().collect::<Vec<_>>().join("\n")
+        last_lines(&self.record.tail.lock().unwrap_or_else(PoisonError::into_inner), TAIL_LINES).join("\n")
+    }
+
+    /// What a silent guest, whose files are in `folder`, looks like from the host; takes some seconds.
+    #[must_use]
+    pub fn look(&self, folder: &Path) -> Vec<String> {
+        let marked = |mark: &str, lines: Vec<String>| [vec![format!("-- {mark}:")], lines].concat();
+        let before = std::mem::take(&mut *self.record.tail.lock().unwrap_or_else(PoisonError::into_inner));
+        let seen = silence::look(self.keeper.id(), folder);
+        let said = self.record.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = [
+            marked("the silent guest, from the host", seen),
+            marked("the end of its console", last_lines(&before, TAIL_LINES)),
+            marked("what its console said when its kernel was asked", last_lines(&said, ASKED_LINES)),
+        ];
+        parts.concat()
     }
 
     fn trouble(&self, what: &str, log: &Path) -> Trouble {
@@ -248,6 +264,13 @@ impl Record {
         });
         receiver
     }
+}
+
+fn last_lines(console: &VecDeque<u8>, most: usize) -> Vec<String> {
+    let bytes: Vec<u8> = console.iter().copied().collect();
+    let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(most)).map(ToString::to_string).collect()
 }
 
 /// Our end, and the guest's, which its program inherits.

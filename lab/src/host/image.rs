@@ -87,7 +87,10 @@ pub fn root(places: &Places) -> Result<PathBuf> {
 
 fn make_root(folder: &Path) -> Result<()> {
     let tree = folder.join("tree");
-    let mut command = Command::new("mmdebstrap");
+    // It mounts below the tree: where those mounts are its own, they end with it, and whoever clears up after one that was
+    // killed removes the tree alone.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--", "mmdebstrap"]);
     command.args(["--variant=minbase", "--architectures=amd64"]);
     command.arg(format!("--include={}", ROOT_PACKAGES.join(",")));
     // Documentation and translations are only weight.

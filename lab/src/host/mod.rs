@@ -23,6 +23,7 @@ pub mod promtool;
 pub mod runner;
 pub mod session;
 pub mod show;
+pub mod silence;
 pub mod suites;
 pub mod tally;
 pub mod testing;

@@ -37,6 +37,8 @@ pub struct Report {
     pub seconds: f64,
     /// What it wrote, and what the lab has to say to that.
     pub output: Vec<String>,
+    /// What its guest looked like when it fell silent, for each that did.
+    pub silent: Vec<Vec<String>>,
     /// Where its guest's disks and console were kept, if they were.
     pub wreck: Option<PathBuf>,
 }
@@ -55,8 +57,10 @@ enum Phase {
     Ended(Ended),
     /// The guest went down as the test wished.
     Down,
-    /// The guest went down or fell silent unasked.
+    /// The guest went down unasked, or hung while it did so.
     Lost(String),
+    /// The guest said nothing for a minute; what it looked like.
+    Silent(Vec<String>),
 }
 
 /// What a job has asked and said so far.
@@ -65,6 +69,23 @@ struct Story {
     phase: u32,
     notes: BTreeMap<String, String>,
     output: Vec<String>,
+}
+
+impl Report {
+    /// Of a test that was run again after its guest had fallen silent.
+    fn after(self, first: Report) -> Report {
+        let outcome = match self.outcome {
+            Outcome::Failed(why) if !self.silent.is_empty() => Outcome::Failed(format!("{why}, twice")),
+            other => other,
+        };
+        Report {
+            outcome,
+            seconds: first.seconds + self.seconds,
+            output: self.output,
+            silent: [first.silent, self.silent].concat(),
+            wreck: self.wreck.or(first.wreck),
+        }
+    }
 }
 
 impl Session {
@@ -96,11 +117,19 @@ impl Session {
         self.guest()?.share_console()
     }
 
-    /// Runs one test of a suite's binary.
+    /// Runs one test of a suite's binary. One whose guest falls silent is run again, once, in a new guest.
     ///
     /// # Errors
     /// When the guest does not come up.
     pub fn test(&mut self, suite: &str, name: &str) -> Result<Report> {
+        let first = self.test_once(suite, name)?;
+        if first.silent.is_empty() {
+            return Ok(first);
+        }
+        Ok(self.test_once(suite, name)?.after(first))
+    }
+
+    fn test_once(&mut self, suite: &str, name: &str) -> Result<Report> {
         let start = Instant::now();
         let mut story = Story::default();
         let words = ["--exact", name, "--nocapture", "--test-threads=1"];
@@ -118,6 +147,7 @@ impl Session {
             sweep: true,
         };
         let last = self.follow(&job, &mut story, &mut |_| ())?;
+        let mut silent = Vec::new();
         let (outcome, spoiled) = match last {
             Phase::Ended(ended) => (judge(name, &ended, &story.output), ended.spoiled),
             Phase::Down => (Outcome::Failed(format!("went down {MOST_PHASES} times")), true),
@@ -126,6 +156,11 @@ impl Session {
                 let tail = self.guest.as_ref().map(Guest::console_tail).unwrap_or_default();
                 story.output.extend(tail.lines().map(str::to_string));
                 (Outcome::Failed(why), true)
+            }
+            Phase::Silent(seen) => {
+                let said = [vec!["-- what the test had written:".to_string()], story.output.clone()];
+                silent.push([seen, said.concat()].concat());
+                (Outcome::Failed("the guest said nothing for a minute".into()), true)
             }
         };
         let failed = matches!(outcome, Outcome::Failed(_));
@@ -139,7 +174,7 @@ impl Session {
         } else if self.machine.blank_scratch()? {
             self.forget_disks();
         }
-        Ok(Report { outcome, seconds: start.elapsed().as_secs_f64(), output: story.output, wreck })
+        Ok(Report { outcome, seconds: start.elapsed().as_secs_f64(), output: story.output, silent, wreck })
     }
 
     /// Runs a program in the guest to its end; every line it writes goes to `show`.
@@ -153,6 +188,10 @@ impl Session {
             Phase::Lost(why) => {
                 let tail = self.guest.as_ref().map(Guest::console_tail).unwrap_or_default();
                 Err(super::trouble::Trouble::new(format!("cannot go on: {why}")).fact("console", tail))
+            }
+            Phase::Silent(seen) => {
+                let trouble = super::trouble::Trouble::new("cannot go on: the guest said nothing for a minute");
+                Err(trouble.fact("seen", seen.join("\n")))
             }
         }
     }
@@ -172,6 +211,7 @@ impl Session {
 
     fn phase(&mut self, job: &Job, story: &mut Story, show: &mut dyn FnMut(&str)) -> Result<Phase> {
         let job = Job { phase: story.phase, notes: story.notes.clone(), ..job.clone() };
+        let folder = self.machine.folder.clone();
         let guest = self.guest()?;
         guest.tell(&Order::Run(job));
         let mut cut_at = None;
@@ -210,7 +250,7 @@ impl Session {
                 Heard::Word(_) => {}
                 Heard::Gone => return Ok(Phase::Lost("the guest went down".into())),
                 Heard::Silent => {
-                    return Ok(Phase::Lost("the guest said nothing for a minute".into()));
+                    return Ok(Phase::Silent(guest.look(&folder)));
                 }
             }
         }
@@ -282,6 +322,28 @@ fn judge(name: &str, ended: &Ended, output: &[String]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_may_fall_silent_once_and_that_is_kept() {
+        let report = |outcome: Outcome, silent: &[&str]| Report {
+            outcome,
+            seconds: 1.0,
+            output: Vec::new(),
+            silent: silent.iter().map(|seen| vec![seen.to_string()]).collect(),
+            wreck: None,
+        };
+        let failed = |why: &str| Outcome::Failed(why.to_string());
+        for (again, outcome) in [
+            (report(Outcome::Passed, &[]), Outcome::Passed),
+            (report(failed("exit status 101"), &[]), failed("exit status 101")),
+            (report(failed("the guest said nothing"), &["b"]), failed("the guest said nothing, twice")),
+        ] {
+            let silences = again.silent.len() + 1;
+            let all = again.after(report(failed("the guest said nothing"), &["a"]));
+            assert_eq!(all.outcome, outcome);
+            assert_eq!((all.silent.len(), all.silent.first()), (silences, Some(&vec!["a".to_string()])));
+        }
+    }
 
     fn ended(exit: Exit, left: &[&str]) -> Ended {
         Ended { exit, seconds: 0.0, left: left.iter().map(ToString::to_string).collect(), spoiled: false }

@@ -19,6 +19,8 @@ pub struct Tally {
     pub skipped: usize,
     /// One line for each failure.
     failures: Vec<String>,
+    /// One line for each test that was run again.
+    again: Vec<String>,
     /// One line for each skip.
     skips: Vec<String>,
     /// Where tests ran, and how many passed there.
@@ -29,6 +31,17 @@ impl Tally {
     /// Counts a test and prints its line.
     pub fn test(&mut self, place: &str, name: &str, report: &Report) {
         let time = format!("{:.2} s", report.seconds);
+        for seen in &report.silent {
+            show::result(&format!("---- {place} {name}: its guest fell silent"));
+            for line in seen {
+                show::result(&format!("  {line}"));
+            }
+            show::result("----");
+        }
+        if !report.silent.is_empty() {
+            show::result(&format!("test {name} ... ran again: its guest fell silent"));
+            self.again(&format!("{place} {name}"));
+        }
         match &report.outcome {
             Outcome::Passed => {
                 self.pass(place);
@@ -69,6 +82,11 @@ impl Tally {
         self.failures.push(format!("{what}: {why}"));
     }
 
+    /// Notes a test that was run again.
+    pub fn again(&mut self, what: &str) {
+        self.again.push(format!("{what}: its guest fell silent"));
+    }
+
     /// Counts a skip.
     pub fn skip(&mut self, what: &str, reason: &str) {
         self.skipped += 1;
@@ -81,6 +99,7 @@ impl Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
+        self.again.extend(other.again);
         self.skips.extend(other.skips);
         for (place, passed) in other.places {
             *self.places.entry(place).or_default() += passed;
@@ -103,14 +122,18 @@ impl Tally {
     #[must_use]
     pub fn places(&self) -> String {
         let places = self.places.iter().map(|(place, passed)| format!("| {place} | {passed} |\n")).collect::<String>();
-        let skips = self.skips.iter().map(|skip| format!("- skipped: {skip}\n")).collect::<String>();
-        format!("| where | passed |\n|---|---|\n{places}\n{skips}")
+        let skips = self.skips.iter().map(|skip| format!("- skipped: {skip}\n"));
+        let notes = self.again.iter().map(|test| format!("- ran again: {test}\n")).chain(skips).collect::<String>();
+        format!("| where | passed |\n|---|---|\n{places}\n{notes}")
     }
 
-    /// Prints the skips with their reasons, the failures, and the last line.
+    /// Prints the skips with their reasons, what was run again, the failures, and the last line.
     pub fn finish(&self) {
         for skip in &self.skips {
             show::result(&format!("skipped  {skip}"));
+        }
+        for test in &self.again {
+            show::result(&format!("RAN AGAIN {test}"));
         }
         for failure in &self.failures {
             show::result(&format!("FAILED   {failure}"));
@@ -133,5 +156,16 @@ mod tests {
         all.add(part);
         assert_eq!(all.line(), "3 passed, 1 failed, 1 skipped");
         assert!(all.places().contains("| (here) | 1 |"));
+    }
+
+    #[test]
+    fn a_test_that_ran_again_is_named() {
+        let mut all = Tally::default();
+        let mut part = Tally::default();
+        part.pass("(here)");
+        part.again("(here) a::b");
+        all.add(part);
+        assert_eq!(all.line(), "1 passed, 0 failed, 0 skipped");
+        assert!(all.places().contains("- ran again: (here) a::b: its guest fell silent\n"));
     }
 }
