@@ -21,7 +21,7 @@ pub const SKIP_MARK: &str = "lab-skip: ";
 pub enum Order {
     /// Run one program to its end and answer with [`Word::Done`].
     Run(Job),
-    /// A note is safe with the host; the test that asked may go on.
+    /// The host has what it was told to keep in mind; the test that asked may go on.
     Noted,
     /// The scratch disks were made blank behind the guest's back: drop what is cached of them, answer [`Word::Ready`].
     DisksBlanked,
@@ -87,6 +87,46 @@ pub struct Ended {
     pub spoiled: bool,
 }
 
+/// What stands in one of the places that a guest has for scratch disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plug {
+    /// The scratch disk of this number.
+    Disk(usize),
+    /// A disk of its own with all that was on that one when the guest was booted, as a SAN's snapshot of it.
+    CopyOf(usize),
+}
+
+impl Plug {
+    /// Its name; `lab-NAME` is its serial number.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Plug::Disk(number) => format!("scratch{number}"),
+            Plug::CopyOf(number) => format!("copy{number}"),
+        }
+    }
+}
+
+/// Which scratch disks a guest is booted with, in the order in which it finds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disks(pub Vec<Plug>);
+
+impl Disks {
+    /// These disks alone, by number, in this order.
+    #[must_use]
+    pub fn in_order(numbers: &[usize]) -> Disks {
+        Disks(numbers.iter().copied().map(Plug::Disk).collect())
+    }
+
+    /// The same, and behind them a copy of that one.
+    #[must_use]
+    pub fn with_copy_of(mut self, number: usize) -> Disks {
+        self.0.push(Plug::CopyOf(number));
+        self
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,6 +158,11 @@ pub enum Ask {
         key: String,
         /// Its text.
         value: String,
+    },
+    /// Boot the guest with these scratch disks from its next boot on; answered with [`Order::Noted`].
+    Plug {
+        /// Which, in which order.
+        disks: Disks,
     },
 }
 

@@ -25,9 +25,26 @@ pub(super) fn device(disks: &[String], name: &str) -> Result<PathBuf> {
     }
 }
 
-/// The devices of all scratch disks, in order.
-pub(super) fn scratch(disks: &[String]) -> Vec<PathBuf> {
-    disks.iter().filter(|d| d.starts_with("scratch")).filter_map(|d| device(disks, d).ok()).collect()
+/// The devices of the scratch disks by their numbers, up to the last one that is plugged in.
+pub(super) fn scratch(disks: &[String]) -> Vec<Option<PathBuf>> {
+    let number = |name: &String| name.strip_prefix("scratch")?.parse::<usize>().ok();
+    let count = disks.iter().filter_map(number).max().map_or(0, |last| last + 1);
+    let found = |n| disks.iter().find(|name| number(name) == Some(n));
+    (0..count).map(|n| device(disks, found(n)?).ok()).collect()
+}
+
+/// udev's rules for disks that have no serial number (UML's), which gives them the names that QEMU's have by theirs.
+pub(super) fn rules(disks: &[String]) -> String {
+    let plugged = |name: &&String| name.starts_with("scratch") || name.starts_with("copy");
+    let rule = |name: &String| {
+        let kernel = kernel_name(disks.iter().position(|disk| disk == name)?)?;
+        let link = format!("SYMLINK+=\"disk/by-id/virtio-{}", serial(name));
+        Some(format!(
+            "SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", KERNEL==\"{kernel}\", {link}\"\n\
+             SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"partition\", KERNEL==\"{kernel}[0-9]*\", {link}-part%n\"\n"
+        ))
+    };
+    disks.iter().filter(plugged).filter_map(rule).collect()
 }
 
 /// The serial number that the host gives the disk called `name`.
@@ -43,9 +60,13 @@ fn by_serial(name: &str) -> Option<PathBuf> {
     })
 }
 
-fn by_place(place: usize) -> Option<PathBuf> {
+fn kernel_name(place: usize) -> Option<String> {
     let letter = char::from(b'a'.checked_add(u8::try_from(place).ok()?)?);
-    let name = format!("ubd{letter}");
+    Some(format!("ubd{letter}"))
+}
+
+fn by_place(place: usize) -> Option<PathBuf> {
+    let name = kernel_name(place)?;
     block_devices().contains(&name).then(|| PathBuf::from("/dev").join(name))
 }
 
@@ -54,4 +75,24 @@ fn block_devices() -> Vec<String> {
         return Vec::new();
     };
     entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_keeps_its_name_in_another_place() {
+        let disks = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let usual = rules(&disks(&["root", "scratch0", "scratch1"]));
+        assert!(usual.contains("KERNEL==\"ubdb\", SYMLINK+=\"disk/by-id/virtio-lab-scratch0\"\n"), "{usual}");
+        assert!(
+            usual.contains("KERNEL==\"ubdc[0-9]*\", SYMLINK+=\"disk/by-id/virtio-lab-scratch1-part%n\"\n"),
+            "{usual}"
+        );
+        let swapped = rules(&disks(&["root", "scratch1", "copy1"]));
+        assert!(swapped.contains("KERNEL==\"ubdb\", SYMLINK+=\"disk/by-id/virtio-lab-scratch1\"\n"), "{swapped}");
+        assert!(swapped.contains("KERNEL==\"ubdc\", SYMLINK+=\"disk/by-id/virtio-lab-copy1\"\n"), "{swapped}");
+        assert_eq!(swapped.lines().count(), 4);
+    }
 }

@@ -83,15 +83,19 @@ fn boot() -> Result<Infallible> {
     if settings.systemd {
         return Err(program("/sbin/init").exec()).context("starting systemd");
     }
-    start_plain()
+    start_plain(&settings)
 }
 
 /// Without systemd: the file systems and daemons a test expects, then the agent, whose end is the guest's.
-fn start_plain() -> Result<Infallible> {
+fn start_plain(settings: &Settings) -> Result<Infallible> {
     fs::create_dir_all("/run/lock")?;
     mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)
         .context("mounting the cgroups")?;
     let _ = program("ip").args(["link", "set", "lo", "up"]).status();
+    if settings.lane == "uml" {
+        fs::create_dir_all("/run/udev/rules.d")?;
+        fs::write("/run/udev/rules.d/59-lab.rules", disks::rules(&settings.disks)).context("naming the disks")?;
+    }
     super::serve::start_udev();
     let agent = program(AGENT).spawn().context("starting the agent")?;
     let agent = Pid::from_raw(i32::try_from(agent.id())?);

@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -76,7 +77,8 @@ pub(super) fn run(
 fn spawn(settings: &Settings, kernel: &str, job: &Job, sender: &Sender<Event>) -> io::Result<Pid> {
     let mut command = if job.on_console { on_console(job)? } else { Command::new(&job.program) };
     let disks = disks::scratch(&settings.disks);
-    let scratch: Vec<String> = disks.iter().map(|d| d.to_string_lossy().into_owned()).collect();
+    let path = |disk: &Option<PathBuf>| disk.iter().map(|d| d.to_string_lossy().into_owned()).collect();
+    let scratch: Vec<String> = disks.iter().map(path).collect();
     // A machine of somebody else's names its own.
     let scratch = if settings.is_guest() { scratch.join(":") } else { env::var("LAB_SCRATCH").unwrap_or_default() };
     command
@@ -141,7 +143,7 @@ struct Watch<'a> {
     child: Pid,
     start: Instant,
     limit: Option<u64>,
-    /// Tests that wait until the host has their note.
+    /// Tests that wait until the host has their note, or knows of their disks.
     unanswered: VecDeque<Ring>,
     /// Whether the job's output is closed already.
     silent: bool,
@@ -183,7 +185,7 @@ impl Watch<'_> {
     fn wish(&mut self, ring: Ring) -> Option<Exit> {
         let native = self.settings.lane == "native";
         match ring.request.clone() {
-            Request::Reboot | Request::Host(Ask::PowerCut { .. }) if native => {
+            Request::Reboot | Request::Host(Ask::PowerCut { .. } | Ask::Plug { .. }) if native => {
                 ring.refuse("this machine is not the lab's to reboot");
             }
             Request::Reboot => {
@@ -193,7 +195,7 @@ impl Watch<'_> {
             Request::Host(ask) => {
                 self.wire.say(&Word::Ask(ask.clone()));
                 match ask {
-                    Ask::Remember { .. } => self.unanswered.push_back(ring),
+                    Ask::Remember { .. } | Ask::Plug { .. } => self.unanswered.push_back(ring),
                     Ask::PowerCut { .. } => ring.grant(),
                 }
             }

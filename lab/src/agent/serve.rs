@@ -94,7 +94,7 @@ fn serve(settings: &Settings, kernel: &str, wire: &Wire, sender: &Sender<Event>,
                 }
             }
             Event::Order(Order::DisksBlanked) => {
-                for disk in super::disks::scratch(&settings.disks) {
+                for disk in super::disks::scratch(&settings.disks).into_iter().flatten() {
                     let _ = Command::new("blockdev").arg("--flushbufs").arg(disk).status();
                 }
                 wire.say(&Word::Ready);

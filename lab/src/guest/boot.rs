@@ -22,7 +22,8 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-use crate::protocol::{self, Ask, Request, SKIP_MARK};
+pub use crate::protocol::Disks;
+use crate::protocol::{self, Ask, Plug, Request, SKIP_MARK};
 
 /// How often the guest has gone down in this test: 0 in its first run, then 1, 2, …
 #[must_use]
@@ -34,6 +35,24 @@ pub fn phase() -> u32 {
 pub fn reboot() -> ! {
     ask(&Request::Reboot);
     wait_for_the_end()
+}
+
+/// As [`reboot`], and the guest finds other scratch disks, or finds them in another order, until the test ends or says
+/// otherwise: `Disks::in_order(&[1, 0, 2])`, `Disks::in_order(&[0, 2])` without the second one.
+pub fn reboot_with(disks: Disks) -> ! {
+    plug(disks);
+    reboot()
+}
+
+/// As [`power_cut`], with other scratch disks afterwards.
+pub fn power_cut_with(disks: Disks) -> ! {
+    plug(disks);
+    power_cut()
+}
+
+/// From the next boot on, however it comes about, the guest has these scratch disks.
+pub fn plug(disks: Disks) {
+    ask(&Request::Host(Ask::Plug { disks }));
 }
 
 /// Cuts the guest's power now: what was not synced is lost, what was synced stays. This test runs again with the next
@@ -65,18 +84,45 @@ pub fn recall(key: &str) -> Option<String> {
 }
 
 /// Extra disks of this guest, blank when the test starts, kept across its reboots: two of 8 GiB, then one of 400 GB
-/// (all sparse on the host).
+/// (all sparse on the host). Their order is the same in every boot, whatever they are called there.
 ///
 /// In the native lane they are what the machine's owner named in `LAB_SCRATCH`, as they are; a test is skipped where
 /// that is nothing.
 #[must_use]
 pub fn scratch_disks() -> Vec<PathBuf> {
-    let disks: Vec<PathBuf> =
-        lab_variable("LAB_SCRATCH").split(':').filter(|d| !d.is_empty()).map(PathBuf::from).collect();
+    let disks: Vec<PathBuf> = places().into_iter().flatten().collect();
     if disks.is_empty() {
         skip("this machine has no disks for tests: LAB_SCRATCH names none");
     }
     disks
+}
+
+/// The scratch disk of that number, wherever it is found in this boot; nothing while it is not plugged in.
+#[must_use]
+pub fn scratch_disk(number: usize) -> Option<PathBuf> {
+    places().into_iter().nth(number).flatten()
+}
+
+/// The name below `/dev/disk/by-id` that a scratch disk has in every boot; its partitions' end in `-part1`, ….
+#[must_use]
+pub fn by_id(number: usize) -> PathBuf {
+    id_of(Plug::Disk(number))
+}
+
+/// That of the copy of a scratch disk.
+#[must_use]
+pub fn copy_by_id(number: usize) -> PathBuf {
+    id_of(Plug::CopyOf(number))
+}
+
+fn id_of(plug: Plug) -> PathBuf {
+    Path::new("/dev/disk/by-id").join(format!("virtio-lab-{}", plug.name()))
+}
+
+/// The scratch disks by their numbers.
+fn places() -> Vec<Option<PathBuf>> {
+    let device = |text: &str| Some(PathBuf::from(text)).filter(|_| !text.is_empty());
+    lab_variable("LAB_SCRATCH").split(':').map(device).collect()
 }
 
 /// Whether udevd runs and answers on its control socket.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::image;
 use super::kernels::{self, Kernel, KernelFiles};
 use super::kvm;
-use super::machine::{Accelerator, Lane, Machine};
+use super::machine::{self, Accelerator, Lane, Machine};
 use super::native;
 use super::packages;
 use super::place::{Places, RunFolder};
@@ -101,17 +101,18 @@ impl Lab {
             format!("{}-{}", lane.name(), kernel.name())
         });
         let agent = programs.agent()?;
+        let plugged = machine::all_scratch();
         let files = self.files(lane, kernel)?;
         if lane == Lane::Native {
             native::install(&payload)?;
             let (root, accelerator) = (PathBuf::new(), Accelerator::Tcg);
-            return Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator });
+            return Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator, plugged });
         }
         let accelerator = match lane {
             Lane::Qemu => kvm::choose(&self.places, &files.kernel),
             Lane::Uml | Lane::Native => Accelerator::Tcg,
         };
         let root = image::root(&self.places)?;
-        Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator })
+        Ok(Machine { lane, files, root, payload, agent, folder, systemd, accelerator, plugged })
     }
 }

@@ -9,7 +9,8 @@ use super::guest::{Guest, Lines};
 use super::kernels::KernelFiles;
 use super::native;
 use super::tool;
-use super::trouble::{OrTrouble, Result};
+use super::trouble::{OrTrouble, Result, Trouble};
+use crate::protocol::{Disks, Plug};
 
 /// How tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -36,6 +37,12 @@ impl Lane {
 
 /// The blank disks of every guest: name and size in bytes. All are sparse on the host.
 pub const SCRATCH: &[(&str, u64)] = &[("scratch0", 8 << 30), ("scratch1", 8 << 30), ("scratch2", 400_000_000_000)];
+
+/// All of them, in their order.
+#[must_use]
+pub fn all_scratch() -> Disks {
+    Disks((0..SCRATCH.len()).map(Plug::Disk).collect())
+}
 
 /// The guest's memory, in MiB.
 const MEMORY_MIB: u32 = 1536;
@@ -68,6 +75,8 @@ pub struct Machine {
     pub systemd: bool,
     /// For QEMU.
     pub accelerator: Accelerator,
+    /// The scratch disks of its next boot.
+    pub plugged: Disks,
 }
 
 impl Machine {
@@ -117,11 +126,48 @@ impl Machine {
         Ok(written)
     }
 
+    /// Chooses the scratch disks of the next boots.
+    ///
+    /// # Errors
+    /// When there is no disk of such a number, or what is plugged out cannot be removed.
+    pub fn plug(&mut self, disks: Disks) -> Result<()> {
+        for plug in &disks.0 {
+            let (Plug::Disk(number) | Plug::CopyOf(number)) = *plug;
+            if number >= SCRATCH.len() {
+                return Err(Trouble::new(format!("cannot plug in the scratch disk {number}: there is none")));
+            }
+        }
+        let gone = |plug: &&Plug| matches!(plug, Plug::CopyOf(_)) && !disks.0.contains(plug);
+        for plug in self.plugged.0.iter().filter(gone) {
+            let copy = self.folder.join(plug.name());
+            if copy.exists() {
+                fs::remove_file(&copy).or_trouble(|| format!("cannot remove `{}`", copy.display()))?;
+            }
+        }
+        self.plugged = disks;
+        Ok(())
+    }
+
+    /// Makes the copies that the next boot has and no boot had before.
+    fn copy_disks(&self) -> Result<()> {
+        for plug in &self.plugged.0 {
+            let copy = self.folder.join(plug.name());
+            if let Plug::CopyOf(number) = *plug
+                && !copy.exists()
+            {
+                let original = self.folder.join(Plug::Disk(number).name());
+                tool::run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(original).arg(copy))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Boots the guest with the disks as they are.
     ///
     /// # Errors
     /// When its agent does not come up.
     pub fn boot(&self) -> Result<Guest> {
+        self.copy_disks()?;
         Guest::start(&self.folder.join("console.log"), |lines| match self.lane {
             Lane::Uml => self.uml(lines),
             Lane::Native => native::command(&self.agent, lines),
@@ -130,13 +176,13 @@ impl Machine {
     }
 
     /// The disks in the order in which the guest sees them: name, file, whether it may be written.
-    fn disks(&self) -> Vec<(&'static str, PathBuf, bool)> {
+    fn disks(&self) -> Vec<(String, PathBuf, bool)> {
         let fixed = [
-            ("root", self.overlay(), true),
-            ("modules", self.files.modules.clone(), false),
-            ("payload", self.payload.clone(), false),
+            ("root".to_string(), self.overlay(), true),
+            ("modules".to_string(), self.files.modules.clone(), false),
+            ("payload".to_string(), self.payload.clone(), false),
         ];
-        let scratch = SCRATCH.iter().map(|(name, _)| (*name, self.folder.join(name), true));
+        let scratch = self.plugged.0.iter().map(|plug| (plug.name(), self.folder.join(plug.name()), true));
         fixed.into_iter().chain(scratch).collect()
     }
 
@@ -150,7 +196,7 @@ impl Machine {
 
     /// What the agent must know, as words of the kernel's command line.
     fn settings(&self, control: &str) -> Vec<String> {
-        let disks: Vec<&str> = self.disks().iter().map(|(name, _, _)| *name).collect();
+        let disks: Vec<String> = self.disks().into_iter().map(|(name, _, _)| name).collect();
         vec![
             format!("lab.lane={}", self.lane.name()),
             format!("lab.control={control}"),
@@ -173,7 +219,7 @@ impl Machine {
         words.push(format!("initrd={}", self.initramfs().display()));
         for (place, (name, file, writable)) in self.disks().iter().enumerate() {
             let flag = if *writable { "" } else { "r" };
-            let backing = if *name == "root" { format!(",{}", self.root.display()) } else { String::new() };
+            let backing = if name == "root" { format!(",{}", self.root.display()) } else { String::new() };
             words.push(format!("ubd{place}{flag}={}{backing}", file.display()));
         }
         words.push(format!("uml_dir={}", self.folder.display()));

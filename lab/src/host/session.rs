@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::guest::{Guest, Heard};
-use super::machine::Machine;
+use super::machine::{self, Machine};
 use super::trouble::{OrTrouble, Result};
-use crate::protocol::{Ask, Ended, Exit, Job, Order, PAYLOAD, SKIP_MARK, Word};
+use crate::protocol::{Ask, Disks, Ended, Exit, Job, Order, PAYLOAD, SKIP_MARK, Word};
 
 /// A test's time limit, unless it asks for another.
 pub const TEST_LIMIT: Duration = Duration::from_secs(300);
@@ -69,6 +69,8 @@ struct Story {
     phase: u32,
     notes: BTreeMap<String, String>,
     output: Vec<String>,
+    /// The scratch disks that it wants from the next boot on.
+    plugged: Option<Disks>,
 }
 
 impl Report {
@@ -174,6 +176,7 @@ impl Session {
         } else if self.machine.blank_scratch()? {
             self.forget_disks();
         }
+        self.machine.plug(machine::all_scratch())?;
         Ok(Report { outcome, seconds: start.elapsed().as_secs_f64(), output: story.output, silent, wreck })
     }
 
@@ -205,6 +208,9 @@ impl Session {
             }
             story.phase += 1;
             self.guest = None;
+            if let Some(disks) = story.plugged.take() {
+                self.machine.plug(disks)?;
+            }
             self.guest = Some(self.machine.boot()?);
         }
     }
@@ -223,6 +229,10 @@ impl Session {
                 }
                 Heard::Word(Word::Ask(Ask::Remember { key, value })) => {
                     story.notes.insert(key, value);
+                    guest.tell(&Order::Noted);
+                }
+                Heard::Word(Word::Ask(Ask::Plug { disks })) => {
+                    story.plugged = Some(disks);
                     guest.tell(&Order::Noted);
                 }
                 Heard::Word(Word::Ask(Ask::PowerCut { after_ms })) => {

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use lab::guest::boot;
+use lab::guest::boot::{self, Disks};
 
 fn output_of(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
@@ -100,6 +100,49 @@ fn disk_start(disk: &Path) -> &'static Path {
     fs::File::open(disk).unwrap().read_exact_at(&mut block, 0).unwrap();
     fs::write(copy, block).unwrap();
     copy
+}
+
+#[test]
+fn scratch_disks_are_found_in_other_places_are_missing_and_are_there_twice() {
+    let start = |disk: &Path| fs::read(disk_start(disk)).unwrap();
+    let places = || boot::scratch_disks().iter().map(|disk| disk.display().to_string()).collect::<Vec<_>>().join(" ");
+    match boot::phase() {
+        0 => {
+            for (number, disk) in (1..).zip(boot::scratch_disks()) {
+                let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
+                file.write_all_at(&[number; 4096], 0).unwrap();
+                file.sync_all().unwrap();
+            }
+            boot::remember("places", &places());
+            boot::reboot_with(Disks::in_order(&[2, 0, 1]));
+        }
+        1 => {
+            assert_ne!(boot::recall("places"), Some(places()));
+            for (number, disk) in boot::scratch_disks().iter().enumerate() {
+                assert_eq!(start(disk)[0], u8::try_from(number).unwrap() + 1);
+                assert_eq!(boot::by_id(number).canonicalize().unwrap(), *disk);
+            }
+            boot::power_cut_with(Disks::in_order(&[1, 2]).with_copy_of(1));
+        }
+        _ => {
+            assert_eq!((boot::scratch_disk(0), boot::scratch_disks().len()), (None, 2));
+            assert!(!boot::by_id(0).exists());
+            let (copy, second) = (boot::copy_by_id(1).canonicalize().unwrap(), boot::scratch_disk(1).unwrap());
+            assert_ne!(copy, second);
+            assert_eq!(start(&copy), [2; 4096]);
+            write_first_block(&second);
+            assert_eq!(start(&copy), [2; 4096], "it is a disk of its own");
+        }
+    }
+}
+
+#[test]
+fn scratch_disks_are_in_their_places_again_when_the_next_test_begins() {
+    if boot::lane() == "native" {
+        boot::skip("the disks of this machine are not the lab's");
+    }
+    let disks = boot::scratch_disks();
+    assert!(disks.is_sorted() && disks.len() == 3, "{disks:?}");
 }
 
 #[test]
