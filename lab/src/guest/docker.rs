@@ -39,6 +39,8 @@ pub struct Config {
     pub options: Vec<String>,
     /// The storage driver.
     pub driver: String,
+    /// With the network of containers that name none, `docker0`; without it they have none.
+    pub bridge: bool,
     /// Run by systemd (`docker.service` and `docker.socket`) instead of as a child of the test.
     pub systemd: bool,
     /// The line of shell that a child of the test is started with, as an init script has it.
@@ -50,7 +52,8 @@ impl Config {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let line = "exec dockerd".to_owned();
-        Self { root: root.into(), options: Vec::new(), driver: "devicemapper".into(), systemd: false, line }
+        let driver = "devicemapper".into();
+        Self { root: root.into(), options: Vec::new(), driver, bridge: false, systemd: false, line }
     }
 
     /// With one more storage option.
@@ -70,9 +73,9 @@ impl Config {
             "data-root": self.root,
             "storage-driver": self.driver,
             "storage-opts": options,
-            // No guest has a network: without these dockerd would stop over the missing tables.
+            // No guest has a network: without this dockerd would stop over the missing tables.
             "iptables": false,
-            "bridge": "none",
+            "bridge": if self.bridge { "" } else { "none" },
         })
     }
 }
@@ -278,6 +281,12 @@ impl Docker {
         &self.config.root
     }
 
+    /// Its storage driver.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        &self.config.driver
+    }
+
     /// The name of its pool on device-mapper.
     ///
     /// # Errors
@@ -308,7 +317,7 @@ impl Drop for Docker {
     }
 }
 
-/// Removes the mounts, dm devices and loop devices that a dead daemon left for this root.
+/// Removes the mounts, dm devices, loop devices and bridges that a dead daemon left for this root.
 pub fn take_down(root: &Path) {
     let limit = Duration::from_secs(20);
     let below: Vec<_> = sys::mounts().unwrap_or_default().into_iter().filter(|m| m.point.starts_with(root)).collect();
@@ -325,6 +334,12 @@ pub fn take_down(root: &Path) {
     for device in sys::loops().unwrap_or_default() {
         if Path::new(&device.file).starts_with(root) {
             let _ = Cmd::new("losetup").arg("-d").arg(&device.device).limit(limit).run();
+        }
+    }
+    for link in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let name = link.file_name();
+        if name == "docker0" || name.to_string_lossy().starts_with("br-") {
+            let _ = Cmd::new("ip").args(["link", "delete"]).arg(name).limit(limit).run();
         }
     }
 }
@@ -375,10 +390,22 @@ pub fn pairs(block: &str) -> Vec<(String, String)> {
 /// # Errors
 /// When nobody listens, or the answer is no HTTP.
 pub fn get(path: &str) -> Result<(u16, Vec<u8>)> {
+    request("GET", path)
+}
+
+/// `POST path` without a body on Docker's socket: status and body of the answer.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(path: &str) -> Result<(u16, Vec<u8>)> {
+    request("POST", path)
+}
+
+fn request(method: &str, path: &str) -> Result<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(SOCKET).with_context(|| format!("cannot connect to {SOCKET}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     // HTTP/1.0: the body ends with the connection, and is never sent in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse_answer(&answer)

@@ -154,18 +154,23 @@ pub fn content_hash(path: &Path) -> Result<u64> {
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     let size = if is_device { sys::size_of(path)? } else { file.metadata()?.len() };
+    hash_of(&file, size, !is_device).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// [`content_hash`] of what is open already; with `holes` it is asked where its data is.
+pub(super) fn hash_of(file: &File, size: u64, holes: bool) -> Result<u64> {
     let mut hash = std::hash::DefaultHasher::new();
     hash.write_u64(size);
-    let mut buffer = Aligned::new();
+    let mut buffer = Aligned::new(usize::try_from(size).unwrap_or(CHUNK).next_multiple_of(BLOCK).clamp(BLOCK, CHUNK));
     let mut at = 0;
     while at < size {
-        if !is_device {
-            match next_data(&file, at)? {
+        if holes {
+            match next_data(file, at)? {
                 Some(data) => at = data - data % (BLOCK as u64),
                 None => break,
             }
         }
-        let read = file.read_at(buffer.space(), at).with_context(|| format!("cannot read {}", path.display()))?;
+        let read = file.read_at(buffer.space(), at)?;
         if read == 0 {
             break;
         }
@@ -196,16 +201,17 @@ fn next_data(file: &File, at: u64) -> Result<Option<u64>> {
 /// A buffer that `O_DIRECT` accepts.
 struct Aligned {
     bytes: Vec<u8>,
+    length: usize,
 }
 
 impl Aligned {
-    fn new() -> Self {
-        Self { bytes: vec![0; CHUNK + BLOCK] }
+    fn new(length: usize) -> Self {
+        Self { bytes: vec![0; length + BLOCK], length }
     }
 
     fn space(&mut self) -> &mut [u8] {
         let skip = self.bytes.as_ptr().align_offset(BLOCK);
-        self.bytes.get_mut(skip..skip + CHUNK).unwrap_or_default()
+        self.bytes.get_mut(skip..skip + self.length).unwrap_or_default()
     }
 }
 

@@ -12,5 +12,6 @@ mod disks;
 mod docker;
 mod log_writes;
 mod machine;
+mod menagerie;
 mod programs;
 mod writer;
