@@ -59,6 +59,10 @@ def node(flags, value_size, *items):
 
 write("volume_tree/two-levels", node(1, 8, (0, [1]), (4, [2])) + node(2, 24, (1, [10, 7, 0]), (3, [0, 8, 0]))
       + node(2, 24, (4, [40, 9, 0])))
+# Mappings: 24 bits of time below the data block.
+write("mapping_tree/two-levels", node(1, 8, (0, [1]), (4, [2])) + node(2, 8, (0, [5 << 24]), (1, [6 << 24 | 1]), (3, [2 << 24]))
+      + node(2, 8, (4, [3 << 24]), (9, [999 << 24])))
+write("mapping_tree/roots", node(2, 8, (0, [0]), (7, [0])))
 
 # XFS and ext4 of 10 GiB, as far as the sizes stand in their superblocks.
 write("file_system/xfs", at(16, (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 2621440)))

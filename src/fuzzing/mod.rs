@@ -26,7 +26,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 34] = [
+pub const PARSERS: [Parser; 35] = [
     parser("activation", &["ops/health/start.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
@@ -60,6 +60,7 @@ pub const PARSERS: [Parser; 34] = [
     parser("libdm", &["engine/libdm.rs"], engine::libdm),
     parser("list", &["report/merged.rs"], ops::list),
     parser("lvm", &["ops/health/lvm.rs"], ops::lvm),
+    parser("mapping_tree", &["metadata/mapping.rs"], pool::mapping_tree),
     parser("mountinfo", &["kernel/mounts.rs"], kernel::mountinfo),
     parser("pool_spec", &["pool/spec.rs"], pool::pool_spec),
     parser("pool_status", &["pool/status.rs", "ops/health/volumes.rs"], pool::pool_status),
@@ -71,7 +72,7 @@ pub const PARSERS: [Parser; 34] = [
     parser("storage_options", &["engine/options.rs"], engine::storage_options),
     parser("superblock", &["metadata/superblock.rs"], pool::superblock),
     parser("unit", &["engine/start/unit.rs", "engine/start/words.rs"], engine::unit),
-    parser("volume_tree", &["metadata/details.rs"], pool::volume_tree),
+    parser("volume_tree", &["metadata/details.rs", "metadata/node.rs"], pool::volume_tree),
     parser("volumes", &["ops/volumes.rs", "pool/volume.rs"], ops::volumes),
 ];
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::text;
-use crate::metadata::{BLOCK, Superblock, details, devices, superblock};
+use crate::metadata::{BLOCK, Superblock, devices, mapping, node, superblock};
 use crate::ops::health::volumes;
 use crate::pool::label::{Member, SLOT_BYTES, Slots, assemble};
 use crate::pool::{DevNo, PoolStatus, PoolTable, Spec};
@@ -91,6 +91,33 @@ pub(super) fn label(bytes: &[u8]) -> bool {
 
 /// Nodes of the tree of volumes, 128 bytes of each, filled up with zeros; with the numbers and checksums that belong to them.
 pub(super) fn volume_tree(bytes: &[u8]) -> bool {
+    nodes(bytes, 1, |superblock, read| devices(superblock, read).is_ok())
+}
+
+/// Nodes of a tree of mappings, in the same way: the first of them is the root of all volumes and of the one with the id 0.
+pub(super) fn mapping_tree(bytes: &[u8]) -> bool {
+    // 128 bytes have room for a dozen keys that are not zero; the way to the end of each is nine nodes long at most.
+    nodes(bytes, 1 + 13 * 9, |superblock, read| mapping::ends(superblock, read).is_ok());
+    nodes(bytes, 2, |superblock, mut read| {
+        let roots = mapping::roots(superblock, &mut read);
+        assert!(roots.iter().flatten().all(|(_, root)| *root < MetaBlock::new(superblock.metadata_total.get())));
+        let mut next = 0;
+        let mut mapped = 0;
+        for run in mapping::runs(superblock, MetaBlock::new(0), &mut read) {
+            let Ok(run) = run else { return false };
+            assert!(run.begin.get() >= next && run.length.get() > 0, "{run:?} after {next}");
+            assert!(run.data.get() + run.length.get() <= superblock.data_total.get(), "{run:?}");
+            next = run.begin.get().saturating_add(run.length.get());
+            mapped += run.length.get();
+        }
+        mapped > 0
+    })
+}
+
+type ReadNode<'a> = &'a mut dyn FnMut(MetaBlock) -> Result<Vec<u8>, String>;
+
+/// Walks them, which reads each at most that often on an average.
+fn nodes(bytes: &[u8], often: u64, walk: impl FnOnce(&Superblock, ReadNode<'_>) -> bool) -> bool {
     let nodes: Vec<&[u8]> = bytes.chunks(128).collect();
     let count = u64::try_from(nodes.len()).unwrap_or(0);
     let superblock = Superblock {
@@ -99,23 +126,24 @@ pub(super) fn volume_tree(bytes: &[u8]) -> bool {
         transaction_id: 0,
         held_root: None,
         block_size: BlockSize::DEFAULT,
-        data_total: DataBlocks::new(0),
+        data_total: DataBlocks::new(1000),
         data_used: DataBlocks::new(0),
         metadata_total: MetaBlocks::new(count),
         metadata_used: MetaBlocks::new(count),
         details_root: MetaBlock::new(0),
+        mapping_root: MetaBlock::new(0),
     };
     let mut read = 0;
-    let found = devices(&superblock, |at| {
+    let found = walk(&superblock, &mut |at| {
         read += 1;
         let index = usize::try_from(at.get()).map_err(|e| e.to_string())?;
         let mut block = nodes.get(index).ok_or("it is not there")?.to_vec();
         block.resize(BLOCK, 0);
         block.splice(8..16, at.get().to_le_bytes());
-        let sum = superblock::salted(&block, details::CHECKSUM_SALT).to_le_bytes();
+        let sum = superblock::salted(&block, node::CHECKSUM_SALT).to_le_bytes();
         block.splice(..sum.len(), sum);
         Ok(block)
     });
-    assert!(read <= count, "{read} blocks of {count} were read");
-    found.is_ok()
+    assert!(read <= often * count, "{read} blocks of {count} were read");
+    found
 }

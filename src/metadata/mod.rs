@@ -1,7 +1,10 @@
 //! The on-disk format of a thin pool's metadata, read from bytes.
 
-pub(crate) mod details;
+mod details;
+pub mod mapping;
+pub(crate) mod node;
 pub(crate) mod superblock;
 
-pub use details::{BadTree, Details, devices};
-pub use superblock::{BLOCK, BadSuperblock, SpaceMap, Superblock};
+pub use details::{Details, devices};
+pub use node::BadTree;
+pub use superblock::{BLOCK, BadSuperblock, MAGIC, SpaceMap, Superblock};

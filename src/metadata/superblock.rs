@@ -4,7 +4,7 @@
 //! checksum at 0, flags at 4, its own block number at 8, magic at 32, version at 40, transaction id at 48, held root
 //! at 56, the two space map roots at 64 and 192 (of each: blocks in all, blocks in use), data block size in sectors
 //! at 336, metadata block size in sectors at 340, metadata blocks when it was formatted or resized at 344; the root of the
-//! tree with the volumes' details at 328.
+//! tree with the volumes' mappings at 320, of the one with their details at 328.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::units::{BlockSize, DataBlocks, META_BLOCK_BYTES, MetaBlock, MetaBlock
 pub const BLOCK: usize = 4096;
 
 /// `THIN_SUPERBLOCK_MAGIC`
-const MAGIC: u64 = 27_022_010;
+pub const MAGIC: u64 = 27_022_010;
 
 /// `SUPERBLOCK_CSUM_XOR`
 const CHECKSUM_SALT: u32 = 160_774;
@@ -54,12 +54,14 @@ pub struct Superblock {
     pub metadata_used: MetaBlocks,
     /// Where the tree begins that has the details of each volume.
     pub details_root: MetaBlock,
+    /// Where the tree begins that has the root of each volume's mappings.
+    pub mapping_root: MetaBlock,
 }
 
 /// Why a block is not a thin pool's superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadSuperblock {
-    /// The block is all zeros: a pool that was never activated.
+    /// The block is all zeros: it was never written, or erased.
     Zero,
     /// There are fewer bytes than a block has.
     Short(usize),
@@ -81,7 +83,7 @@ pub enum BadSuperblock {
 impl fmt::Display for BadSuperblock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Zero => f.write_str("it is all zeros: no pool was ever active on it"),
+            Self::Zero => f.write_str("it is all zeros: no pool was ever active on it, or it was erased"),
             Self::Short(bytes) => write!(f, "it has {bytes} bytes of {BLOCK}"),
             Self::Magic(found) => write!(f, "its magic is {found}, not {MAGIC}: this is no thin pool's metadata"),
             Self::Checksum { found, computed } => {
@@ -138,6 +140,7 @@ impl Superblock {
             metadata_total: MetaBlocks::new(metadata.total),
             metadata_used: MetaBlocks::new(metadata.used),
             details_root: MetaBlock::new(u64_at(block, 328)?),
+            mapping_root: MetaBlock::new(u64_at(block, 320)?),
         })
     }
 
@@ -176,10 +179,18 @@ fn u64_at(block: &[u8], at: usize) -> Result<u64, BadSuperblock> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// One of 64 metadata blocks, with the trees of details and of mappings there.
+    pub(in crate::metadata) fn with_roots(details: u64, mappings: u64) -> Superblock {
+        let (details_root, mapping_root) = (MetaBlock::new(details), MetaBlock::new(mappings));
+        let metadata_total = MetaBlocks::new(64);
+        let data_total = DataBlocks::new(16_384);
+        Superblock { metadata_total, data_total, details_root, mapping_root, ..Superblock::parse(&sample()).unwrap() }
+    }
 
     fn sealed(mut block: Vec<u8>) -> Vec<u8> {
         let sum = checksum(&block);
