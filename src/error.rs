@@ -69,12 +69,14 @@ pub struct Failure {
     pub next: Option<String>,
     /// The error beneath, when there was one.
     pub source: Option<anyhow::Error>,
+    /// What is not there yet, by name, when its coming would mend this; nothing where time mends nothing.
+    pub awaits: Vec<String>,
 }
 
 impl Failure {
     /// Makes a failure of that kind.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), facts: Vec::new(), next: None, source: None }
+        Self { kind, what: what.into(), facts: Vec::new(), next: None, source: None, awaits: Vec::new() }
     }
 
     /// A safety check refused; nothing was touched.
@@ -87,9 +89,10 @@ impl Failure {
         Self::new(Kind::Failed, what)
     }
 
-    /// Adds a fact.
+    /// Adds a fact. Of the state there is one: what is said last.
     #[must_use]
     pub fn fact(mut self, label: &'static str, value: impl Into<String>) -> Self {
+        self.facts.retain(|fact| fact.label != "state" || label != "state");
         self.facts.push(Fact { label, value: value.into() });
         self
     }
@@ -98,6 +101,13 @@ impl Failure {
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
+        self
+    }
+
+    /// Says what would mend it by coming: who has time can try again then.
+    #[must_use]
+    pub fn awaiting(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.awaits.extend(names.into_iter().map(Into::into));
         self
     }
 

@@ -3,9 +3,11 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -123,6 +125,95 @@ pub fn run_within<S: AsRef<OsStr>>(
     }
 }
 
+/// Runs a program that changes something, as [`run`] does, and waits no longer than `limit`. It is not ended then: who ends
+/// a program in the middle of a change may leave worse than it found. No signal of the terminal reaches it.
+///
+/// # Errors
+/// As [`run`]; when it does not end in time, and goes on without us.
+pub fn change_within<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration) -> Result<(), ProgramError> {
+    let line = quoted(program, args);
+    let failed = |ended: String, stderr: String, gave_up, missing| {
+        Err(ProgramError { line: line.clone(), ended, stderr, gave_up, missing })
+    };
+    let child = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(e) => return failed(e.to_string(), String::new(), false, e.kind() == io::ErrorKind::NotFound),
+    };
+    let (send, receive) = mpsc::channel();
+    if let Some(stderr) = child.stderr.take() {
+        std::thread::spawn(move || send.send(last_of(stderr, STDERR_KEPT)));
+    }
+    let until = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) => {
+                return failed(format!("no end within {} s, and goes on", limit.as_secs()), String::new(), true, false);
+            }
+            Err(e) => return failed(e.to_string(), String::new(), false, false),
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    // A daemon that it began may keep its standard error open.
+    let said = receive.recv_timeout(Duration::from_secs(1)).ok().and_then(Result::ok).unwrap_or_default();
+    failed(status.to_string(), String::from_utf8_lossy(&said).into_owned(), false, false)
+}
+
+/// Begins a program that may go on for ever, as a daemon does: what it says goes to the end of a file, and `prepare` sees it
+/// before it is begun. Returns whether it has ended within `limit`, with status 0; it is not ended then.
+///
+/// # Errors
+/// As [`run`], with the end of that file in the place of standard error.
+pub fn begin<S: AsRef<OsStr>>(
+    program: &str,
+    args: &[S],
+    says: &Path,
+    limit: Duration,
+    prepare: impl FnOnce(&mut Command),
+) -> Result<bool, ProgramError> {
+    let failed = |ended: String, stderr: String, missing| {
+        Err(ProgramError { line: quoted(program, args), ended, stderr, gave_up: false, missing })
+    };
+    let log = match File::options().create(true).append(true).open(says).and_then(|log| Ok((log.try_clone()?, log))) {
+        Ok(log) => log,
+        Err(e) => return failed(format!("{}: {e}", says.display()), String::new(), false),
+    };
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(log.0).stderr(log.1).process_group(0);
+    prepare(&mut command);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => return failed(e.to_string(), String::new(), e.kind() == io::ErrorKind::NotFound),
+    };
+    let until = Instant::now() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(true),
+            Ok(Some(status)) => return failed(status.to_string(), end_of(says), false),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => return Ok(false),
+            Err(e) => return failed(e.to_string(), String::new(), false),
+        }
+    }
+}
+
+/// Returns the end of what a program that was begun has said; empty when that cannot be read.
+pub fn end_of(says: &Path) -> String {
+    let bytes = File::open(says).and_then(|file| last_of(file, STDERR_KEPT)).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Returns the last `most` bytes, and holds never more than twice as many.
 fn last_of(mut from: impl Read, most: usize) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
@@ -153,9 +244,33 @@ pub fn as_root() -> String {
     with_sudo(env::args_os().skip(1))
 }
 
+/// Returns this process's own command line.
+pub fn again() -> String {
+    typed(env::args_os().skip(1)).join(" ")
+}
+
+/// Returns this process's own command line with one more word behind its command, such as `status`; only that command where it
+/// cannot be told where it stands.
+pub fn again_with(command: &str, word: &str) -> String {
+    with_word(env::args_os().skip(1), command, word)
+}
+
+fn with_word(arguments: impl Iterator<Item = OsString>, command: &str, word: &str) -> String {
+    let mut words = typed(arguments);
+    match words.iter().position(|typed| typed == command) {
+        Some(at) => words.insert(at + 1, quote(word)),
+        None => words = vec!["dmpool".to_owned(), command.to_owned(), quote(word)],
+    }
+    words.join(" ")
+}
+
 fn with_sudo(arguments: impl Iterator<Item = OsString>) -> String {
-    let typed = arguments.map(|word| quote(&word.to_string_lossy()));
-    ["sudo".to_owned(), "dmpool".to_owned()].into_iter().chain(typed).collect::<Vec<_>>().join(" ")
+    format!("sudo {}", typed(arguments).join(" "))
+}
+
+fn typed(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
+    let arguments = arguments.map(|word| quote(&word.to_string_lossy()));
+    std::iter::once("dmpool".to_owned()).chain(arguments).collect()
 }
 
 /// Returns a word as a POSIX shell would need it typed.
@@ -172,6 +287,17 @@ pub fn quote(word: &str) -> String {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_line_is_repeated_with_the_word_that_it_lacked() {
+        let typed = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>().into_iter();
+        let again = |words: &[&str]| with_word(typed(words), "grow", "/srv/my docker");
+        assert_eq!(
+            again(&["--state-dir", "/s", "grow", "+5G", "--dry-run"]),
+            "dmpool --state-dir /s grow '/srv/my docker' +5G --dry-run"
+        );
+        assert_eq!(again(&[]), "dmpool grow '/srv/my docker'");
+    }
 
     #[test]
     fn a_command_line_is_repeated_with_sudo_and_can_be_pasted() {
@@ -195,6 +321,35 @@ mod tests {
         assert_eq!(String::from_utf8(last).unwrap(), "9999\n100000\n".get(0..12).unwrap());
         assert!(run_within("sh", &["-c", "exit 3"], hour, 12).unwrap_err().ended.contains('3'));
         assert!(run_within::<&str>("dmpool-no-such-program", &[], hour, 12).unwrap_err().missing);
+    }
+
+    #[test]
+    fn a_program_that_changes_something_is_never_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("done");
+        let script = format!("sleep 0.3; echo done >{}", file.display());
+        let error = change_within("sh", &["-c", &script], Duration::ZERO).unwrap_err();
+        assert!(error.gave_up && error.to_string().ends_with("and goes on"), "{error}");
+        while !std::fs::read_to_string(&file).is_ok_and(|text| text == "done\n") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let error = change_within("sh", &["-c", "echo no luck >&2; exit 5"], Duration::from_secs(3600)).unwrap_err();
+        assert!(error.to_string().ends_with("exit status: 5: no luck"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_begun_speaks_into_a_file_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, done) = (dir.path().join("log"), dir.path().join("done"));
+        let script = format!("echo begun; sleep 0.3; echo >{}", done.display());
+        assert!(!begin("sh", &["-c", &script], &log, Duration::ZERO, |_| ()).unwrap());
+        while !done.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let hour = Duration::from_secs(3600);
+        assert!(begin("true", &[""; 0], &log, hour, |_| ()).unwrap());
+        let error = begin("sh", &["-c", "echo no luck >&2; exit 5"], &log, hour, |_| ()).unwrap_err().to_string();
+        assert!(error.ends_with("exit status: 5: begun\nno luck"), "{error}");
     }
 
     #[test]

@@ -53,6 +53,11 @@ pub fn size(devno: DevNo) -> Result<Sectors> {
     Ok(Sectors::new(sectors))
 }
 
+/// Returns an attribute of a block device from sysfs (`dm/name`), without its end of line; nothing when there is none.
+pub fn attribute(devno: DevNo, name: &str) -> Option<String> {
+    read_if_there(&sysfs(devno).join(name)).ok().flatten()
+}
+
 /// Returns how many writes a block device has done since it was made, from sysfs (Documentation/block/stat.rst).
 ///
 /// # Errors

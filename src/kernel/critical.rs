@@ -112,8 +112,12 @@ static CAME: OnceLock<Signal> = OnceLock::new();
 /// between two steps, and what became of it is told before the program goes. Where they cannot be held they act as
 /// ever: death at any point is provided for.
 pub fn hold_signals() {
-    let held: SigSet = HELD.into_iter().collect();
-    let _ = held.thread_block();
+    let _ = held().thread_block();
+}
+
+/// Returns the signals that [`hold_signals`] holds.
+pub(super) fn held() -> SigSet {
+    HELD.into_iter().collect()
 }
 
 /// Returns the signal by which somebody wants an end, when one has come since [`hold_signals`]. From then on every time:

@@ -7,11 +7,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
-use super::{DevNo, block, loopdev, mounts, processes, read_if_there};
+use super::{DevNo, ask, block, loopdev, mounts, processes, read_if_there};
 
 /// Something that keeps a block device open.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Holder {
     /// Another block device stands on it.
     Device {
@@ -48,6 +49,20 @@ pub enum Holder {
         /// Its name.
         comm: String,
     },
+    /// A process is in the file system on it, which is mounted nowhere any more (`umount -l`).
+    Detached {
+        /// The process.
+        pid: u32,
+        /// Its name.
+        comm: String,
+        /// What it has there, as the kernel names it now.
+        path: PathBuf,
+    },
+    /// A mount namespace that no process is in: whether it is mounted there cannot be seen from here.
+    Namespace {
+        /// The file that keeps it.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for Holder {
@@ -61,6 +76,20 @@ impl fmt::Display for Holder {
             Self::Swap { path } => write!(f, "swap {}", path.display()),
             Self::Loop { devno } => write!(f, "loop device loop{} ({devno})", devno.minor),
             Self::Process { pid, comm } => write!(f, "process {pid} ({comm})"),
+            Self::Detached { pid, comm, path } => {
+                write!(
+                    f,
+                    "process {pid} ({comm}), in a file system on it that was unmounted with -l: {}",
+                    path.display()
+                )
+            }
+            Self::Namespace { path } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "somebody unseen, perhaps a mount in the namespace that {path} keeps: nsenter --mount={path} findmnt"
+                )
+            }
         }
     }
 }
@@ -68,7 +97,7 @@ impl fmt::Display for Holder {
 /// Returns who keeps a block device open, in a fixed order, this process left out.
 ///
 /// Root sees all but: mounts in a namespace that no process is in, and what the kernel itself opened (an export over
-/// iSCSI or NVMe, a RAID). An empty answer beside an open count above zero means one of those.
+/// NFS, iSCSI or NVMe, a RAID). An empty answer beside an open count above zero means one of those.
 ///
 /// # Errors
 /// When /proc or /sys cannot be read; processes that end meanwhile are no error.
@@ -83,16 +112,48 @@ pub fn of(devno: DevNo) -> Result<Vec<Holder>> {
         holders.push(Holder::Mount { mount_point: seen.mount.mount_point, pid: seen.pid, comm: seen.comm, elsewhere });
     }
     holders.extend(swaps()?.into_iter().filter(|p| is_device(p, devno)).map(|path| Holder::Swap { path }));
-    let on_it = |info: &loopdev::LoopInfo| info.backing_rdev == Some(devno);
+    // A file in the file system on it keeps that too, also where it was unmounted with -l.
+    let on_it = |info: &loopdev::LoopInfo| info.backing_rdev == Some(devno) || info.backing_dev == devno;
     holders.extend(loopdev::list()?.iter().filter(|i| on_it(i)).map(|i| Holder::Loop { devno: i.devno }));
     for pid in processes::all()? {
         if pid != std::process::id() && has_open(pid, devno) {
             holders.push(Holder::Process { pid, comm: processes::comm(pid) });
         }
     }
+    if holders.is_empty() {
+        holders = hidden(devno);
+    }
     holders.sort();
     holders.dedup();
     Ok(holders)
+}
+
+/// Returns who has files in the file system on a device without its being mounted anywhere, and the namespaces that cannot be
+/// looked into. Asking about a file may hang (a dead server's), so a child asks.
+fn hidden(devno: DevNo) -> Vec<Holder> {
+    let looked = ask::within_limit(|| {
+        let of_process =
+            |pid: u32| Some(Holder::Detached { pid, comm: processes::comm(pid), path: file_on(pid, devno)? });
+        processes::all().unwrap_or_default().into_iter().filter_map(of_process).collect::<Vec<_>>()
+    });
+    let mut found = looked.unwrap_or_default();
+    if found.is_empty() {
+        let kept = mounts::everywhere().unwrap_or_default().into_iter().map(|seen| seen.mount);
+        let kept = kept.filter(|mount| mount.fs_type == "nsfs" && mount.root.to_string_lossy().starts_with("mnt:"));
+        found.extend(kept.map(|mount| Holder::Namespace { path: mount.mount_point }));
+    }
+    found
+}
+
+/// Returns something that a process has in the file system on a device: its directory, its root, an open or a mapped file.
+fn file_on(pid: u32, devno: DevNo) -> Option<PathBuf> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let open =
+        |folder: &str| fs::read_dir(process.join(folder)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = ["cwd", "root", "exe"].map(|name| process.join(name));
+    let links = named.into_iter().chain(open("fd")).chain(open("map_files"));
+    let is_on = |link: &PathBuf| fs::metadata(link).is_ok_and(|found| DevNo::from_dev_t(found.dev()) == devno);
+    links.into_iter().find(is_on).and_then(|link| fs::read_link(link).ok())
 }
 
 fn name_of(devno: DevNo) -> String {

@@ -72,7 +72,7 @@ pub struct LoopInfo {
     pub backing_rdev: Option<DevNo>,
     /// Where the backing file was when it was last named; nothing when sysfs does not say.
     pub backing_path: Option<PathBuf>,
-    /// Whether the backing file has been unlinked.
+    /// Whether the backing file was unlinked, and has not been put back where it was.
     pub deleted: bool,
     /// Where in the file the device begins.
     pub offset: Bytes,
@@ -87,6 +87,11 @@ pub struct LoopInfo {
 }
 
 impl LoopInfo {
+    /// Whether the file behind it has this name, through no link in its place.
+    pub fn is_at(&self, path: &Path) -> bool {
+        is_named(path, self.backing_dev, self.backing_inode)
+    }
+
     /// Returns the device's usual node: `/dev/loop3`.
     pub fn path(&self) -> PathBuf {
         node(self.devno.minor)
@@ -180,12 +185,15 @@ fn read_info(device: BorrowedFd<'_>, devno: DevNo) -> Result<LoopInfo> {
     let raw = raw::loop_get_status(device).called("LOOP_GET_STATUS64", devno)?;
     let long = |at: Range<usize>| raw.get(at).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes);
     let flags = raw.get(LO_FLAGS).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
-    let (backing_path, deleted) = backing_file(devno)?;
+    let (backing_path, unlinked) = backing_file(devno)?;
     let rdev = DevNo::from_kernel(long(LO_RDEVICE));
+    let (backing_dev, backing_inode) = (DevNo::from_kernel(long(LO_DEVICE)), long(LO_INODE));
+    // The name that it was opened by stays unlinked for the kernel, also when another one of it has been put there.
+    let deleted = unlinked && !backing_path.as_ref().is_some_and(|path| is_named(path, backing_dev, backing_inode));
     Ok(LoopInfo {
         devno,
-        backing_dev: DevNo::from_kernel(long(LO_DEVICE)),
-        backing_inode: long(LO_INODE),
+        backing_dev,
+        backing_inode,
         backing_rdev: (rdev != DevNo::new(0, 0)).then_some(rdev),
         backing_path,
         deleted,
@@ -195,6 +203,11 @@ fn read_info(device: BorrowedFd<'_>, devno: DevNo) -> Result<LoopInfo> {
         read_only: flags & READ_ONLY != 0,
         size: block::size(devno)?,
     })
+}
+
+/// Whether a file has this name. A link to it below /proc, or a mount of it, is none: it goes with the file's last user.
+fn is_named(path: &Path, on: DevNo, inode: u64) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|at| at.nlink() > 0 && (DevNo::from_dev_t(at.dev()), at.ino()) == (on, inode))
 }
 
 /// Returns where the file behind a loop device was when it was last named, without opening the device; nothing when

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+pub mod arrivals;
 pub mod ask;
 pub mod beneath;
 pub mod block;
@@ -96,10 +97,10 @@ fn read_if_there(path: &Path) -> Result<Option<String>, KernelError> {
 }
 
 /// Reads a file of the kernel's own, whose length nothing tells beforehand: a page and more at a time, where the standard
-/// library would begin with 32 bytes.
+/// library would ask for the length, and begin with 32 bytes.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(4096);
-    std_fs::File::open(path)?.read_to_end(&mut bytes)?;
+    std_fs::File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -46,6 +46,15 @@ pub fn is_alive(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok()
 }
 
+/// Returns when a process began, in ticks since the boot: with its id this is one process and no other. Nothing when it has
+/// ended, or has been reaped by nobody yet.
+pub fn started(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may have blanks and brackets itself (proc(5)); the state is the first field behind it.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    if fields.next()? == "Z" { None } else { fields.nth(18)?.parse().ok() }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -56,6 +65,8 @@ mod tests {
         let own = std::process::id();
         assert!(all().unwrap().contains(&own));
         assert!(is_alive(own));
+        assert!(started(own) >= started(1), "{:?}", started(own));
+        assert_eq!(started(u32::MAX), None);
         assert_ne!(comm(own), "?");
         assert_eq!(comm(u32::MAX), "?");
         let file = tempfile::NamedTempFile::new().unwrap();

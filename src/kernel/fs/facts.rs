@@ -31,6 +31,8 @@ pub struct FsFacts {
     pub free: Bytes,
     /// What is free for who is not root (`f_bavail`).
     pub available: Bytes,
+    /// How many more files it can have; nothing when it does not count them.
+    pub free_inodes: Option<u64>,
     /// Whether it, or this mount of it, refuses writes.
     pub read_only: bool,
     /// Whether its files are somewhere else: behind a network, a hypervisor or another program.
@@ -67,6 +69,7 @@ impl FsFacts {
             total: bytes(space.blocks()),
             free: bytes(space.blocks_free()),
             available: bytes(space.blocks_available()),
+            free_inodes: (space.files() > 0).then(|| space.files_free()),
             read_only: space.flags().contains(FsFlags::ST_RDONLY),
             is_network: is_network(&mount.fs_type),
             sparse: sparse(&mount.fs_type),
