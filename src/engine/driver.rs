@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::small_file::Directory;
+use super::small_file::{Directory, Kind};
 
 /// A storage driver of Docker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +86,32 @@ pub fn at(path: &Path) -> io::Result<Vec<Driver>> {
     Ok(of_root(&Directory::open(path)?))
 }
 
+/// Returns whether a driver may have made layers in the root at that path. What is there and cannot be read, or is a link, may be
+/// full of them; what is not there has none.
+///
+/// # Errors
+/// When something that is there cannot be opened or listed.
+pub fn may_have_run(driver: Driver, path: &Path) -> io::Result<bool> {
+    let root = match Directory::open(path) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let holds_something = |within: &Directory| match within.kind(driver.name())? {
+        None => Ok(false),
+        Some(Kind::Directory) => Ok(!within.enter(driver.name())?.names()?.is_empty()),
+        Some(Kind::File | Kind::Link(_) | Kind::Other) => Ok::<bool, io::Error>(true),
+    };
+    if holds_something(&root)? {
+        return Ok(true);
+    }
+    match root.kind("image")? {
+        None => Ok(false),
+        Some(Kind::Directory) => holds_something(&root.enter("image")?),
+        Some(Kind::File | Kind::Link(_) | Kind::Other) => Ok(true),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -113,5 +139,26 @@ mod tests {
             assert_eq!(Driver::named(driver.name()), Some(driver));
         }
         assert_eq!(Driver::named("overlay3"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_into_may_be_full() {
+        let temp = tempfile::tempdir().unwrap();
+        let may = |name: &str| may_have_run(Driver::Devicemapper, &temp.path().join(name)).unwrap();
+        assert!(!may("missing"));
+        for (root, made, expected) in [
+            ("empty", "devicemapper", false),
+            ("other", "overlay2/l", false),
+            ("layers", "devicemapper/metadata", true),
+            ("image", "image/devicemapper/layerdb", true),
+        ] {
+            std::fs::create_dir_all(temp.path().join(root).join(made)).unwrap();
+            assert_eq!(may(root), expected, "{root}");
+        }
+        std::fs::create_dir(temp.path().join("linked")).unwrap();
+        std::os::unix::fs::symlink("/srv", temp.path().join("linked/devicemapper")).unwrap();
+        assert!(may("linked"));
+        std::fs::write(temp.path().join("file"), "").unwrap();
+        assert!(may_have_run(Driver::Devicemapper, &temp.path().join("file")).is_err());
     }
 }

@@ -19,4 +19,5 @@ pub mod options;
 pub mod roots;
 pub mod small_file;
 pub mod start;
+pub mod stuck;
 pub mod version;

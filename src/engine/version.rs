@@ -67,7 +67,7 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Docker writes months with two digits: 17.06, 18.09.
-        if self.major >= 17 {
+        if (17..20).contains(&self.major) {
             write!(f, "{}.{:02}", self.major, self.minor)
         } else {
             write!(f, "{}.{}", self.major, self.minor)

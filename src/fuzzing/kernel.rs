@@ -1,6 +1,7 @@
 //! Texts and answers of the kernel.
 
 use super::text;
+use crate::engine::stuck::Thread;
 use crate::kernel::disks::signatures;
 use crate::kernel::dm::{header, open};
 use crate::kernel::fs::facts;
@@ -39,8 +40,9 @@ pub(super) fn proc(bytes: &[u8]) -> bool {
     let holder = lock::parse_holder(&text, |_| Some("dmpool".to_owned())).pid.is_some();
     let numbers = [facts::parse_limits(&text).is_some(), open::misc_minor(&text, "device-mapper").is_some()];
     let set = [identity::has_capability(&text, 21), identity::lists_module(&text, "dm_thin_pool")];
+    let thread = Thread::parse(&text).is_some();
     let cookies = !udev::cookie_semaphores(&text).is_empty();
-    swaps > 0 || holder || cookies || numbers.contains(&true) || set.contains(&true)
+    swaps > 0 || holder || cookies || thread || numbers.contains(&true) || set.contains(&true)
 }
 
 /// What wipefs prints.

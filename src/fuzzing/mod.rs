@@ -78,6 +78,7 @@ pub const PARSERS: [Parser; 35] = [
 
 /// The small texts of /proc and of lock files.
 const PROC: &[&str] = &[
+    "engine/stuck.rs",
     "kernel/dm/open.rs",
     "kernel/fs/facts.rs",
     "kernel/holders.rs",

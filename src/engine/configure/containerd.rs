@@ -79,6 +79,7 @@ pub fn tell_machine(base: &Path, wanted: &Wanted<'_>) -> Result<Telling, Obstacl
         let next = "write the devmapper section into the one that shall have the pool, by hand";
         return Err(Obstacle::new("there are several containerds here", next).found(configs.join(", ")));
     };
+    is_not_written_anew(base, daemon)?;
     let path = below(base, &daemon.config);
     let before = super::text_of(&path)?;
     imports_say_nothing(base, daemon, before.as_deref().unwrap_or_default())?;
@@ -88,6 +89,33 @@ pub fn tell_machine(base: &Path, wanted: &Wanted<'_>) -> Result<Telling, Obstacl
     let is_told = before.as_deref() == Some(told.text.as_str());
     let edit = (!is_told).then_some(Edit { path, before, after: told.text });
     Ok(Telling { edit, cri: told.cri, daemon: daemon.clone(), root_path: below(base, &root_path) })
+}
+
+/// Where k3s and RKE2 keep the configuration of the containerd that they start, below their data directory
+/// (pkg/agent/containerd/config_linux.go of k3s), and that directory when nobody chose another.
+const OF_AGENT: &str = "agent/etc/containerd/config.toml";
+const AGENTS: [&str; 2] = ["/var/lib/rancher/k3s", "/var/lib/rancher/rke2"];
+
+/// Refuses when the file is made from a template whenever its containerd is started, or that containerd is down and another
+/// file would be written, which it does not read.
+fn is_not_written_anew(base: &Path, daemon: &Daemon) -> Result<(), Obstacle> {
+    let is_known = daemon.runs || daemon.unit.is_some() || below(base, &daemon.config).exists();
+    let down = || AGENTS.iter().map(|agent| Path::new(agent).join(OF_AGENT)).find(|path| below(base, path).exists());
+    let config = match daemon.config.ends_with(OF_AGENT) {
+        true => Some(daemon.config.clone()),
+        false if is_known => None,
+        false => down(),
+    };
+    let Some(config) = config else { return Ok(()) };
+    let template = config.with_extension("toml.tmpl");
+    Err(Obstacle::new(
+        "k3s or RKE2 writes its containerd's configuration anew whenever it starts",
+        format!(
+            "write the devmapper section into {} (config-v3.toml.tmpl for containerd 2), and start it with --snapshotter devmapper",
+            template.display()
+        ),
+    )
+    .found(config.display().to_string()))
 }
 
 /// Refuses when a file that is imported counts more than what would be written.

@@ -119,6 +119,27 @@ fn the_machines_containerd_is_told_in_the_file_that_it_reads() {
     assert!(tell().unwrap_err().why.contains("not what containerd reads"));
 }
 
+#[test]
+fn what_k3s_writes_anew_is_not_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let daemon = |config: &str, runs: bool| Daemon { config: config.into(), root: None, unit: None, runs };
+    let refused = |daemon: &Daemon| is_not_written_anew(temp.path(), daemon).map_err(|obstacle| obstacle.next);
+    let usual = "/etc/containerd/config.toml";
+    assert_eq!(refused(&daemon(usual, false)), Ok(()));
+    let next = refused(&daemon("/data/k3s/agent/etc/containerd/config.toml", true)).unwrap_err();
+    assert!(next.contains("/data/k3s/agent/etc/containerd/config.toml.tmpl "), "{next}");
+    // Down, and nothing else says that there is a containerd.
+    let place = temp.path().join("var/lib/rancher/k3s/agent/etc/containerd");
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("config.toml"), "").unwrap();
+    assert!(
+        refused(&daemon(usual, false))
+            .unwrap_err()
+            .contains("/var/lib/rancher/k3s/agent/etc/containerd/config.toml.tmpl")
+    );
+    assert_eq!(refused(&daemon(usual, true)), Ok(()));
+}
+
 /// A configuration with what containerd reads and what only its user understands.
 fn configuration() -> impl Strategy<Value = String> {
     let plugin = ("[a-c]{1,2}", "# [a-z ]{0,9}", any::<i64>());

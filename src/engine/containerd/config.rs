@@ -1,8 +1,10 @@
 //! containerd's configuration: a file, and those that it imports.
 //!
 //! How they come together (`LoadConfig`, cmd/containerd/server/config/config.go): a file counts before those it imports, and
-//! each of these more than the one before; a file is read once. Since containerd 2.0 the sections of a plugin are merged; before,
-//! a later one takes the place of an earlier one whole. Which containerd will read them is not known here.
+//! each of these more than the one before; a file is read once. Since containerd 2.0 the sections of a plugin are merged, and a
+//! relative pattern among the imports is relative to the file that it is in; before, a later section takes the place of an earlier
+//! one whole, and such a pattern is relative to the directory that containerd runs in (`resolveImports`). Which containerd will
+//! read them is not known here.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -111,6 +113,27 @@ fn strings(table: &Table, key: &'static str) -> Result<Vec<String>, BadConfig> {
     strings.ok_or(BadConfig::Kind(key))
 }
 
+/// Which containerds read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Readers {
+    /// Those before 2.0.
+    before: bool,
+    /// Those since.
+    since: bool,
+}
+
+impl Readers {
+    const ALL: Self = Self { before: true, since: true };
+
+    const fn and(self, other: Self) -> Self {
+        Self { before: self.before && other.before, since: self.since && other.since }
+    }
+
+    const fn without(self, other: Self) -> Self {
+        Self { before: self.before && !other.before, since: self.since && !other.since }
+    }
+}
+
 /// What all files together say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -133,10 +156,12 @@ impl Config {
     /// is not there is empty, as it is to containerd.
     pub fn load(base: &Path, path: &Path) -> Self {
         let mut config = Self::default();
-        let mut pending = VecDeque::from([path.to_owned()]);
-        let mut seen: Vec<PathBuf> = Vec::new();
-        while let Some(next) = pending.pop_front() {
-            if seen.contains(&next) {
+        let mut pending = VecDeque::from([(path.to_owned(), Readers::ALL)]);
+        let mut seen: Vec<(PathBuf, Readers)> = Vec::new();
+        while let Some((next, readers)) = pending.pop_front() {
+            let had = seen.iter().filter(|(path, _)| *path == next);
+            let readers = had.fold(readers, |readers, (_, had)| readers.without(*had));
+            if !readers.before && !readers.since {
                 continue;
             }
             if seen.len() == MOST_FILES {
@@ -146,8 +171,9 @@ impl Config {
             match read(&below(base, &next)) {
                 Ok(file) => {
                     let imports = file.imports.iter().flat_map(|import| resolve(base, &next, import));
-                    pending.extend(imports.take(MOST_FILES + 1));
-                    config.take(file);
+                    let imports = imports.map(|(path, of)| (path, of.and(readers)));
+                    pending.extend(imports.take(2 * MOST_FILES + 2));
+                    config.take(file, readers);
                 }
                 Err(Unreadable::Missing) if seen.is_empty() => {}
                 Err(Unreadable::Missing) => {
@@ -156,19 +182,23 @@ impl Config {
                 }
                 Err(Unreadable::Bad(why)) => config.problem(&next, why),
             }
-            seen.push(next);
+            seen.push((next, readers));
         }
         config
     }
 
-    fn take(&mut self, file: File) {
+    fn take(&mut self, file: File, readers: Readers) {
         self.root = file.root.or(self.root.take());
         self.disabled |= file.disabled;
         if let Some(section) = file.section {
             self.sections += 1;
-            self.merged.pool = section.pool.clone().or(self.merged.pool.take());
-            self.merged.root_path = section.root_path.clone().or(self.merged.root_path.take());
-            self.last = section;
+            if readers.since {
+                self.merged.pool = section.pool.clone().or(self.merged.pool.take());
+                self.merged.root_path = section.root_path.clone().or(self.merged.root_path.take());
+            }
+            if readers.before {
+                self.last = section;
+            }
         }
     }
 
@@ -191,17 +221,23 @@ fn read(path: &Path) -> Result<File, Unreadable> {
     parse(&text).map_err(|error| Unreadable::Bad(error.to_string()))
 }
 
-/// Returns the paths that an import means: relative to the file that it is in, and only with a star a pattern.
-fn resolve(base: &Path, file: &Path, import: &str) -> Vec<PathBuf> {
+/// Returns the paths that an import means, each with those to whom it does; only with a star it is a pattern. Units run
+/// containerd in `/` (`WorkingDirectory=`, systemd.exec(5)).
+fn resolve(base: &Path, file: &Path, import: &str) -> Vec<(PathBuf, Readers)> {
     let path = cleaned(&file.parent().unwrap_or(Path::new("/")).join(import));
     if !import.contains('*') {
-        return vec![path];
+        return vec![(path, Readers::ALL)];
     }
-    let found = glob(&below(base, &path), MOST_FILES + 1);
-    found
-        .into_iter()
-        .map(|path| path.strip_prefix(base).map(|path| Path::new("/").join(path)).unwrap_or(path))
-        .collect()
+    let matching = |pattern: &Path, readers: Readers| {
+        let found = glob(&below(base, pattern), MOST_FILES + 1).into_iter();
+        found.map(move |path| (path.strip_prefix(base).map(|path| Path::new("/").join(path)).unwrap_or(path), readers))
+    };
+    if Path::new(import).is_absolute() {
+        return matching(&path, Readers::ALL).collect();
+    }
+    let of_process = cleaned(&Path::new("/").join(import));
+    let since = matching(&path, Readers { before: false, since: true });
+    since.chain(matching(&of_process, Readers { before: true, since: false })).collect()
 }
 
 /// Returns a path without `.` and `..`, by its text alone (Go's `filepath.Clean`).

@@ -58,7 +58,7 @@ fn section(text: &str) -> String {
 #[test]
 fn imports_are_read_one_after_the_other_and_later_ones_count() {
     let main = format!(
-        "version = 2\nroot = '/data'\nimports = ['conf.d/*.toml', '/srv/last.toml']\n{}",
+        "version = 2\nroot = '/data'\nimports = ['/etc/containerd/conf.d/*.toml', '../../srv/last.toml']\n{}",
         section("pool_name='a'")
     );
     let config = load(&[
@@ -74,6 +74,19 @@ fn imports_are_read_one_after_the_other_and_later_ones_count() {
     // Those of an import come after all that the file before has imported.
     assert_eq!(config.last, Section { pool: None, root_path: Some("/inner".into()) });
     assert_eq!(config.merged, Section { pool: Some("two".to_owned()), root_path: Some("/inner".into()) });
+}
+
+#[test]
+fn a_relative_pattern_is_another_one_to_each_containerd() {
+    let config = load(&[
+        (MAIN, &format!("imports = ['conf.d/*.toml']\n{}", section("pool_name = 'main'"))),
+        ("etc/containerd/conf.d/a.toml", &format!("imports = ['b.toml']\n{}", section("pool_name = 'since'"))),
+        ("etc/containerd/conf.d/b.toml", &section("root_path = '/since'")),
+        ("conf.d/a.toml", &section("pool_name = 'before'")),
+    ]);
+    assert_eq!(config.problems, []);
+    assert_eq!(config.last, Section { pool: Some("before".to_owned()), root_path: None });
+    assert_eq!(config.merged, Section { pool: Some("since".to_owned()), root_path: Some("/since".into()) });
 }
 
 #[test]

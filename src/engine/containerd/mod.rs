@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use bolt::{BadBolt, Bolt, Item};
 pub use config::{BadConfig, Config, File, Section, parse};
 pub use daemon::Flags;
-pub use owners::{Container, Owner, containers_in, snapshots_in};
+pub use owners::{Container, Owner, containers_in, others_in, snapshots_in};
 use serde::Deserialize;
 
 use config::PLUGIN;
@@ -202,6 +202,24 @@ impl Snapshotter {
     /// Returns where the database of its devices is.
     pub fn database(&self) -> PathBuf {
         self.root_path.join(format!("{}.db", self.pool))
+    }
+
+    /// Returns the databases of what is on the pool, the snapshotter's own and containerd's: they mean nothing when the pool is
+    /// another one. containerd's is not among them where it names snapshots of other snapshotters, or cannot be read:
+    /// without it containerd would remove these.
+    pub fn databases(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.database(), self.root_path.join(SNAPSHOTS)];
+        let metadata = self.root.join(METADATA);
+        let others = read_database(&metadata, |bytes| others_in(bytes, NAME).map_err(|bad| bad.to_string()));
+        if others.is_ok_and(|others| !others) {
+            all.push(metadata);
+        }
+        all
+    }
+
+    /// Returns containerd's own database.
+    pub fn metadata(&self) -> PathBuf {
+        self.root.join(METADATA)
     }
 
     /// Returns the devices that containerd knows, by name.

@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT_PATH/metadata.db                             v1/snapshots/NAMESPACE/N/KEY/ id (uvarint), kind, parent
 //! ROOT/io.containerd.metadata.v1.bolt/meta.db       v1/NAMESPACE/containers/ID/ snapshotter, snapshotKey, image
+//!                                                   v1/NAMESPACE/snapshots/SNAPSHOTTER/KEY/
 //! ```
 //!
 //! (snapshots/storage/bolt.go, metadata/buckets.go, metadata/snapshot.go `createKey`.) The device of snapshot 7 is `POOL-snap-7`.
@@ -74,6 +75,23 @@ pub fn containers_in(bytes: &[u8], snapshotter: &str) -> Result<Containers, BadB
     Ok(found)
 }
 
+/// Returns whether containerd's database names snapshots of another snapshotter than this one.
+///
+/// # Errors
+/// When it is damaged.
+pub fn others_in(bytes: &[u8], snapshotter: &str) -> Result<bool, BadBolt> {
+    let Some(namespaces) = at(Bolt::parse(bytes)?.root(), &["v1"])? else { return Ok(false) };
+    for (_, objects) in namespaces.buckets()? {
+        let Some(snapshots) = objects.bucket("snapshots")? else { continue };
+        for (name, of_it) in snapshots.buckets()? {
+            if name != snapshotter.as_bytes() && !of_it.items()?.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 fn at<'a>(root: Bucket<'a>, path: &[&str]) -> Result<Option<Bucket<'a>>, BadBolt> {
     let mut bucket = root;
     for name in path {
@@ -117,5 +135,6 @@ mod tests {
         let other = super::super::bolt::tests::database("devices", &[("a", b"1")]);
         assert_eq!(snapshots_in(&other), Ok(BTreeMap::new()));
         assert_eq!(containers_in(&other, "devmapper"), Ok(Containers::new()));
+        assert_eq!((others_in(b"", "x").err(), others_in(&other, "x")), (Some(BadBolt::NoMeta), Ok(false)));
     }
 }
