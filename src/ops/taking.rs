@@ -182,6 +182,12 @@ fn next(unfit: &Unfit, named: &Named) -> String {
         Unfit::Signature(_) | Unfit::ThinMetadata { .. } | Unfit::BadLabel { .. } => {
             "if nobody needs what is on it any more:  --wipe    (the bytes that tell of it are kept)".to_owned()
         }
+        Unfit::NotBlank { .. } => {
+            "--wipe takes it, if nobody needs what is on it (a database on a raw disk, plain dm-crypt and what a destroyed pool leaves look alike); its first MiB is kept then, what lies behind is not".to_owned()
+        }
+        Unfit::PartlyRead { .. } => {
+            "run this again once the disk has less to do; or, where  dmpool disks --timeout 120  has found nothing on it, --wipe takes it".to_owned()
+        }
         Unfit::Label { pool, .. } => format!(
             "dmpool destroy {}    if that pool is registered here; if nobody needs it any more:  dd if=/dev/zero of={path} bs=1M count=1 conv=fsync",
             quote(pool)

@@ -10,6 +10,8 @@ mod interrupted;
 pub mod label;
 mod name;
 mod report;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod sizing;
 mod spec;
 mod status;

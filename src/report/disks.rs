@@ -57,8 +57,6 @@ fn usable(disk: &Disk) -> String {
         reasons.push(format!("and {more} more"));
     }
     match disk.usable() {
-        // Nothing says what it is; it may be data without a format, as a database or a dm-crypt keeps it.
-        Some(true) if disk.blank == Some(false) => "yes, but its first MiB is not blank".to_owned(),
         Some(true) => "yes".to_owned(),
         Some(false) => format!("no: {}", reasons.join("; ")),
         None => format!("{UNKNOWN}: {}", reasons.join("; ")),

@@ -4,28 +4,16 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::ops::disks::Rescan;
-use crate::pool::disk::BlockDevice;
+use crate::pool::disk::{BlockDevice, Samples};
+use crate::pool::samples::block_device;
 
 fn disk(name: &str, minor: u32, known_as: &[&str], unfit: Vec<Unfit>) -> Disk {
     let device = BlockDevice {
-        name: name.to_owned(),
-        devno: DevNo::new(8, minor),
         size: Bytes::new(400 << 30),
         logical_sector: Some(Bytes::new(512)),
-        physical_sector: None,
-        read_only: false,
-        removable: false,
         rotational: Some(true),
-        kind: Kind::Disk,
         names: known_as.iter().map(PathBuf::from).collect(),
-        model: None,
-        serial: None,
-        wwn: None,
-        slaves: Vec::new(),
-        holders: Vec::new(),
-        disk: None,
-        partitions: Vec::new(),
-        suspended: false,
+        ..block_device(name, minor, Kind::Disk)
     };
     Disk { device, unfit, signatures: Some(Vec::new()), blank: Some(true) }
 }
@@ -33,8 +21,8 @@ fn disk(name: &str, minor: u32, known_as: &[&str], unfit: Vec<Unfit>) -> Disk {
 fn disks() -> Disks {
     let mounted = Unfit::Mounted { partition: Some("sda1".to_owned()), on: PathBuf::from("/"), elsewhere: None };
     let parts = Unfit::Partitioned { partitions: vec!["sda1".to_owned()] };
-    let mut used = disk("sdd", 48, &[], Vec::new());
-    used.blank = Some(false);
+    let samples = Samples { read: 769, used: 3, first: Bytes::new(8192), left: 0 };
+    let used = disk("sdd", 48, &[], vec![Unfit::NotBlank { samples, former: false }]);
     let mut memory = disk("ram0", 99, &[], vec![Unfit::Kind { word: "memory" }]);
     memory.device.kind = Kind::Memory;
     let rescan = |key, what, command: &str| Rescan { key, what, command: command.to_owned() };
@@ -57,7 +45,7 @@ fn each_has_its_line_and_the_first_reasons() {
         "\
 NAME                        DEVICE       SIZE  KIND  USABLE
 /dev/disk/by-id/wwn-0x5000  sdb     400.0 GiB  disk  yes
-/dev/sdd                    sdd     400.0 GiB  disk  yes, but its first MiB is not blank
+/dev/sdd                    sdd     400.0 GiB  disk  no: it is not blank, and nothing tells what is on it: 3 of 769 samples are not zeros, the first at byte 8192
 /dev/sdc                    sdc     400.0 GiB  disk  unknown: not read: EIO
 /dev/disk/by-id/wwn-0x4000  sda     400.0 GiB  disk  no: the root file system lies on it; its partition sda1 is mounted on /; and 2 more
 1 more is shown by:  dmpool disks --all

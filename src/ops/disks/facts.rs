@@ -12,7 +12,7 @@ use crate::kernel::dm::{Dm, DmId};
 use crate::kernel::{DevNo, block, holders, loopdev, mounts};
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::pool::THIN_POOL;
-use crate::pool::disk::{BlockDevice, Kind, Signature};
+use crate::pool::disk::{BlockDevice, Kind, Samples, Signature};
 use crate::pool::label::{BadLabel, Label, Slots};
 
 /// What is said where signatures cannot be asked for.
@@ -51,8 +51,10 @@ pub struct Mounted {
 pub struct Content {
     /// Whether the kernel has it open for somebody alone.
     pub claimed: bool,
-    /// Whether its first MiB is all zeros.
-    pub blank: bool,
+    /// Whether anything is on it, known or not.
+    pub samples: Samples,
+    /// Whether a superblock of a thin pool is behind the place of the label.
+    pub former: bool,
     /// dmpool's label.
     pub label: Result<Option<Label>, BadLabel>,
     /// A thin pool's metadata; the inner is what is wrong with it.
@@ -199,8 +201,10 @@ fn signatures(node: &Path, limit: Duration) -> Result<Vec<Signature>, String> {
 }
 
 fn of(head: Head, signatures: Result<Vec<Signature>, String>) -> Content {
+    let (claimed, samples) = (head.claimed, head.samples);
+    let former = head.behind.is_some_and(|behind| Superblock::parse(&behind).is_ok());
     let Some(bytes) = head.bytes else {
-        return Content { claimed: head.claimed, blank: true, label: Ok(None), thin_metadata: None, signatures };
+        return Content { claimed, samples, former, label: Ok(None), thin_metadata: None, signatures };
     };
     let [first, second] = &bytes.slots;
     let label = match Slots::decode([first, second]).newest() {
@@ -214,5 +218,5 @@ fn of(head: Head, signatures: Result<Vec<Signature>, String>) -> Content {
         Err(BadSuperblock::Zero | BadSuperblock::Short(_) | BadSuperblock::Magic(_)) => None,
         Err(bad) => Some(Err(bad)),
     };
-    Content { claimed: head.claimed, blank: false, label, thin_metadata, signatures }
+    Content { claimed, samples, former, label, thin_metadata, signatures }
 }

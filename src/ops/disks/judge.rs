@@ -28,9 +28,19 @@ pub fn judge(facts: &Facts) -> Vec<Disk> {
         unfit.extend(by_nature(facts, device));
         unfit.extend(on_it(facts, device, content, &labels));
         let known = content.and_then(|content| content.as_ref().ok());
+        // What has a name needs no other, and on what somebody uses something is.
+        if let Some(Content { samples, former, .. }) = known
+            && unfit.iter().all(Unfit::is_unknown)
+        {
+            unfit.extend(match samples.blank() {
+                Some(true) => None,
+                Some(false) => Some(Unfit::NotBlank { samples: *samples, former: *former }),
+                None => Some(Unfit::PartlyRead { samples: *samples }),
+            });
+        }
         Disk {
             signatures: known.and_then(|content| content.signatures.clone().ok()),
-            blank: known.map(|content| content.blank),
+            blank: known.and_then(|content| content.samples.blank()),
             device: device.clone(),
             unfit,
         }

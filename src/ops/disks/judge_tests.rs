@@ -5,37 +5,24 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::ops::disks::Mounted;
-use crate::pool::disk::Signature;
+use crate::pool::disk::{Samples, Signature};
 use crate::pool::label::{Leg, Purpose, Segment};
+use crate::pool::samples::block_device as device;
 use crate::pool::{Behaviour, PoolName, PoolUuid};
 use crate::units::{BlockSize, Bytes, DataBlocks, Sectors};
 
-fn device(name: &str, minor: u32, kind: Kind) -> BlockDevice {
-    BlockDevice {
-        name: name.to_owned(),
-        devno: DevNo::new(8, minor),
-        size: Bytes::GIB,
-        logical_sector: None,
-        physical_sector: None,
-        read_only: false,
-        removable: false,
-        rotational: None,
-        kind,
-        names: Vec::new(),
-        model: None,
-        serial: None,
-        wwn: None,
-        slaves: Vec::new(),
-        holders: Vec::new(),
-        disk: None,
-        partitions: Vec::new(),
-        suspended: false,
+fn empty() -> Content {
+    Content {
+        claimed: false,
+        samples: Samples::default(),
+        former: false,
+        label: Ok(None),
+        thin_metadata: None,
+        signatures: Ok(Vec::new()),
     }
 }
 
-fn empty() -> Content {
-    Content { claimed: false, blank: true, label: Ok(None), thin_metadata: None, signatures: Ok(Vec::new()) }
-}
+const SOME: Samples = Samples { read: 769, used: 3, first: Bytes::new(8192), left: 0 };
 
 /// Facts of these devices, all blank; who stands on whom is told by the slaves, who is part of whom by the disk.
 fn facts(devices: Vec<BlockDevice>) -> Facts {
@@ -139,7 +126,7 @@ fn labelled(device: u128) -> Content {
         behaviour,
         map: vec![segment(Purpose::Metadata, 2048), segment(Purpose::Data, 8192)],
     };
-    Content { blank: false, label: Ok(Some(label)), ..empty() }
+    Content { samples: SOME, label: Ok(Some(label)), ..empty() }
 }
 
 #[test]
@@ -182,7 +169,7 @@ fn a_claim_is_told_only_where_nothing_says_whose_it_is() {
     let mut facts = facts(vec![device("sda", 0, Kind::Disk), device("sdb", 16, Kind::Disk)]);
     for content in facts.contents.values_mut() {
         let zfs = Signature { offset: Bytes::new(0), kind: "zfs_member".to_owned(), uuid: None, label: None };
-        *content = Ok(Content { claimed: true, signatures: Ok(vec![zfs]), blank: false, ..empty() });
+        *content = Ok(Content { claimed: true, signatures: Ok(vec![zfs]), samples: SOME, ..empty() });
     }
     facts.swaps = [DevNo::new(8, 16)].into();
     let zfs = "a part of a ZFS pool (zfs_member) is on it";
@@ -190,4 +177,38 @@ fn a_claim_is_told_only_where_nothing_says_whose_it_is() {
         &facts,
         &[("sda", &["the kernel has it open for somebody alone (EBUSY)", zfs]), ("sdb", &["it is swapped on", zfs])],
     );
+}
+
+#[test]
+fn what_nobody_knows_is_told_where_nothing_else_is() {
+    let disks = [("sda", 0), ("sdb", 16), ("sdc", 32), ("sdd", 48)];
+    let mut facts = facts(disks.map(|(name, minor)| device(name, minor, Kind::Disk)).into());
+    for content in facts.contents.values_mut() {
+        *content = Ok(Content { samples: SOME, ..empty() });
+    }
+    facts.contents.insert(DevNo::new(8, 16), Ok(Content { samples: SOME, former: true, ..empty() }));
+    facts.swaps = [DevNo::new(8, 32)].into();
+    facts.contents.insert(DevNo::new(8, 48), Ok(Content { samples: SOME, signatures: Err("no".into()), ..empty() }));
+    let not_blank =
+        "it is not blank, and nothing tells what is on it: 3 of 769 samples are not zeros, the first at byte 8192";
+    let former = format!("{not_blank}; a pool that was destroyed has left its superblock");
+    assert_reasons(
+        &facts,
+        &[
+            ("sda", &[not_blank]),
+            ("sdb", &[&former]),
+            ("sdc", &["it is swapped on"]),
+            ("sdd", &["not read: no", not_blank]),
+        ],
+    );
+    let judged = judge(&facts);
+    assert_eq!(judged.iter().map(Disk::usable).collect::<Vec<_>>(), [Some(false); 4]);
+    assert_eq!(judged[0].blank, Some(false));
+
+    // Zeros as far as it was read before the time was over.
+    let cut = Samples { read: 257, left: 512, ..Samples::default() };
+    facts.contents.insert(DevNo::new(8, 0), Ok(Content { samples: cut, ..empty() }));
+    let unknown = "it is not known to be blank: 257 of 769 samples are zeros, and the others were not read in time";
+    let judged = &judge(&facts)[0];
+    assert_eq!((judged.unfit[0].sentence().as_str(), judged.blank, judged.usable()), (unknown, None, None));
 }

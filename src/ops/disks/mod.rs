@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::{Failure, Outcome};
+use crate::error::{self, Failure, Outcome};
 use crate::kernel::disks::{self as devices, Roots};
 use crate::kernel::dm::Dm;
 use crate::kernel::{self, DevNo, block, identity};
@@ -35,7 +35,7 @@ pub struct Disk {
     pub unfit: Vec<Unfit>,
     /// The signatures that are on it; nothing when it was not asked, or did not say.
     pub signatures: Option<Vec<Signature>>,
-    /// Whether its first MiB is all zeros, when that was read.
+    /// Whether all that was read of it is zeros, when it was.
     pub blank: Option<bool>,
 }
 
@@ -78,6 +78,16 @@ pub struct Disks {
 /// # Errors
 /// Refused to who is not root; when sysfs or /proc cannot be read.
 pub fn disks(limit: Duration) -> Outcome<Disks> {
+    let roots = Roots::default();
+    // As in a container that was not given them.
+    for (path, what) in [(roots.sys.join("class/block"), "-t sysfs sysfs /sys"), (roots.dev, "-t devtmpfs dev /dev")] {
+        if !path.is_dir() {
+            let why = format!("cannot look at the disks: {} is not there", path.display());
+            return Err(Failure::new(error::Kind::Damaged, why).next(format!(
+                "mount {what}    or, in a container, give it the host's (-v /sys:/sys -v /dev:/dev --privileged)"
+            )));
+        }
+    }
     among(None, limit)
 }
 
@@ -136,7 +146,7 @@ impl Disks {
         if without_program > 0 {
             failures.push(
                 Failure::failed(format!("cannot tell what is on {without_program} devices: {}", facts::NO_WIPEFS))
-                    .next("yum install util-linux    or    apt-get install util-linux"),
+                    .next("yum install util-linux    # or apt-get install util-linux"),
             );
         }
         failures
@@ -147,7 +157,10 @@ fn of_one(device: &BlockDevice, why: &str) -> Failure {
     let failure = Failure::failed(format!("cannot tell what is on {}: {why}", device.path().display()));
     match device.kind.dm_name().filter(|_| device.suspended) {
         Some(name) => {
-            failure.next(format!("dmsetup resume {}    when whoever suspended it is gone", process::quote(&name)))
+            failure.next(format!("dmsetup resume {}    # when whoever suspended it is gone", process::quote(&name)))
+        }
+        None if why.contains("EPERM") => {
+            failure.next("look from outside the container; or give it the disks (docker run --privileged -v /dev:/dev)")
         }
         None => failure.next("dmesg | tail -50"),
     }

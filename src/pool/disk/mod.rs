@@ -1,12 +1,14 @@
 //! What a block device is, as far as it matters to whom a pool could be put on: values that the kernel has told.
 
 mod names;
+mod samples;
 mod signature;
 mod unfit;
 
 use std::path::PathBuf;
 
 pub use names::{rank, sort};
+pub use samples::Samples;
 pub use signature::Signature;
 pub use unfit::Unfit;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{SMALLEST, Signature};
+use super::{SMALLEST, Samples, Signature};
 use crate::units::Bytes;
 
 /// One reason. A device of which there is none can carry a pool.
@@ -101,6 +101,18 @@ pub enum Unfit {
         /// The other device.
         of: String,
     },
+    /// Something is on it, and nothing tells what.
+    NotBlank {
+        /// What was read of it.
+        samples: Samples,
+        /// Whether a superblock of a thin pool is where a pool of dmpool's has it: one that was destroyed leaves that.
+        former: bool,
+    },
+    /// All that was read of it is zeros, and some of what should be was not read in time.
+    PartlyRead {
+        /// What was read of it.
+        samples: Samples,
+    },
     /// It was not, or not wholly, read: whether something is on it, nobody knows.
     NotRead {
         /// Why.
@@ -134,18 +146,28 @@ impl Unfit {
             Self::Label { .. } => "label",
             Self::BadLabel { .. } => "bad_label",
             Self::Copy { .. } => "copy",
+            Self::NotBlank { .. } => "not_blank",
+            Self::PartlyRead { .. } => "partly_read",
             Self::NotRead { .. } => "not_read",
         }
     }
 
     /// Returns whether it is about what is on the device, which can be wiped, and not about who uses it.
     pub const fn is_content(&self) -> bool {
-        matches!(self, Self::Signature(_) | Self::ThinMetadata { .. } | Self::Label { .. } | Self::BadLabel { .. })
+        matches!(
+            self,
+            Self::Signature(_)
+                | Self::ThinMetadata { .. }
+                | Self::Label { .. }
+                | Self::BadLabel { .. }
+                | Self::NotBlank { .. }
+                | Self::PartlyRead { .. }
+        )
     }
 
     /// Returns whether it only says that nobody knows.
     pub const fn is_unknown(&self) -> bool {
-        matches!(self, Self::NotRead { .. })
+        matches!(self, Self::PartlyRead { .. } | Self::NotRead { .. })
     }
 
     /// Returns the reason as a sentence about the device, without a full stop.
@@ -183,6 +205,17 @@ impl Unfit {
             Self::Label { pool, role } => format!("it carries {role} of dmpool's pool `{pool}`"),
             Self::BadLabel { why } => format!("it has a label of dmpool that cannot be used: {why}"),
             Self::Copy { of } => format!("it is a copy of {of}, or {of} of it: both have one label"),
+            Self::NotBlank { samples: Samples { read, used, first, .. }, former } => {
+                let former = if *former { "; a pool that was destroyed has left its superblock" } else { "" };
+                format!(
+                    "it is not blank, and nothing tells what is on it: {used} of {read} samples are not zeros, the first at byte {}{former}",
+                    first.get()
+                )
+            }
+            Self::PartlyRead { samples: Samples { read, left, .. } } => format!(
+                "it is not known to be blank: {read} of {} samples are zeros, and the others were not read in time",
+                read.saturating_add(*left)
+            ),
             Self::NotRead { why } => format!("not read: {why}"),
         }
     }
