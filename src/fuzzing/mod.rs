@@ -26,7 +26,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 35] = [
+pub const PARSERS: [Parser; 36] = [
     parser("activation", &["ops/health/start.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
@@ -60,6 +60,7 @@ pub const PARSERS: [Parser; 35] = [
     parser("libdm", &["engine/libdm.rs"], engine::libdm),
     parser("list", &["report/merged.rs"], ops::list),
     parser("lvm", &["ops/health/lvm.rs"], ops::lvm),
+    parser("lvm_report", &["ops/lvm/report.rs"], ops::lvm_report),
     parser("mapping_tree", &["metadata/mapping.rs"], pool::mapping_tree),
     parser("mountinfo", &["kernel/mounts.rs"], kernel::mountinfo),
     parser("pool_spec", &["pool/spec.rs"], pool::pool_spec),

@@ -6,6 +6,7 @@ use crate::ops::filesystem;
 use crate::ops::health::{docker_log as log, lvm as volume_manager, start};
 use crate::ops::history as past;
 use crate::ops::journal::Journal;
+use crate::ops::lvm as reports;
 use crate::ops::registry as entries;
 use crate::ops::volumes as records;
 use crate::pool::{PoolName, PoolUuid, VolumeName};
@@ -96,6 +97,24 @@ pub(super) fn lvm(bytes: &[u8]) -> bool {
     let set = volume_manager::setting(&text, "thin_pool_autoextend_threshold");
     assert!(set.as_ref().is_none_or(|value| !value.contains('\n')));
     monitored.is_some() || set.is_some()
+}
+
+/// What `vgs` and `lvs` report, and a setting that decides which LVs come up.
+pub(super) fn lvm_report(bytes: &[u8]) -> bool {
+    let text = text(bytes);
+    let (groups, volumes) = (reports::groups(&text), reports::volumes(&text));
+    for group in &groups {
+        assert!(group.free <= group.extents && group.extents_for(group.extent) == 1);
+        let _ = reports::may_activate(&text, group, "p0_data", &[]);
+    }
+    for volume in &volumes {
+        assert!(!volume.types.is_empty() && volume.dm_uuid().starts_with("LVM-"));
+    }
+    let (segments, disks) = text.split_once("\n\n").unwrap_or_default();
+    let pieces = reports::pieces(segments, disks, "pool_tdata").unwrap_or_default();
+    let ends = pieces.iter().map(|piece| piece.start.get() + piece.length.get());
+    assert!(ends.zip(pieces.iter().skip(1)).all(|(end, next)| end == next.start.get()));
+    !groups.is_empty() || !volumes.is_empty() || !pieces.is_empty() || text.starts_with("volume_list")
 }
 
 pub(super) fn docker_log(bytes: &[u8]) -> bool {

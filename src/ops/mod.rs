@@ -22,6 +22,7 @@ pub mod handover;
 pub mod health;
 pub mod history;
 pub mod journal;
+pub mod lvm;
 pub mod members;
 pub mod metrics;
 pub mod named_file;
