@@ -21,10 +21,15 @@ fn make(name: &str, directory: &str) -> Outcome<()> {
         zero: true,
         error_when_full: false,
         discard: true,
+        ephemeral: false,
         on: Place::Files { directory: directory.into(), preallocate: false },
     };
     // With `Change::Describe` nothing is done and `done.plan` says what would be.
-    let done = create::create(&kit, &create::Options { spec, ensure: true, wipe: false, engine: None }, Change::Make)?;
+    let done = create::create(
+        &kit,
+        &create::Options { spec, ensure: true, wipe: false, engine: None, at_boot: false },
+        Change::Make,
+    )?;
     println!("did {}, in {} steps: /dev/mapper/{name}", done.plan.what, done.plan.steps.len());
     Ok(())
 }

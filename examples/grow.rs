@@ -12,8 +12,8 @@ use dmpool::units::SizeArg;
 fn enlarge(pool: &str, size: &str) -> Outcome<()> {
     let size = SizeArg::parse(size).map_err(|e| Failure::new(Kind::Usage, e.to_string()))?;
     let kit = gate::open(State::default())?;
-    let found = find::find(&kit.dm, &kit.state, Some(pool))?;
-    let options = grow::Options { part: Part::Data, size, overcommit: false, add: Vec::new(), wipe: false };
+    let found = find::find(&kit.dm, &kit.state, pool)?;
+    let options = grow::Options::new(Part::Data, size);
     // What the plan says and what is done are one: first it is shown, then carried out.
     let planned = grow::grow(&kit, &found, &options, Change::Describe)?;
     print!("{}", report::plan::text(&planned.plan));

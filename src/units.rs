@@ -182,16 +182,25 @@ impl MetaBlocks {
 #[serde(try_from = "u64", into = "u64")]
 pub struct BlockSize(Sectors);
 
-/// Why a number of sectors is not a block size.
+/// Why a length is not a block size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotABlockSize(pub Sectors);
+pub struct NotABlockSize(pub Bytes);
 
 impl fmt::Display for NotABlockSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = BlockSize::DEFAULT.bytes().get();
+        let [least, most] = [BlockSize::RANGE.start(), BlockSize::RANGE.end()].map(|size| Sectors(*size).bytes().get());
+        let down = (self.0.get() / unit * unit).clamp(least, most);
+        let up = down.saturating_add(unit).clamp(least, most);
+        let nearest = match self.0.get() {
+            bytes if bytes < least => Bytes(least).typed(),
+            bytes if bytes > most => Bytes(most).typed(),
+            _ => format!("{} or {}", Bytes(down).typed(), Bytes(up).typed()),
+        };
         write!(
             f,
-            "{} is not a block size: the kernel takes multiples of 128 sectors (64 KiB) from 128 to 2097152 (1 GiB)",
-            self.0
+            "{} is not a block size: the kernel takes multiples of 64K from 64K to 1G; the nearest is {nearest}",
+            self.0.exact()
         )
     }
 }
@@ -212,8 +221,16 @@ impl BlockSize {
         if Self::RANGE.contains(&sectors.get()) && sectors.get().is_multiple_of(128) {
             Ok(Self(sectors))
         } else {
-            Err(NotABlockSize(sectors))
+            Err(NotABlockSize(sectors.bytes()))
         }
+    }
+
+    /// Takes a block size in bytes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_bytes(bytes: Bytes) -> Result<Self, NotABlockSize> {
+        if bytes.sectors().bytes() == bytes { Self::new(bytes.sectors()) } else { Err(NotABlockSize(bytes)) }
     }
 
     /// Returns the block size in sectors.
@@ -260,8 +277,95 @@ pub enum SizeArg {
     By(Bytes),
     /// How much larger it shall become, in hundredths of what it is now.
     ByPercent(u32),
+    /// How much larger it shall become, in hundredths of a volume group.
+    ByShare(Share),
     /// As large as what lies beneath allows.
     Max,
+}
+
+/// A share of a volume group, as LVM counts it: `50%FREE`, `10%VG`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// How many hundredths: 1 to 100.
+    pub percent: u32,
+    /// Of what.
+    pub of: ShareOf,
+}
+
+/// What a [`Share`] is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareOf {
+    /// What the group has left.
+    Free,
+    /// The whole group.
+    Group,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = match self.of {
+            ShareOf::Free => "FREE",
+            ShareOf::Group => "VG",
+        };
+        write!(f, "{}%{of}", self.percent)
+    }
+}
+
+impl Share {
+    /// Returns whether a text is meant as a share: it has a `%` with letters behind it.
+    fn is_meant(text: &str) -> bool {
+        text.split_once('%').is_some_and(|(_, of)| !of.trim().is_empty())
+    }
+
+    /// Reads a share as LVM does: `N%FREE` or `N%VG`, either case.
+    ///
+    /// # Errors
+    /// When it is not one, is zero, or more than the whole.
+    pub fn parse(text: &str) -> Result<Self, NotASize> {
+        let fail = |why| NotASize { text: text.to_owned(), why };
+        let (number, of) = text.trim().split_once('%').ok_or_else(|| fail("it has no %"))?;
+        let of = match of.trim().to_ascii_uppercase().as_str() {
+            "FREE" => ShareOf::Free,
+            "VG" => ShareOf::Group,
+            _ => return Err(fail("a share is of FREE or of VG (50%FREE, 10%VG)")),
+        };
+        match number.trim().parse() {
+            Ok(percent @ 1..=100) => Ok(Self { percent, of }),
+            Ok(_) | Err(_) => Err(fail("its percentage is not a whole number from 1 to 100")),
+        }
+    }
+
+    /// Returns how many of a group's extents it is, rounded down.
+    pub fn extents(self, free: u64, all: u64) -> u64 {
+        let whole = match self.of {
+            ShareOf::Free => free,
+            ShareOf::Group => all,
+        };
+        let share = u128::from(whole) * u128::from(self.percent) / 100;
+        u64::try_from(share).unwrap_or(whole)
+    }
+}
+
+/// The size of something that is to be made: `100G`, `50%FREE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewSize {
+    /// So large.
+    Bytes(Bytes),
+    /// So much of the volume group that it is made in.
+    Share(Share),
+}
+
+impl NewSize {
+    /// Reads what [`Bytes::parse`] or [`Share::parse`] takes.
+    ///
+    /// # Errors
+    /// As these.
+    pub fn parse(text: &str) -> Result<Self, NotASize> {
+        match Share::is_meant(text) {
+            true => Share::parse(text).map(Self::Share),
+            false => Bytes::parse(text).map(Self::Bytes),
+        }
+    }
 }
 
 /// Why a text is not a size.
@@ -324,7 +428,8 @@ impl Bytes {
 }
 
 impl SizeArg {
-    /// Reads a size argument of `grow`: what [`Bytes::parse`] takes, the same behind a `+`, `+N%`, or `max`.
+    /// Reads a size argument of `grow`: what [`Bytes::parse`] takes, the same behind a `+`, `+N%`, `+N%FREE`, `+N%VG`, or
+    /// `max`.
     ///
     /// # Errors
     /// As [`Bytes::parse`]; and for a percentage that is zero, above 10000, or without the `+`.
@@ -333,6 +438,12 @@ impl SizeArg {
         let trimmed = text.trim();
         if trimmed.eq_ignore_ascii_case("max") {
             return Ok(Self::Max);
+        }
+        if Share::is_meant(trimmed) {
+            let Some(share) = trimmed.strip_prefix('+') else {
+                return Err(fail("a share needs a + before it (+50%FREE): it comes to what the pool has now"));
+            };
+            return Share::parse(share).map(Self::ByShare).map_err(|e| fail(e.why));
         }
         if let Some(number) = trimmed.strip_suffix('%') {
             let Some(number) = number.strip_prefix('+') else {
@@ -353,7 +464,7 @@ impl SizeArg {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 
@@ -400,8 +511,29 @@ mod tests {
         assert_eq!(SizeArg::parse("+50G"), Ok(SizeArg::By(Bytes::new(50 << 30))));
         assert_eq!(SizeArg::parse("+20%"), Ok(SizeArg::ByPercent(20)));
         assert_eq!(SizeArg::parse("MAX"), Ok(SizeArg::Max));
-        for bad in ["20%", "+0%", "+-5G", "++5G", "+0", "+10001%", "+x%"] {
+        let share = |percent, of| Share { percent, of };
+        assert_eq!(SizeArg::parse("+50%FREE"), Ok(SizeArg::ByShare(share(50, ShareOf::Free))));
+        assert_eq!(SizeArg::parse("+ 5%vg"), Ok(SizeArg::ByShare(share(5, ShareOf::Group))));
+        let bad = ["20%", "+0%", "+-5G", "++5G", "+0", "+10001%", "+x%", "50%FREE", "+101%FREE", "+0%VG", "+5%PVS"];
+        for bad in bad {
             assert!(SizeArg::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_of_a_group_are_whole_extents() {
+        let parsed = |text: &str| match NewSize::parse(text) {
+            Ok(NewSize::Share(share)) => share,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(parsed("100%FREE").extents(77, 100), 77);
+        assert_eq!(parsed("50%free").extents(77, 100), 38);
+        assert_eq!(parsed("10%VG").extents(77, 100), 10);
+        assert_eq!(parsed("100%VG").extents(u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(parsed("33%VG").to_string(), "33%VG");
+        assert_eq!(NewSize::parse("5G"), Ok(NewSize::Bytes(Bytes::new(5 << 30))));
+        for bad in ["50%", "%FREE", "x%FREE", "50%ORIGIN", "150%FREE"] {
+            assert!(NewSize::parse(bad).is_err(), "{bad}");
         }
     }
 
@@ -412,6 +544,17 @@ mod tests {
         }
         for bad in [0, 1, 64, 127, 129, 192, 2_097_152 + 128, u64::MAX] {
             assert!(BlockSize::new(Sectors::new(bad)).is_err(), "{bad}");
+        }
+        for (bad, nearest) in [
+            (0, "64K"),
+            (10 << 10, "64K"),
+            (65537, "64K or 128K"),
+            (100 << 10, "64K or 128K"),
+            ((1 << 30) - 512, "1048512K or 1G"),
+            (2 << 30, "1G"),
+        ] {
+            let said = BlockSize::of_bytes(Bytes::new(bad)).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("the nearest is {nearest}")), "{said}");
         }
     }
 

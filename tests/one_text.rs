@@ -143,7 +143,7 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
         (&["create", "p", "--data-size", "1.5G"], "a whole number is wanted"),
         (&["create", "p", "--data-size", "99999999999999999999"], "larger than any file"),
         (&["create", "p", "--block-size", "65K"], "not a block size"),
-        (&["create", "p", "--block-size", "1000"], "no whole number of sectors"),
+        (&["create", "p", "--block-size", "1000"], "the nearest is 64K"),
         (&["create", "p", "--low-water", "many"], "not a number of blocks"),
         (&["create", "p", "--when-full", "explode"], "invalid value"),
         (&["grow", "p", "10Q"], "is not a size"),

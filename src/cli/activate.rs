@@ -1,8 +1,12 @@
 //! `dmpool activate`
 
+use std::time::Duration;
+
 use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::{Change, Done, State, activate, gate, registry};
+use crate::ops::activate::wait::{self, News};
+use crate::ops::steps::Kit;
+use crate::ops::{Change, State, activate, boot, find, gate, registry};
 use crate::pool::{Entry, PoolName};
 use crate::report;
 
@@ -19,6 +23,19 @@ pub(super) struct Args {
     #[arg(long)]
     all: bool,
 
+    /// Wait so long for disks and files that are not there yet: 60s, 5min
+    #[arg(long, value_name = "TIME", value_parser = parse::duration, conflicts_with = "dry_run")]
+    wait: Option<Duration>,
+
+    /// From now on also at every boot, before Docker and containerd: by a unit of systemd, or an init script
+    #[arg(long, requires = "all")]
+    at_boot: bool,
+
+    /// Also register it: a pool on disks from another machine, or whose entry is lost, found by its labels. Of several of
+    /// one name the pool's uuid tells which
+    #[arg(long, requires = "pool", conflicts_with_all = ["all", "wait"])]
+    register: bool,
+
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -26,51 +43,111 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        let kit = gate::open(state.clone())?;
+        let kit = gate::open(state)?;
         let change = parse::change(self.dry_run);
-        let one = |entry: &Entry| activate::activate(&kit, entry, change);
-        if !self.all {
-            let entry = registered(&state, self.pool.as_deref(), "activate")?;
-            return say(&one(&entry)?, change, entry.name.as_str());
+        let wait = self.wait.unwrap_or_default();
+        if self.at_boot {
+            let done = boot::set_up(&kit, change)?;
+            show::done(&done, change, "the registered pools are brought up at boot")?;
         }
-        each(&state, change, one)
+        if self.all {
+            return each(&kit, change, wait);
+        }
+        let pool = match registered_here(&kit, self.pool.as_deref(), "activate") {
+            Err(Unregistered::Labelled(entry)) if self.register => {
+                let done = activate::register(&kit, &entry, change)?;
+                return show::done(&done, change, &format!("registered pool `{}`, and activated it", entry.name));
+            }
+            found => found.map_err(|why| why.failure("activate"))?.name,
+        };
+        let mut failed = None;
+        bring_up(&kit, vec![pool], change, wait, |_, failure| failed = Some(failure))?;
+        failed.map_or(Ok(()), Err)
     }
 }
 
-fn say(done: &Done, change: Change, pool: &str) -> Outcome<()> {
-    show::done(done, change, &format!("activated pool `{pool}`"))
+/// Brings pools up, and tells of each as soon as it is; what stays down is given to `failed`. Returns the signal that ended the
+/// waiting.
+fn bring_up(
+    kit: &Kit,
+    pools: Vec<PoolName>,
+    change: Change,
+    limit: Duration,
+    mut failed: impl FnMut(&PoolName, Failure),
+) -> Outcome<Option<&'static str>> {
+    // An entry that cannot be read keeps only its own pool down.
+    let attempt = |pool: &PoolName| {
+        let entry = registered(kit, Some(pool.as_str()), "activate")?;
+        activate::activate(kit, &entry, change)
+    };
+    wait::each(pools, limit, attempt, |pool, news| {
+        match news {
+            News::Up(done) => return show::done(&done, change, &format!("activated pool `{pool}`")),
+            News::Late(names) => show::error(&format!(
+                "waiting up to {} for {} (pool `{pool}`)\n",
+                humantime::format_duration(limit),
+                report::failure::printable(&names.join(", "))
+            )),
+            News::Down(failure) => failed(pool, failure),
+        }
+        Ok(())
+    })
 }
 
-/// Does something with every registered pool; what cannot be done is printed, and the first of it is the outcome.
-fn each(state: &State, change: Change, one: impl Fn(&Entry) -> Outcome<Done>) -> Outcome<()> {
-    let names = registry::names(state)?;
+/// Brings every registered pool up; what cannot be is printed, and how many that are is the outcome.
+fn each(kit: &Kit, change: Change, limit: Duration) -> Outcome<()> {
+    let names = registry::names(&kit.state)?;
     if names.is_empty() {
         show::value("no pool is registered\n")?;
     }
-    let mut failed = Vec::new();
-    for name in &names {
-        // An entry that cannot be read keeps only its own pool down.
-        match registered(state, Some(name.as_str()), "activate").and_then(|entry| one(&entry)) {
-            Ok(done) => say(&done, change, name.as_str())?,
-            Err(failure) => {
-                show::error(&report::failure::text(&failure));
-                failed.push(name.to_string());
-            }
-        }
-    }
+    let (all, mut down) = (names.len(), Vec::new());
+    let signal = bring_up(kit, names, change, limit, |pool, failure| {
+        show::error(&report::failure::text(&failure));
+        down.push(pool.to_string());
+    })?;
     let (kind, did) = match change {
-        _ if failed.is_empty() => return Ok(()),
+        _ if down.is_empty() => return Ok(()),
         Change::Describe => (Kind::Refused, "would not come up"),
         Change::Make => (Kind::Damaged, "did not come up"),
     };
-    Err(Failure::new(kind, format!("{} of {} pools {did}", failed.len(), names.len()))
-        .fact("found", failed.join(", "))
-        .next("what is said above of each of them"))
+    let mut failure = Failure::new(kind, format!("{} of {all} pools {did}", down.len())).fact("found", down.join(", "));
+    if let Some(signal) = signal {
+        failure = failure.fact("ended", format!("by {signal}, before the time to wait was over"));
+    }
+    Err(failure.next("what is said above of each of them"))
+}
+
+/// Why a pool has no entry in the registry.
+pub(super) enum Unregistered {
+    /// It is on devices that are here.
+    Labelled(Box<Entry>),
+    /// Nobody here knows it.
+    Unknown(Failure),
+}
+
+impl Unregistered {
+    /// Returns the refusal of what needs the entry.
+    pub(super) fn failure(self, verb: &str) -> Failure {
+        match self {
+            Self::Labelled(entry) => activate::unregistered(&entry, verb),
+            Self::Unknown(failure) => failure,
+        }
+    }
+}
+
+/// As [`registered`], and looks for the labels of a pool that was named and has no entry.
+pub(super) fn registered_here(kit: &Kit, pool: Option<&str>, verb: &str) -> Result<Entry, Unregistered> {
+    registered(kit, pool, verb).map_err(|failure| match pool.map(|pool| activate::labelled(kit, pool)) {
+        Some(Ok(Some(entry))) => Unregistered::Labelled(Box::new(entry)),
+        Some(Err(several)) => Unregistered::Unknown(several),
+        Some(Ok(None)) | None => Unregistered::Unknown(failure),
+    })
 }
 
 /// Returns the registry's entry of a pool; without a name, the only one. A name that dmpool would not give is one that
 /// somebody else gave: `docker-8:1-131073-pool`.
-pub(super) fn registered(state: &State, pool: Option<&str>, verb: &str) -> Outcome<Entry> {
+pub(super) fn registered(kit: &Kit, pool: Option<&str>, verb: &str) -> Outcome<Entry> {
+    let state = &kit.state;
     match pool {
         Some(text) => {
             let text = text.strip_prefix("/dev/mapper/").unwrap_or(text);
@@ -80,6 +157,12 @@ pub(super) fn registered(state: &State, pool: Option<&str>, verb: &str) -> Outco
             {
                 return Ok(entry);
             }
+            gate::no_interrupted(kit, text)?;
+            if let Err(mut none) = find::find(&kit.dm, state, text) {
+                let why = none.what.replace(&format!("no pool `{text}`"), "no such pool");
+                none.what = format!("cannot {verb} pool `{text}`: {why}");
+                return Err(none);
+            }
             let refused = Failure::refused(format!(
                 "cannot {verb} pool `{text}`: it is not registered, so dmpool did not make it"
             ));
@@ -87,21 +170,19 @@ pub(super) fn registered(state: &State, pool: Option<&str>, verb: &str) -> Outco
                 Some(name) => refused.fact("found", format!("no {}", registry::path_of(state, &name).display())),
                 None => refused,
             };
-            Err(refused.next("dmpool list    shows the pools here; who made a pool takes it up and down (Docker, LVM)"))
+            Err(refused
+                .next("dmpool list    # shows whose each pool is; who made one takes it up and down (Docker, LVM)"))
         }
         None => {
             let mut entries = registry::read_all(state)?;
             match entries.len() {
                 1 => Ok(entries.remove(0)),
                 0 => Err(Failure::refused(format!("cannot {verb}: no pool is registered"))
-                    .next("dmpool create NAME    makes one; dmpool list    shows the pools that others made")),
+                    .next("dmpool list    # shows the pools that others made; dmpool create NAME makes one")),
                 _ => {
-                    let names: Vec<_> = entries.iter().map(|e| e.name.as_str()).collect();
-                    Err(Failure::new(
-                        Kind::Usage,
-                        format!("cannot {verb}: several pools are registered, say which one"),
-                    )
-                    .fact("found", names.join(", ")))
+                    let names: Vec<_> = entries.iter().map(|entry| entry.name.to_string()).collect();
+                    let what = format!("cannot {verb}: several pools are registered, say which one");
+                    Err(find::which(what, &names, verb))
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::cli::{activate, parse, show};
 use crate::error::Outcome;
 use crate::ops::{State, deactivate, gate};
 
-/// Take a pool down; its files stay
+/// Take a pool down; its files, or what is on its disks, stay
 ///
 /// Only for pools that dmpool made, and only when nothing has them open: otherwise it says what has.
 #[derive(Debug, clap::Args)]
@@ -19,10 +19,12 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        let kit = gate::open(state.clone())?;
-        let entry = activate::registered(&state, self.pool.as_deref(), "deactivate")?;
+        let kit = gate::open(state)?;
+        let entry = activate::registered_here(&kit, self.pool.as_deref(), "deactivate");
+        let entry = entry.map_err(|why| why.failure("deactivate"))?;
         let change = parse::change(self.dry_run);
         let done = deactivate::deactivate(&kit, &entry, change)?;
-        show::done(&done, change, &format!("deactivated pool `{}`; its files stay", entry.name))
+        let stays = if entry.files().is_some() { "its files stay" } else { "what is on its disks stays" };
+        show::done(&done, change, &format!("deactivated pool `{}`; {stays}", entry.name))
     }
 }

@@ -13,13 +13,14 @@ use crate::units::SizeArg;
 /// Make a pool larger while everything runs
 ///
 /// The loop file is made longer and the pool takes it, in a fraction of a second: nothing is stopped, nothing is copied,
-/// nothing is asked. A pool on disks takes what they have, what they have gained (max), and disks that are added. Works on a full pool, and on one that is read-only because its metadata is full. Without a size it
-/// says what can be chosen.
+/// nothing is asked. A pool on disks takes what they have, what they have gained (max), and disks that are added. Where an
+/// LV is beneath, LVM extends it first; LVM's own thin pools it extends alone. Works on a full pool, and on one that is
+/// read-only because its metadata is full. Without a size it says what can be chosen.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "dmpool grow [OPTIONS] [POOL] [SIZE]")]
 pub(super) struct Args {
-    /// The pool, then the size its data shall have (200G), become larger by (+50G, +20%), or max; the pool may be left
-    /// out when there is one
+    /// The pool, then the size its data shall have (200G), become larger by (+50G, +20%; on LVs +50%FREE, +10%VG), or
+    /// max; the pool may be left out when there is one
     #[arg(value_name = "[POOL] SIZE", num_args = 0..=2)]
     pool_and_size: Vec<String>,
 
@@ -31,11 +32,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "DEV", conflicts_with = "metadata")]
     add_device: Vec<PathBuf>,
 
-    /// Remove what others have left on the disks that are added (file systems, LVM's labels); the bytes are kept
+    /// Add disks that are not blank: what is on them is lost. Only what is overwritten at once is kept in
+    /// /var/lib/dmpool/saved: the first MiB and 4 KiB of each, and signatures elsewhere
     #[arg(long, requires = "add_device")]
     wipe: bool,
 
-    /// Grow although the file system under the loop file fills up before the pool does
+    /// Grow although the file system under the loop file fills up first: the pool then promises space that must be made
+    /// there before it is needed. Takes no value
     #[arg(long)]
     overcommit: bool,
 
@@ -54,7 +57,10 @@ impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let asked = self.asked()?;
         let kit = gate::open(state)?;
-        let found = find::find(&kit.dm, &kit.state, asked.pool.as_deref())?;
+        let found = match &asked.pool {
+            Some(pool) => find::find(&kit.dm, &kit.state, pool)?,
+            None => find::unnamed(&kit.dm, &kit.state, "grow")?,
+        };
         let all = (!self.add_device.is_empty()).then_some(SizeArg::Max);
         let parts = [(Part::Metadata, self.metadata), (Part::Data, asked.data.or(all))];
         let wanted: Vec<_> = parts.into_iter().filter_map(|(part, size)| Some((part, size?))).collect();
@@ -62,23 +68,28 @@ impl Args {
             return choices(&kit, &found);
         }
         let change = parse::change(self.dry_run);
-        let options = |part, size| grow::Options {
-            part,
-            size,
+        let takes_group = asked.data.is_some() || self.add_device.is_empty();
+        let options = |part, size, metadata| grow::Options {
+            takes_group,
+            metadata,
             overcommit: self.overcommit,
             add: self.add_device.clone(),
             wipe: self.wipe,
+            ..grow::Options::new(part, size)
         };
         if let [(_, _), (second, size)] = wanted.as_slice() {
             // What refuses the second is said before the first is done.
-            grow::grow(&kit, &found, &options(*second, *size), Change::Describe)?;
+            grow::grow(&kit, &found, &options(*second, *size, None), Change::Describe)?;
         }
+        let mut metadata = None;
         for (at, (part, size)) in wanted.into_iter().enumerate() {
-            let done =
-                grow::grow(&kit, &found, &options(part, size), change).map_err(|failure| match (at, change) {
+            let done = grow::grow(&kit, &found, &options(part, size, metadata), change).map_err(|failure| {
+                match (at, change) {
                     (1, Change::Make) => after_the_first(failure),
                     _ => failure,
-                })?;
+                }
+            })?;
+            metadata = done.plan.size_of_metadata();
             let did = done.plan.what.strip_prefix("grow ").unwrap_or(&done.plan.what);
             show::done(&done, change, &format!("grew {did}"))?;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::show;
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::{State, gate, metrics, named_file};
+use crate::ops::{State, metrics, named_file};
 use crate::report::{failure, prometheus};
 
 /// Write every pool's numbers for Prometheus, and remember them
@@ -20,11 +20,10 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        let kit = gate::open(state)?;
         if let Some(path) = &self.output {
             named_file::may_replace(path)?;
         }
-        let seen = metrics::gather(&kit);
+        let seen = metrics::gather(state);
         let text = prometheus::text(&seen);
         match &self.output {
             Some(path) => named_file::replace(path, text.as_bytes())?,

@@ -82,6 +82,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             if asked && let Err(failure) = &told {
                 show::error(&report::failure::text(failure));
             }
+            if !asked && let Some(tip) = of_stripes(&arguments) {
+                show::error(&tip);
+            }
             if !asked && is_health(&arguments) && wants_nagios(&arguments) {
                 health::say_wrong(e.to_string().lines().next().unwrap_or_default());
             }
@@ -114,6 +117,12 @@ fn is_health(arguments: &[OsString]) -> bool {
         }
     }
     false
+}
+
+/// Returns what to say of a size behind `--stripe` that was taken for an argument of its own.
+fn of_stripes(arguments: &[OsString]) -> Option<String> {
+    let after = arguments.iter().skip_while(|word| *word != "--stripe").nth(1)?.to_str()?;
+    parse::size(after).is_ok().then(|| format!("\n  tip: `--stripe` takes its size behind `=`:  --stripe={after}\n"))
 }
 
 /// Whether monitoring reads the answer: it sees what is on standard output only.

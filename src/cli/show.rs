@@ -66,6 +66,7 @@ pub(super) fn done(done: &Done, change: Change, sentence: &str) -> Outcome<()> {
             None => told(&format!("{note}\n")),
         }
     }
+    done.left.iter().for_each(|left| error(&format!("note: {left}\n")));
     Ok(())
 }
 

@@ -25,8 +25,8 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        let kit = gate::open(state.clone())?;
-        let entry = activate::registered(&state, self.pool.as_deref(), "show")?;
+        let kit = gate::open(state)?;
+        let entry = activate::registered(&kit, self.pool.as_deref(), "show")?;
         let text = match self.toml {
             true => op::spec(&kit, &entry)?.to_toml().map_err(|e| {
                 Failure::refused(format!("cannot show pool `{}`: TOML cannot hold it", entry.name))

@@ -40,7 +40,7 @@ struct CreateArgs {
     pool: String,
 
     /// The volume's name: letters, digits and _ . -
-    #[arg(value_parser = parse::volume_name)]
+    #[arg(value_parser = parse::new_volume_name)]
     name: VolumeName,
 
     /// How long it is (10G); rounded up to whole blocks of the pool
@@ -70,7 +70,7 @@ struct SnapshotArgs {
     origin: VolumeName,
 
     /// The snapshot's name
-    #[arg(value_parser = parse::volume_name)]
+    #[arg(value_parser = parse::new_volume_name)]
     name: VolumeName,
 
     /// Do not make its device now; `dmpool activate POOL` does
@@ -165,7 +165,7 @@ impl Args {
 impl CreateArgs {
     fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let found = find::find(&kit.dm, &kit.state, Some(&self.pool))?;
+        let found = find::find(&kit.dm, &kit.state, &self.pool)?;
         let change = parse::change(self.dry_run);
         let options = create::Options { name: self.name.clone(), size: self.size, activate: !self.no_activate };
         let done = create::create(&kit, &found, &options, change)?;
@@ -176,7 +176,7 @@ impl CreateArgs {
 impl SnapshotArgs {
     fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let found = find::find(&kit.dm, &kit.state, Some(&self.pool))?;
+        let found = find::find(&kit.dm, &kit.state, &self.pool)?;
         let change = parse::change(self.dry_run);
         let options = snapshot::Options { origin: self.origin, name: self.name.clone(), activate: !self.no_activate };
         let done = snapshot::snapshot(&kit, &found, &options, change)?;
@@ -194,7 +194,7 @@ fn made(pool: &str, name: &VolumeName, is_inactive: bool) -> String {
 impl GrowArgs {
     fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let found = find::find(&kit.dm, &kit.state, Some(&self.pool))?;
+        let found = find::find(&kit.dm, &kit.state, &self.pool)?;
         let change = parse::change(self.dry_run);
         let options = grow::Options { name: self.name, size: self.size, file_system: !self.no_file_system };
         let done = grow::grow(&kit, &found, &options, change)?;
@@ -206,7 +206,7 @@ impl GrowArgs {
 impl RemoveArgs {
     fn run(self, state: State) -> Outcome<()> {
         let kit = gate::open(state)?;
-        let found = find::find(&kit.dm, &kit.state, Some(&self.pool))?;
+        let found = find::find(&kit.dm, &kit.state, &self.pool)?;
         let change = parse::change(self.dry_run);
         let what = format!("remove volume `{}` of pool `{}`", self.name, found.name);
         if change == Change::Make {

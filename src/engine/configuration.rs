@@ -8,7 +8,7 @@ use super::docker_root::{DEFAULT_ROOT, Options, Problem};
 use super::dockerd::{Dockerd, Flags};
 use super::options::StorageOptions;
 use super::small_file;
-use super::start::{self, Instead, Start};
+use super::start::{self, Instead, Start, Starter};
 
 /// No daemon.json in use comes near this.
 const LARGEST: u64 = 1 << 20;
@@ -39,8 +39,12 @@ pub struct Configuration {
     pub flags: Option<Flags>,
     /// Where its command line is written; nothing for a daemon that runs.
     pub from: Option<PathBuf>,
+    /// What starts it; as above.
+    pub starter: Option<Starter>,
     /// What its file says.
     pub json: DaemonJson,
+    /// The storage driver that its environment names, which counts more than both.
+    pub driver_variable: Option<String>,
     /// What is set in both.
     pub twice: Vec<Twice>,
     /// What could not be read.
@@ -57,8 +61,10 @@ impl Configuration {
         Self {
             flags: Some(daemon.flags.clone()),
             from: None,
+            starter: None,
             json_is_whole: problem.is_none(),
             json,
+            driver_variable: daemon.driver_variable.clone(),
             twice: Vec::new(),
             problems: problem.into_iter().collect(),
             runs: true,
@@ -73,6 +79,7 @@ impl Configuration {
     /// Returns what the next daemon will be told that is started that way, did some files say something else.
     pub fn of_start(base: &Path, start: &Start, instead: &Instead) -> Self {
         let start = start.clone();
+        let starter = start.starter(base);
         let file = start.daemon_json(base);
         let (json, problem) = match instead.get(&file) {
             Some(text) => json_of(&file, text.as_bytes()),
@@ -85,8 +92,10 @@ impl Configuration {
         Self {
             flags: start.flags,
             from: start.from,
+            starter,
             json_is_whole: problem.is_none(),
             json,
+            driver_variable: start.driver_variable,
             twice,
             problems: start.problems.into_iter().chain(problem).collect(),
             runs: false,
@@ -99,16 +108,10 @@ impl Configuration {
         of_flags.or_else(|| self.json.root().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT))
     }
 
-    /// Returns the unit that the command line is in, without its suffix.
-    pub fn unit(&self) -> Option<String> {
-        let name = self.from.as_ref()?.file_name()?.to_str()?;
-        name.strip_suffix(".service").map(str::to_owned)
-    }
-
     /// Returns the storage driver that it is told to use, by name.
     pub fn driver(&self) -> Option<&str> {
         let of_flags = self.flags.as_ref().and_then(|flags| flags.storage_driver.as_deref());
-        of_flags.or(self.json.storage_driver.as_deref())
+        self.driver_variable.as_deref().or(of_flags).or(self.json.storage_driver.as_deref())
     }
 
     /// Returns every storage option that it is given, as written: those of its file first.
@@ -207,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn the_driver_in_the_environment_counts_most() {
+        let json = r#"{"storage-driver": "devicemapper"}"#;
+        let files =
+            [(UNIT, DEBIAN), ("etc/docker/daemon.json", json), ("etc/default/docker", "DOCKER_DRIVER=overlay2\n")];
+        let (_temp, next) = machine(&files);
+        assert_eq!((next.driver(), next.twice.len()), (Some("overlay2"), 0));
+        let flags = Flags::parse(b"dockerd\0--config-file\0/none\0-s\0devicemapper").unwrap();
+        let daemon = Dockerd { pid: 1, flags, driver_variable: Some("vfs".to_owned()) };
+        assert_eq!(Configuration::of_running(&daemon).driver(), Some("vfs"));
+    }
+
+    #[test]
     fn without_one_only_a_file_with_options_tells_them() {
         assert_eq!(machine(&[]).1.options(), Options::Unknown);
         assert_eq!(machine(&[("etc/docker/daemon.json", "{}")]).1.options(), Options::Unknown);
@@ -238,7 +253,8 @@ mod tests {
         let file = temp.path().join("daemon.json");
         let daemon = |options: &str| {
             let line = format!("dockerd\0--config-file\0{}\0{options}", file.display());
-            Configuration::of_running(&Dockerd { pid: 1, flags: Flags::parse(line.as_bytes()).unwrap() })
+            let flags = Flags::parse(line.as_bytes()).unwrap();
+            Configuration::of_running(&Dockerd { pid: 1, flags, driver_variable: None })
         };
         assert_eq!(daemon("").options(), Options::Running(StorageOptions::default()));
         let thin = "--storage-opt\0dm.thinpooldev=/dev/mapper/tp\0";

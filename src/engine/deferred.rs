@@ -81,7 +81,7 @@ mod tests {
             standing: Standing::Running,
             next_options: Options::Unknown,
             storage_driver: None,
-            unit: None,
+            starter: None,
             twice: Vec::new(),
             drivers: vec![Driver::Devicemapper],
             version: is_new.then(|| known(18, 6, false)),

@@ -8,8 +8,12 @@ use super::small_file;
 
 /// Where a daemon writes its process id when `--pidfile` names no other place.
 const PID_FILE: &str = "/var/run/docker.pid";
-/// The longest command line looked at.
+/// The longest command line or environment looked at.
 const LONGEST_COMMAND_LINE: u64 = 1 << 20;
+
+/// The variable that names the storage driver: it counts more than command line and `daemon.json` (`NewDaemon`,
+/// daemon/daemon.go).
+pub const DRIVER_VARIABLE: &str = "DOCKER_DRIVER";
 
 /// What a daemon's command line says of its storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub struct Dockerd {
     pub pid: u32,
     /// What it was started with.
     pub flags: Flags,
+    /// The storage driver that its environment names ([`DRIVER_VARIABLE`]).
+    pub driver_variable: Option<String>,
 }
 
 /// Returns the Docker daemons that run, the one of the usual PID file first. Other processes are looked at only when
@@ -82,13 +88,15 @@ pub fn running() -> Vec<Dockerd> {
     }
 }
 
-/// More than a kernel's table of a hundred thousand sockets has.
-const LONGEST_TABLE: u64 = 16 << 20;
+/// The kernel's table of Unix sockets.
+pub(super) const SOCKETS: &str = "/proc/net/unix";
+/// More than it has with a hundred thousand of them.
+pub(super) const LONGEST_TABLE: u64 = 16 << 20;
 
 /// Whether a Unix socket with Docker's name is open: beside the one it is asked by (`docker.sock`), every daemon with
 /// networks has one below `/run/docker` (libnetwork's). Where it cannot be told, it may be.
 fn has_socket() -> bool {
-    let table = small_file::read_at(Path::new("/proc/net/unix"), LONGEST_TABLE);
+    let table = small_file::read_at(Path::new(SOCKETS), LONGEST_TABLE);
     table.map_or(true, |table| table.windows(6).any(|word| word == b"docker"))
 }
 
@@ -110,7 +118,18 @@ fn daemon(pid: u32) -> Option<Dockerd> {
         return None;
     }
     let line = small_file::read_at(&process.join("cmdline"), LONGEST_COMMAND_LINE).ok()?;
-    Some(Dockerd { pid, flags: Flags::parse(&line)? })
+    let flags = Flags::parse(&line)?;
+    let environment = small_file::read_at(&process.join("environ"), LONGEST_COMMAND_LINE).unwrap_or_default();
+    Some(Dockerd { pid, flags, driver_variable: driver_in(&environment) })
+}
+
+/// Returns the storage driver that the bytes of `/proc/PID/environ` name; an empty one is none to Docker.
+fn driver_in(environment: &[u8]) -> Option<String> {
+    let of_variable = |assignment: &[u8]| {
+        let value = assignment.strip_prefix(DRIVER_VARIABLE.as_bytes())?.strip_prefix(b"=")?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    environment.split(|byte| *byte == 0).find_map(of_variable).filter(|driver| !driver.is_empty())
 }
 
 impl Flags {
@@ -235,6 +254,14 @@ mod tests {
             ]
         );
         assert_eq!(flags.storage_driver.as_deref(), Some("devicemapper"));
+    }
+
+    #[test]
+    fn the_driver_in_the_environment_is_found() {
+        assert_eq!(driver_in(b"PATH=/bin\0DOCKER_DRIVER=overlay2\0"), Some("overlay2".to_owned()));
+        for none in [&b"DOCKER_DRIVER=\0"[..], b"X=DOCKER_DRIVER=a\0", b"DOCKER_DRIVERS=a\0", b""] {
+            assert_eq!(driver_in(none), None);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::configuration::Configuration;
 use super::docker_root::{About, DEFAULT_ROOT, DockerRoot, Problem, Standing, read_if_there};
 use super::dockerd::{self, Dockerd};
+use super::driver::Driver;
 use super::small_file::Directory;
 
 /// The Docker roots of a machine.
@@ -17,6 +18,17 @@ pub struct Roots {
     pub found: Vec<DockerRoot>,
     /// Those that are there and cannot be opened.
     pub unreadable: Vec<Problem>,
+    /// The pool that the next daemon is told to use, on a root that devicemapper never ran on.
+    pub awaited: Option<Awaited>,
+}
+
+/// A pool that Docker is told of and has not met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// Its dm name.
+    pub pool: String,
+    /// The root that Docker will use it for.
+    pub root: PathBuf,
 }
 
 impl Roots {
@@ -65,6 +77,21 @@ pub fn in_use() -> PathBuf {
     daemon.map_or_else(|| Configuration::of_next(Path::new("/")), |daemon| Configuration::of_running(&daemon)).root()
 }
 
+/// Whether a daemon of this machine runs on a root.
+pub fn runs_on(root: &Path) -> bool {
+    !daemons_on(root).is_empty()
+}
+
+/// Returns the daemons of this machine that run on a root.
+pub fn daemons_on(root: &Path) -> Vec<Dockerd> {
+    let mut daemons = dockerd::all();
+    daemons.retain(|daemon| {
+        let of_daemon = Configuration::of_running(daemon).root();
+        seen_by_both(daemon, &of_daemon) && (of_daemon == root || same(&of_daemon, root))
+    });
+    daemons
+}
+
 fn of(base: &Path, daemons: Vec<Dockerd>, answers: Answers<'_>) -> Roots {
     let next = Configuration::of_next(base);
     let next_root = super::start::below(base, &next.root());
@@ -86,8 +113,11 @@ fn of(base: &Path, daemons: Vec<Dockerd>, answers: Answers<'_>) -> Roots {
             roots.take(&root, read_if_there(&root, about));
         }
     }
+    let awaited = awaited(&next, &next_root);
     let about = About { standing: Standing::Configured, daemon: None, configuration: next, next: None };
-    roots.take(&next_root, asked.of(&next_root).and_then(|()| read_if_there(&next_root, about)));
+    let read = asked.of(&next_root).and_then(|()| read_if_there(&next_root, about));
+    roots.awaited = awaited.filter(|_| matches!(read, Ok(None)));
+    roots.take(&next_root, read);
     let usual = super::start::below(base, Path::new(DEFAULT_ROOT));
     match asked.of(&usual) {
         // One that was left behind must not keep anyone from the others.
@@ -95,6 +125,13 @@ fn of(base: &Path, daemons: Vec<Dockerd>, answers: Answers<'_>) -> Roots {
         Err(why) => roots.take(&usual, Err(why)),
     }
     roots
+}
+
+/// Returns the pool that a configuration names, with the root that it would be for.
+fn awaited(next: &Configuration, root: &Path) -> Option<Awaited> {
+    let pool = next.options().known()?.thin_pool.clone()?;
+    let is_driver = next.driver().is_none_or(|driver| driver == Driver::Devicemapper.name());
+    is_driver.then(|| Awaited { pool, root: root.to_owned() })
 }
 
 /// Which paths answer, each asked once.
@@ -212,7 +249,8 @@ mod tests {
         let running = temp.path().join("data/docker");
         lay_out(&running);
         let line = format!("dockerd\0--config-file\0/none\0--data-root\0{}\0", running.display());
-        let daemon = Dockerd { pid: std::process::id(), flags: Flags::parse(line.as_bytes()).unwrap() };
+        let daemon =
+            Dockerd { pid: std::process::id(), flags: Flags::parse(line.as_bytes()).unwrap(), driver_variable: None };
         assert_eq!(
             told(temp.path(), vec![daemon.clone()]),
             [
@@ -226,6 +264,24 @@ mod tests {
         symlink("../data/docker", temp.path().join("srv/docker")).unwrap();
         let both = told(temp.path(), vec![daemon]);
         assert_eq!(both, [(Standing::Running, PathBuf::from("data/docker")), (Standing::Left, usual)]);
+    }
+
+    #[test]
+    fn a_pool_that_docker_is_told_of_is_awaited_until_its_root_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path();
+        fs::create_dir_all(base.join("etc/docker")).unwrap();
+        let awaited = |json: &str| {
+            fs::write(base.join("etc/docker/daemon.json"), json).unwrap();
+            of(base, vec![], &|_| Ok(())).awaited.map(|awaited| awaited.pool)
+        };
+        let told = r#"{"storage-opts": ["dm.thinpooldev=/dev/mapper/p0"]}"#;
+        assert_eq!(awaited(told).as_deref(), Some("p0"));
+        assert_eq!(awaited("{}"), None);
+        assert_eq!(awaited(&told.replacen('{', r#"{"storage-driver": "overlay2", "#, 1)), None);
+        assert_eq!(awaited(&told.replacen('{', r#"{"storage-driver": "devicemapper", "#, 1)).as_deref(), Some("p0"));
+        lay_out(&base.join("var/lib/docker"));
+        assert_eq!(awaited(told), None, "its root says that the pool is its own");
     }
 
     #[test]

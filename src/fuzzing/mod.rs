@@ -27,7 +27,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 
 /// All of them, by name.
 pub const PARSERS: [Parser; 36] = [
-    parser("activation", &["ops/health/start.rs"], ops::activation),
+    parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
     parser(

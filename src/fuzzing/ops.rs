@@ -2,8 +2,9 @@
 
 use super::text;
 use crate::cli;
+use crate::ops::boot::found;
 use crate::ops::filesystem;
-use crate::ops::health::{docker_log as log, lvm as volume_manager, start};
+use crate::ops::health::{docker_log as log, lvm as volume_manager};
 use crate::ops::history as past;
 use crate::ops::journal::Journal;
 use crate::ops::lvm as reports;
@@ -131,5 +132,5 @@ pub(super) fn file_system(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn activation(bytes: &[u8]) -> bool {
-    start::activates(bytes, "p0")
+    found::activates(bytes, "p0", None)
 }

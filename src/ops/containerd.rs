@@ -2,6 +2,8 @@
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::engine::containerd::{self, Device, Owner, Snapshotter, Snapshotters};
 use crate::engine::docker_root::Problem;
@@ -41,10 +43,11 @@ impl Claim {
         Self { snapshotter, by_names, problems: all.problems.clone() }
     }
 
-    /// Returns the user that the claim makes, and how that is known; what cannot be read is named.
-    pub fn user(&self, unread: &mut Vec<String>) -> Option<(User, Tie)> {
+    /// Returns the user that the claim makes, and how that is known; what cannot be read is named. On a pool that is blank
+    /// nothing is missed: containerd makes its databases when it starts, and with the first snapshot.
+    pub fn user(&self, is_blank: bool, unread: &mut Vec<String>) -> Option<(User, Tie)> {
         if let Some(snapshotter) = &self.snapshotter {
-            let (devices, problems) = devices(snapshotter);
+            let (devices, problems) = devices(snapshotter, is_blank);
             unread.extend(problems);
             let (config, root_path) = (snapshotter.config.clone(), Some(snapshotter.root_path.clone()));
             return Some((User::Containerd { config: Some(config), root_path, devices }, Tie::Options));
@@ -56,13 +59,19 @@ impl Claim {
 
 /// Returns the devices that the snapshotter knows, with whose they are, and what could not be read: asked of a child, since
 /// its databases may lie on what hangs.
-fn devices(snapshotter: &Snapshotter) -> (Option<Vec<Snapshot>>, Vec<String>) {
+fn devices(snapshotter: &Snapshotter, is_blank: bool) -> (Option<Vec<Snapshot>>, Vec<String>) {
     let named = |p: Problem| format!("{}: {}", p.path.display(), p.why);
     let asked = ask::within_limit(|| {
+        if is_blank && is_missing(&snapshotter.database()) {
+            return (Some(Vec::new()), Vec::new());
+        }
         let mut devices = match snapshotter.devices() {
             Ok(devices) => devices.into_iter().map(snapshot).collect::<Vec<_>>(),
             Err(problem) => return (None, vec![named(problem)]),
         };
+        if devices.is_empty() {
+            return (Some(devices), Vec::new());
+        }
         let (owners, problems) = snapshotter.owners();
         let mut owners: BTreeMap<String, Owner> =
             owners.into_iter().map(|(id, owner)| (snapshotter.device(id), owner)).collect();
@@ -72,6 +81,10 @@ fn devices(snapshotter: &Snapshotter) -> (Option<Vec<Snapshot>>, Vec<String>) {
         (Some(devices), problems.into_iter().map(named).collect())
     });
     asked.unwrap_or_else(|why| (None, vec![format!("{}: {why}", snapshotter.database().display())]))
+}
+
+fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound)
 }
 
 fn owner(owner: Owner) -> SnapshotOwner {

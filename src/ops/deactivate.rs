@@ -4,7 +4,7 @@ use crate::error::Outcome;
 use crate::ops::journal;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, down};
-use crate::ops::{Change, Done, gate};
+use crate::ops::{Change, Done, deleted, gate};
 use crate::pool::Entry;
 
 /// Takes the pool down, or says what would be done.
@@ -20,7 +20,7 @@ pub fn deactivate(kit: &Kit, entry: &Entry, change: Change) -> Outcome<Done> {
         return Ok(Done::planned(first));
     }
     let _existence = gate::lock(kit, gate::EXISTENCE, &first.what)?;
-    let _lock = gate::lock(kit, &gate::key_of_entry(entry), &first.what)?;
+    let _lock = gate::lock_entry(kit, entry, &first.what)?;
     gate::no_interrupted(kit, entry.name.as_str())?;
     let plan = plan(&down::look(kit, entry)?, entry)?;
     let ended = journal::carry_out(kit, plan.clone())?;
@@ -34,10 +34,11 @@ pub fn deactivate(kit: &Kit, entry: &Entry, change: Change) -> Outcome<Done> {
 pub fn plan(facts: &down::Facts, entry: &Entry) -> Outcome<Plan> {
     let name = &entry.name;
     let what = format!("deactivate pool `{name}`");
+    deleted::refuse(&facts.held, name.as_str(), &what)?;
     let steps = down::steps(facts, entry).map_err(|why| why.failure(&what))?;
-    let notes = match steps.is_empty() {
-        true => vec![format!("pool `{name}` is not active: unchanged")],
-        false => Vec::new(),
-    };
+    let mut notes = deleted::moved(&facts.held);
+    if steps.is_empty() {
+        notes.push(format!("pool `{name}` is not active: unchanged"));
+    }
     Ok(Plan { operation: Operation::Deactivate, pool: name.to_string(), what, steps, notes })
 }

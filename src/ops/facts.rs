@@ -16,10 +16,10 @@ use crate::kernel::loopdev::LoopInfo;
 use crate::kernel::{ask, block};
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::find::Found;
-use crate::ops::members;
 use crate::ops::sight::{self, Live};
 use crate::ops::steps::Kit;
-use crate::ops::{carrier, journal};
+use crate::ops::{carrier, journal, lvm, members, tie};
+use crate::pool::label::{self, DeviceUuid, Purpose, Unassembled};
 use crate::pool::{
     Activity, Backing, Carrier, Entry, HostFs, Interrupted, Link, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus,
     Recorded, Tie, UUID_PREFIX, User,
@@ -54,10 +54,14 @@ fn look_knowing(kit: &Kit, found: &Found, loops: &[LoopInfo]) -> Outcome<PoolRep
         Some(live) => of_live(dm, found, live, loops, &mut unread),
         None => of_files(dm, found, &mut unread),
     };
+    let is_blank = report.data_space().is_some_and(|space| space.used.get() == 0);
     unread.extend(found.containerd.problems.iter().map(|p| format!("{}: {}", p.path.display(), p.why)));
-    if let Some((user, tie)) = found.containerd.user(&mut unread) {
+    if let Some((user, tie)) = found.containerd.user(is_blank, &mut unread) {
         report.user = user;
         report.tie = Some(tie);
+    } else if let (User::Unknown, Some(root)) = (&report.user, &found.awaited_by) {
+        report.user = User::Docker { root: root.clone() };
+        report.tie = Some(Tie::Configured);
     }
     report.interrupted = interrupted;
     report.unread = unread;
@@ -72,7 +76,8 @@ fn of_live(dm: &Dm, found: &Found, live: Live, loops: &[LoopInfo], unread: &mut 
     let data_link = root.and_then(|root| link(root.data_file.as_ref(), root.data_link.as_ref()));
     let metadata_link = root.and_then(|root| link(root.metadata_file.as_ref(), root.metadata_link.as_ref()));
     let devices = [live.table.data, live.table.metadata];
-    let [mut data, mut metadata] = carrier::of_devices(dm, devices, [data_link, metadata_link], loops, unread);
+    let homes = places(found).map(|place| path_of(&place.backing()));
+    let [mut data, mut metadata] = carrier::of_devices(dm, devices, [data_link, metadata_link], homes, loops, unread);
     let mut status = None;
     {
         let mut ask_status = || Seen::Status(sight::status(dm, &found.name).map_err(|e| format!("{e:#}")));
@@ -102,6 +107,7 @@ fn of_live(dm: &Dm, found: &Found, live: Live, loops: &[LoopInfo], unread: &mut 
         status,
         recorded: None,
         unread: Vec::new(),
+        missing: Vec::new(),
         data,
         metadata,
         table: Some(live.table),
@@ -113,16 +119,14 @@ fn of_live(dm: &Dm, found: &Found, live: Live, loops: &[LoopInfo], unread: &mut 
 /// A pool that the kernel does not have: what its superblock and its files say.
 fn of_files(dm: &Dm, found: &Found, unread: &mut Vec<String>) -> PoolReport {
     let mut both = places(found).map(Place::backing);
-    let mut recorded = None;
+    let (mut recorded, mut missing) = (None, Vec::new());
     {
         let [_, metadata] = &both;
         let metadata = path_of(metadata);
         let labelled = found.entry.as_ref().filter(|entry| !entry.devices().is_empty());
-        let mut ask_superblock = || {
-            Seen::Recorded(match labelled {
-                Some(entry) => Some(recorded_by(members::recorded(dm, entry), "the metadata")),
-                None => metadata.as_deref().map(recorded_in),
-            })
+        let mut ask_superblock = || match labelled {
+            Some(entry) => Seen::Labels(Labels::of(dm, entry)),
+            None => Seen::Recorded(metadata.as_deref().map(recorded_in)),
         };
         let [mut ask_data, mut ask_metadata] =
             both.each_ref().map(path_to_look_at).map(|path| move || Seen::file(path.as_deref()));
@@ -135,6 +139,16 @@ fn of_files(dm: &Dm, found: &Found, unread: &mut Vec<String>) -> PoolReport {
         match answers.next() {
             Some(Ok(Seen::Recorded(Some(Ok(seen))))) => recorded = Some(seen),
             Some(Ok(Seen::Recorded(Some(Err(why))))) => unread.push(why),
+            Some(Ok(Seen::Labels(labels))) => {
+                recorded = labels.recorded;
+                for (backing, paths) in both.iter_mut().zip(labels.places) {
+                    if !paths.is_empty() {
+                        backing.carrier = Carrier::Devices { paths };
+                    }
+                }
+                missing = labels.missing;
+                unread.extend(labels.unread);
+            }
             Some(Err(why)) => {
                 let path = metadata.map(|path| path.display().to_string()).unwrap_or_default();
                 unread.push(format!("the superblock in {path}: {why}"));
@@ -157,6 +171,7 @@ fn of_files(dm: &Dm, found: &Found, unread: &mut Vec<String>) -> PoolReport {
         status: None,
         recorded,
         unread: Vec::new(),
+        missing,
         data,
         metadata,
         volume_group: None,
@@ -170,8 +185,7 @@ enum Place {
     /// A disk in a loop file's place.
     LoopDisk(PathBuf, Option<Link>),
     Disk(PathBuf),
-    /// Those that dmpool has formatted: which part is where, their labels say.
-    Disks(Vec<PathBuf>),
+    /// Nobody knows; of devices that dmpool has formatted their labels say it.
     Unknown,
 }
 
@@ -187,10 +201,9 @@ impl Place {
                 let size = block::devno_of(&path).and_then(block::size).ok();
                 (size, Carrier::Device { path })
             }
-            Self::Disks(paths) => (None, Carrier::Devices { paths }),
             Self::Unknown => (None, Carrier::Unknown),
         };
-        Backing { device: None, size, linear: None, carrier }
+        Backing { size, ..Backing::on(carrier) }
     }
 }
 
@@ -198,10 +211,6 @@ impl Place {
 fn places(found: &Found) -> [Place; 2] {
     if let Some([metadata, data]) = found.entry.as_ref().and_then(Entry::files) {
         return [data, metadata].map(|store| Place::File(store.file.clone(), None));
-    }
-    if let Some(devices) = found.entry.as_ref().map(Entry::devices).filter(|devices| !devices.is_empty()) {
-        let paths: Vec<_> = devices.iter().map(|device| device.path.clone()).collect();
-        return [Place::Disks(paths.clone()), Place::Disks(paths)];
     }
     let Some(root) = found.docker.as_ref().filter(|root| root.own_pool() == found.name) else {
         return [Place::Unknown, Place::Unknown];
@@ -241,7 +250,8 @@ fn path_of(backing: &Backing) -> Option<PathBuf> {
 fn disk_at(path: PathBuf, link: Option<Link>) -> LoopDisk {
     let number = block::devno_of(&path).ok();
     let size = number.and_then(|number| block::size(number).ok()).map(Sectors::bytes);
-    LoopDisk { path, number, size, link }
+    let volume = number.and_then(tie::volume_of_lvm);
+    LoopDisk { path, number, size, link, volume }
 }
 
 fn maker(found: &Found, uuid: Option<&str>) -> Maker {
@@ -286,6 +296,71 @@ enum Seen {
     File(Option<Result<(Bytes, Bytes, HostFs), String>>),
     /// What a superblock says; nothing when nobody knows where it is.
     Recorded(Option<Result<Recorded, String>>),
+    /// What the labels of its devices say.
+    Labels(Labels),
+}
+
+/// What devices that dmpool has formatted say of their pool.
+#[derive(Default, Serialize, Deserialize)]
+struct Labels {
+    recorded: Option<Recorded>,
+    /// On which devices data and metadata are, as these are called now.
+    places: [Vec<PathBuf>; 2],
+    /// Which of them are not here, each a phrase.
+    missing: Vec<String>,
+    unread: Vec<String>,
+}
+
+impl Labels {
+    fn of(dm: &Dm, entry: &Entry) -> Self {
+        let mut labels = Self::default();
+        let sight = match members::look(dm) {
+            Ok(sight) => sight,
+            Err(e) => {
+                labels.unread.push(format!("the labels of its devices: {e:#}"));
+                return labels;
+            }
+        };
+        let missing = match label::assemble(&sight.of(&entry.uuid)) {
+            Ok(assembly) => {
+                match recorded_by(members::superblock(&assembly), "the metadata") {
+                    Ok(recorded) => labels.recorded = Some(recorded),
+                    Err(why) => labels.unread.push(why),
+                }
+                labels.places = [Purpose::Data, Purpose::Metadata].map(|purpose| sight.names(&assembly, purpose));
+                return labels;
+            }
+            Err(Unassembled::None) => entry.devices().iter().map(|device| device.uuid).collect(),
+            Err(Unassembled::Missing(devices)) => devices,
+            Err(why) => {
+                labels.unread.push(format!("its devices do not come to one pool: {why}"));
+                Vec::new()
+            }
+        };
+        for uuid in missing {
+            labels.lacks(entry, uuid);
+        }
+        labels.unread.extend(sight.unread);
+        labels
+    }
+
+    /// A device whose label is not here. An LV may only have to be activated, and what is ephemeral came back blank: who
+    /// activates the pool sees to that.
+    fn lacks(&mut self, entry: &Entry, uuid: DeviceUuid) {
+        let all = entry.devices();
+        let Some(at) = all.iter().position(|device| device.uuid == uuid) else {
+            return self.missing.push(format!("the device with the label {uuid}"));
+        };
+        let path = all.get(at).map(|device| device.path.as_path()).unwrap_or(Path::new(""));
+        let name = path.display();
+        if lvm::names_in(path).is_some() {
+            self.unread.push(format!("its LV {name} is not active, or not there"));
+        } else if entry.ephemeral.is_some() {
+            self.unread.push(format!("its device {name} is not here, or came back blank"));
+        } else {
+            self.missing.push(format!("device {} of {}, {name} (as it was called last)", at + 1, all.len()));
+        }
+    }
 }
 
 impl Seen {

@@ -1,8 +1,8 @@
 //! Faults on demand, for the tests: with the feature `faults`, `DMPOOL_FAULT` names a step and what befalls it there.
 //!
 //! `DMPOOL_FAULT=STEP:POINT:HOW`, STEP counting from 1 as `--dry-run` numbers them, POINT one of `before`, `after`,
-//! `before-revert`, `after-revert`, HOW `fail` or `die`. Several are separated by commas. `suspended:die` is
-//! the moment in which a snapshot's origin is suspended.
+//! `before-revert`, `after-revert`; `before-device`, `after-device` and `layer` count devices and layers in STEP's place. HOW is `fail`
+//! or `die`. Several are separated by commas. `suspended:die` is the moment in which a snapshot's origin is suspended.
 
 use anyhow::Result;
 
@@ -17,6 +17,12 @@ pub enum Point {
     BeforeRevert,
     /// Taken back, not yet written down.
     AfterRevert,
+    /// A device that is there while files are read is made, not yet loaded; the number is the device's.
+    BeforeDevice,
+    /// It is there.
+    AfterDevice,
+    /// A layer is whole; the number is the layer's.
+    Layer,
 }
 
 /// Fails or dies when a fault was asked for here.
@@ -31,6 +37,9 @@ pub fn reached(step: usize, point: Point) -> Result<()> {
         Point::After => "after",
         Point::BeforeRevert => "before-revert",
         Point::AfterRevert => "after-revert",
+        Point::BeforeDevice => "before-device",
+        Point::AfterDevice => "after-device",
+        Point::Layer => "layer",
     };
     for fault in faults.split(',') {
         if fault == format!("{}:{word}:fail", step + 1) {

@@ -2,10 +2,10 @@
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::engine::docker_root::{DockerRoot, Standing};
-use crate::engine::roots::{self as docker_roots, Roots};
+use crate::engine::roots::{self as docker_roots, Awaited, Roots};
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::dm::{Dm, DmId};
 use crate::kernel::loopdev::LoopInfo;
@@ -15,6 +15,7 @@ use crate::ops::registry::{self, BadEntry};
 use crate::ops::tie::{self, Ground};
 use crate::ops::{State, journal, sight};
 use crate::pool::{Entry, PoolName, THIN_POOL, Tie};
+use crate::process;
 
 /// A pool that a command is about: what is known of it before it is looked at.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Found {
     pub tie: Option<Tie>,
     /// What commands take in the place of that root's pool, when it is this one: `docker`, or else the root's path.
     pub by_root: Option<String>,
+    /// The root that Docker is told to use it for, and has not begun to.
+    pub awaited_by: Option<PathBuf>,
     /// What speaks for containerd as its user.
     pub containerd: Claim,
     /// The loop devices under it, as they were when it was found live.
@@ -47,6 +50,7 @@ impl Found {
             docker: None,
             tie: None,
             by_root: None,
+            awaited_by: None,
             containerd: Claim::default(),
             loops: Vec::new(),
         }
@@ -62,28 +66,33 @@ pub struct All {
     pub broken: Vec<Failure>,
 }
 
-/// Returns the pool that an argument means: a dm name (or its path under /dev/mapper), `docker`, a Docker root's path;
-/// or, without one, the Docker root that was named by option, or else the only pool there is.
+/// Returns the pool that an argument means: a dm name (or its path under /dev/mapper), `docker`, a Docker root's path.
 ///
 /// # Errors
-/// Refused when there is no such pool, or when none was named and something that cannot be read may hide another one; a
-/// usage error when none was named and there are several.
-pub fn find(dm: &Dm, state: &State, argument: Option<&str>) -> Outcome<Found> {
-    match argument {
-        None => match &state.docker_root {
-            Some(root) => of_docker(dm, state, docker::at(root)?),
-            None => {
-                let mut all = find_all(dm, state)?;
-                if all.broken.is_empty() { only_one(all.found) } else { Err(all.broken.remove(0)) }
-            }
+/// Refused when there is no such pool.
+pub fn find(dm: &Dm, state: &State, argument: &str) -> Outcome<Found> {
+    match (argument, argument.strip_prefix("/dev/mapper/")) {
+        ("docker", _) => match docker::awaited(state) {
+            Some(pool) => named(dm, state, &pool),
+            None => of_docker(dm, state, chosen(state)?),
         },
-        Some("docker") => of_docker(dm, state, chosen(state)?),
-        Some(text) => match text.strip_prefix("/dev/mapper/") {
-            Some(name) => named(dm, state, name),
-            None if text.starts_with('/') => of_docker(dm, state, docker::at(Path::new(text))?),
-            None => named(dm, state, text),
-        },
+        (_, Some(name)) => named(dm, state, name),
+        (path, None) if path.starts_with('/') => of_docker(dm, state, docker::at(Path::new(path))?),
+        (name, None) => named(dm, state, name),
     }
+}
+
+/// Returns the pool that is meant where none was named: that of the Docker root that was named by option, or else the only
+/// one there is. `command` is the one that wants to know.
+///
+/// # Errors
+/// Refused when there is none, or something that cannot be read may hide another one; a usage error when there are several.
+pub fn unnamed(dm: &Dm, state: &State, command: &str) -> Outcome<Found> {
+    if let Some(root) = &state.docker_root {
+        return of_docker(dm, state, docker::at(root)?);
+    }
+    let mut all = find_all(dm, state)?;
+    if all.broken.is_empty() { only_one(all.found, command) } else { Err(all.broken.remove(0)) }
 }
 
 /// Returns every pool on the machine, by name: those that the kernel has, those registered, those of Docker roots, and
@@ -117,16 +126,23 @@ pub fn find_all(dm: &Dm, state: &State) -> Outcome<All> {
     names.sort();
     names.dedup();
     let snapshotters = containerd::lazily();
-    let roots = roots.found;
+    let Roots { found: roots, awaited, .. } = roots;
     let found = |name: String| {
         let (docker, tie) = whose(&roots, &name, live.get(&name));
         let by_root = docker.as_ref().and_then(|root| by_root(dm, root, &name, &meant));
         let (entry, bad_entry) = entry_of(state, &name);
         let containerd = Claim::of(&name, tie, live.get(&name), &snapshotters);
         let loops = live.get(&name).map(Ground::loops).unwrap_or_default();
-        Found { entry, bad_entry, docker, tie, by_root, containerd, loops, name }
+        let awaited_by = awaited_by(awaited.as_ref(), &name, tie);
+        Found { entry, bad_entry, docker, tie, by_root, awaited_by, containerd, loops, name }
     };
     Ok(All { found: names.into_iter().map(found).collect(), broken })
+}
+
+/// Returns the root that Docker is told to use a pool for which is no root's yet.
+fn awaited_by(awaited: Option<&Awaited>, name: &str, tie: Option<Tie>) -> Option<PathBuf> {
+    let awaited = awaited.filter(|awaited| awaited.pool == name && tie.is_none_or(|tie| tie == Tie::Before))?;
+    Some(awaited.root.clone())
 }
 
 /// Returns what the registry has of that name. Names that dmpool would not give have no entry.
@@ -162,27 +178,35 @@ fn roots_of(mut roots: Roots, live: &BTreeMap<String, Ground>) -> Roots {
     roots
 }
 
+/// More names than one chooses from.
+const MOST_NAMED: usize = 8;
+
 /// Returns the only pool of those found.
 ///
 /// # Errors
-/// Refused when there is none; a usage error when there are several.
-pub fn only_one(mut all: Vec<Found>) -> Outcome<Found> {
+/// Refused when there is none; a usage error when there are several, with the command as it is typed for each.
+pub fn only_one(mut all: Vec<Found>, command: &str) -> Outcome<Found> {
     match all.len() {
         1 => all.pop().ok_or_else(none),
         0 => Err(docker::without_a_pool().unwrap_or_else(none)),
-        _ => {
-            let names: Vec<_> = all.iter().map(|f| f.name.as_str()).collect();
-            Err(Failure::new(Kind::Usage, format!("there are {} pools here: say which one", all.len()))
-                .fact("found", names.join(", "))
-                .next("dmpool list"))
+        several => {
+            let names: Vec<_> = all.into_iter().map(|found| found.by_root.unwrap_or(found.name)).collect();
+            Err(which(format!("there are {several} pools here: say which one"), &names, command))
         }
     }
+}
+
+/// Returns the failure of a command that lacks a name, with what it would be for each of these.
+pub fn which(what: String, names: &[String], command: &str) -> Failure {
+    let again = names.iter().map(|name| process::again_with(command, name));
+    let next = if names.len() > MOST_NAMED { "dmpool list".to_owned() } else { again.collect::<Vec<_>>().join("\n") };
+    Failure::new(Kind::Usage, what).fact("found", names.join(", ")).next(next)
 }
 
 fn none() -> Failure {
     Failure::refused("there is no thin pool on this machine")
         .fact("found", "no device with a thin-pool table, no registered pool, no Docker root with a devicemapper pool")
-        .next("dmpool create NAME    makes one")
+        .next("dmpool create NAME    # makes one")
 }
 
 fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
@@ -194,7 +218,7 @@ fn of_docker(dm: &Dm, state: &State, root: DockerRoot) -> Outcome<Found> {
     let by_root = word(&root, &meant_of(docker::roots(state).unwrap_or_default()));
     let containerd = Claim::of(&name, tie, ground.as_ref(), &containerd::lazily());
     let loops = ground.as_ref().map(Ground::loops).unwrap_or_default();
-    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, containerd, loops })
+    Ok(Found { name, entry, bad_entry, docker: Some(root), tie, by_root, awaited_by: None, containerd, loops })
 }
 
 /// Returns a root's pool: the one its options name; else the live one that stands on its files or devices, which has
@@ -252,7 +276,7 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
         Err(_) if entry.is_some() || bad_entry.is_some() => None,
         Err(e) => {
             return Err(Failure::refused(format!("`{name}` cannot be read as a thin pool"))
-                .next("dmpool list    shows every pool here")
+                .next("dmpool list    # shows every pool here")
                 .because(e));
         }
     };
@@ -265,11 +289,13 @@ fn named(dm: &Dm, state: &State, name: &str) -> Outcome<Found> {
     }
     let live: BTreeMap<_, _> = live.iter().map(|live| (name.to_owned(), Ground::of(live))).collect();
     let meant = meant_of(roots.clone());
-    let (docker, tie) = whose(&roots_of(roots, &live).found, name, live.get(name));
+    let roots = roots_of(roots, &live);
+    let (docker, tie) = whose(&roots.found, name, live.get(name));
+    let awaited_by = awaited_by(roots.awaited.as_ref(), name, tie);
     let by_root = docker.as_ref().and_then(|root| by_root(dm, root, name, &meant));
     let containerd = Claim::of(name, tie, live.get(name), &containerd::lazily());
     let loops = live.get(name).map(Ground::loops).unwrap_or_default();
-    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, containerd, loops })
+    Ok(Found { name: name.to_owned(), entry, bad_entry, docker, tie, by_root, awaited_by, containerd, loops })
 }
 
 fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
@@ -279,7 +305,7 @@ fn no_such(dm: &Dm, state: &State, name: &str) -> Failure {
             let names: Vec<_> = found.iter().map(|f| f.name.as_str()).collect();
             failure.fact("found", names.join(", ")).next("dmpool list")
         }
-        Ok(_) => failure.fact("found", "no thin pool at all").next(format!("dmpool create {name}    makes it")),
+        Ok(_) => failure.fact("found", "no thin pool at all").next("dmpool list"),
         Err(_) => failure.next("dmpool list"),
     }
 }

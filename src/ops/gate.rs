@@ -27,21 +27,28 @@ const OWN_FILES: Bytes = Bytes::new(4 << 20);
 /// # Errors
 /// Refused when this is not root, or the kernel has no device-mapper.
 pub fn open(state: State) -> Outcome<Kit> {
-    match Dm::open() {
-        Ok(dm) => Ok(Kit { dm, state }),
-        Err(why) => {
-            let failure = Failure::refused(format!("cannot use device-mapper: {why}"));
-            Err(match why {
-                DmUnavailable::NotRoot => failure.next(process::as_root()),
-                DmUnavailable::NoKernelSupport { module, loadable: true } => failure.next(format!("modprobe {module}")),
-                DmUnavailable::NoKernelSupport { module, loadable: false } => failure
-                    .fact("needed", format!("a kernel with the modules {module} and {}", TARGET.1))
-                    .next("boot the distribution's own kernel, or install the package with its modules"),
-                DmUnavailable::NoControlNode { .. } => failure.next("dmsetup mknodes"),
-                DmUnavailable::Other { .. } => failure.next("dmesg | tail    may say more"),
-            })
+    Dm::open().map(|dm| Kit::new(dm, state)).map_err(unavailable)
+}
+
+fn unavailable(why: DmUnavailable) -> Failure {
+    let failure = Failure::refused(format!("cannot use device-mapper: {why}"));
+    match why {
+        DmUnavailable::NotRoot => failure.next(process::as_root()),
+        DmUnavailable::NoKernelSupport { module, loadable: true } => failure.next(modprobe(module)),
+        DmUnavailable::NoKernelSupport { module, loadable: false } => {
+            failure.fact("needed", format!("a kernel with the modules {module} and {}", TARGET.1)).next(OTHER_KERNEL)
         }
+        DmUnavailable::NoControlNode { .. } => failure.next("dmsetup mknodes"),
+        DmUnavailable::Other { .. } => failure.next("dmesg | tail    # may say more"),
     }
+}
+
+/// What helps a kernel that has no such module.
+pub const OTHER_KERNEL: &str = "boot the distribution's own kernel, or install the package with its modules";
+
+/// Returns what loads a module.
+pub fn modprobe(module: &str) -> String {
+    format!("modprobe {module}")
 }
 
 /// Makes sure that devices can be made and changed here: the thin-pool target is there, and nothing would wait for a
@@ -59,7 +66,7 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
     if there.is_none() && identity::thin_module_state() == ModuleState::Absent {
         return Err(Failure::refused(format!("cannot change pools: the kernel has no {} target", TARGET.0))
             .fact("found", format!("the module {} is {}", TARGET.1, ModuleState::Absent))
-            .next("boot the distribution's own kernel, or install the package with its modules"));
+            .next(OTHER_KERNEL));
     }
     let limit = durable::file_size_limit()
         .map_err(|e| Failure::failed("cannot learn how large a file may be here").because(e))?;
@@ -70,7 +77,8 @@ pub fn may_change(kit: &Kit) -> Outcome<()> {
         )
         .fact("cause", why)
         .fact("state", "reading works: dmpool status, dmpool list")
-        .next(way_out));
+        .next(way_out)
+        .awaiting(["udev"]));
     }
     Ok(())
 }
@@ -85,7 +93,7 @@ pub fn file_size(length: Bytes, limit: Option<Bytes>, refuse: &impl Fn(String) -
             Err(refuse("this process may not make a file of that length (ulimit -f)".to_owned())
                 .fact("needed", length.exact())
                 .fact("found", format!("at most {}", most.exact()))
-                .next("ulimit -f unlimited    in the shell that runs dmpool"))
+                .next("ulimit -f unlimited    # in the shell that runs dmpool"))
         }
         _ => Ok(()),
     }
@@ -101,15 +109,22 @@ pub fn is_past(length: Bytes, limit: Option<Bytes>) -> bool {
 /// # Errors
 /// Refused with the journal's id.
 pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
-    let Some(Unfinished { journal, at_work }) = journal::of_pool(&kit.state, pool)? else { return Ok(()) };
+    match journal::of_pool(&kit.state, pool)? {
+        Some(unfinished) => Err(is_unfinished(kit, &unfinished, &format!("change pool `{pool}`"))),
+        None => Ok(()),
+    }
+}
+
+fn is_unfinished(kit: &Kit, unfinished: &Unfinished, what: &str) -> Failure {
+    let journal = &unfinished.journal;
     let id = &journal.opened.id;
-    match at_work {
-        true => Err(Failure::refused(format!("cannot change pool `{pool}`: another dmpool is at work on it"))
+    match unfinished.at_work {
+        true => Failure::refused(format!("cannot {what}: another dmpool is at work on it"))
             .fact("by", format!("the one that writes the journal {id}"))
-            .next("wait for it to end, then run this again")),
-        false => Err(Failure::refused(format!("cannot change pool `{pool}`: an operation on it was interrupted"))
-            .fact("found", format!("the journal {id}"))
-            .next(journal::ways_out(kit, &journal).ways())),
+            .next("wait for it to end, then run this again"),
+        false => Failure::refused(format!("cannot {what}: an operation on it was interrupted"))
+            .fact("found", format!("the journal {id}: {}", journal.opened.plan.what))
+            .next(journal::ways_out(kit, journal).ways()),
     }
 }
 
@@ -124,13 +139,23 @@ pub fn lock(kit: &Kit, key: &str, what: &str) -> Outcome<FileLock> {
         Ok(Ok(lock)) => Ok(lock),
         Ok(Err(holder)) => Err(Failure::refused(format!("cannot {what}: another dmpool is at work"))
             .fact("by", holder.to_string())
-            .next("wait for it to end, then run this again")),
+            .next("wait for it to end, then run this again")
+            .awaiting([format!("another dmpool ({holder})")])),
         Err(e) => Err(own_disk::refusal(format!("cannot {what}: the lock cannot be taken"), &kit.state.locks, e)),
     }
 }
 
 /// The key of the lock for what does not exist yet, or is about to be there or not.
 pub const EXISTENCE: &str = "existence";
+
+/// Takes the lock of a registered pool, for who has [`EXISTENCE`] already: where its metadata's file is gone, that is its lock.
+///
+/// # Errors
+/// As [`lock`].
+pub fn lock_entry(kit: &Kit, entry: &Entry, what: &str) -> Outcome<Option<FileLock>> {
+    let key = key_of_entry(entry);
+    if key == EXISTENCE { Ok(None) } else { lock(kit, &key, what).map(Some) }
+}
 
 /// Returns the key of the lock of a registered pool.
 pub fn key_of_entry(entry: &Entry) -> String {

@@ -1,5 +1,6 @@
 //! The devices of dmpool's own pools, found by their labels, whatever they are called now.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +33,10 @@ pub struct Sight {
     pub labelled: Vec<Labelled>,
     /// Those that could not be read, or whose label cannot be used: each a sentence that begins with its name.
     pub unread: Vec<String>,
+    /// The numbers of those that could not be read.
+    pub silent: Vec<DevNo>,
+    /// The names of those whose label cannot be used: that time does not mend.
+    pub torn: Vec<String>,
 }
 
 /// Reads the labels of all devices that may have one. A device beneath another that shows the same label (a path of a
@@ -48,12 +53,14 @@ pub fn look(dm: &Dm) -> Result<Sight> {
     sight
         .unread
         .extend(asleep.iter().map(|d| format!("{} was not read: it is suspended, or on something that is", name(d))));
+    sight.silent.extend(asleep.iter().map(|device| device.devno));
     for (device, read) in candidates.iter().zip(slots_of(&candidates)) {
         let name = name(device);
         let slots = match read {
             Ok([first, second]) => Slots::decode([&first, &second]),
             Err(why) => {
                 sight.unread.push(format!("{name} was not read: {why}"));
+                sight.silent.push(device.devno);
                 continue;
             }
         };
@@ -65,7 +72,10 @@ pub fn look(dm: &Dm) -> Result<Sight> {
             }
             // The device may end before its slots.
             Ok(None) | Err(BadLabel::Short(_)) => {}
-            Err(bad) => sight.unread.push(format!("{name} has a label that cannot be used: {bad}")),
+            Err(bad) => {
+                sight.unread.push(format!("{name} has a label that cannot be used: {bad}"));
+                sight.torn.push(name);
+            }
         }
     }
     let labelled = sight.labelled.clone();
@@ -100,6 +110,34 @@ impl Sight {
         of_it.map(|labelled| labelled.member.clone()).collect()
     }
 
+    /// Returns the device with that label, or nothing when there is none.
+    ///
+    /// # Errors
+    /// When there are two.
+    pub fn device(&self, pool: &PoolUuid, device: DeviceUuid) -> Result<Option<&Labelled>> {
+        let is_it = |label: &Label| (&label.pool, label.device) == (pool, device);
+        let found: Vec<_> = self.labelled.iter().filter(|labelled| is_it(&labelled.member.label)).collect();
+        match found.as_slice() {
+            [_, _, ..] => {
+                let names: Vec<_> = found.iter().map(|labelled| labelled.member.name.as_str()).collect();
+                bail!("{} have one label: one is a copy of the other", names.join(" and "))
+            }
+            found => Ok(found.first().copied()),
+        }
+    }
+
+    /// Returns what the devices are called, each once, on which a part of a pool is.
+    pub fn names(&self, assembly: &Assembly, purpose: Purpose) -> Vec<PathBuf> {
+        let mut names: Vec<PathBuf> = Vec::new();
+        let segments = assembly.label.map.iter().filter(|segment| segment.purpose == purpose);
+        for leg in segments.flat_map(|segment| &segment.legs) {
+            let is_it = |labelled: &&Labelled| labelled.member.label.device == leg.device;
+            let name = self.labelled.iter().find(is_it).map(|found| PathBuf::from(&found.member.name));
+            names.extend(name.filter(|name| !names.contains(name)));
+        }
+        names
+    }
+
     /// Puts a pool together.
     ///
     /// # Errors
@@ -128,15 +166,7 @@ pub fn assembled(dm: &Dm, pool: &PoolUuid) -> Result<Assembly> {
 /// # Errors
 /// When there are two; when sysfs cannot be listed.
 pub fn device(dm: &Dm, pool: &PoolUuid, device: DeviceUuid) -> Result<Option<Labelled>> {
-    let mut found = look(dm)?.labelled;
-    found.retain(|labelled| (&labelled.member.label.pool, labelled.member.label.device) == (pool, device));
-    match found.as_slice() {
-        [_, _, ..] => {
-            let names: Vec<_> = found.iter().map(|labelled| labelled.member.name.as_str()).collect();
-            bail!("{} have one label: one is a copy of the other", names.join(" and "))
-        }
-        _ => Ok(found.pop()),
-    }
+    Ok(look(dm)?.device(pool, device)?.cloned())
 }
 
 /// Returns the superblock of a pool that is put together, read where its metadata begins.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Failure;
-use crate::ops::health::{self, Options, Thresholds};
+use crate::ops::health::{self, Options, PoolHealth, Thresholds};
 use crate::ops::history::{self, Trouble};
 use crate::ops::status::{self, Status};
 use crate::ops::steps::Kit;
@@ -18,8 +18,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Metrics {
     /// When.
     pub at: Moment,
-    /// Every pool that could be looked at.
-    pub pools: Vec<Status>,
+    /// Every pool that could be looked at; nothing when it could not be asked which there are.
+    pub pools: Option<Vec<Status>>,
     /// What is wrong with the machine and belongs to no pool.
     pub machine: Vec<Finding>,
     /// Why other pools could not be.
@@ -28,27 +28,42 @@ pub struct Metrics {
     pub history: Option<String>,
 }
 
-/// Looks at every pool, and remembers what was seen. What goes wrong is part of what it returns: monitoring is told so.
-pub fn gather(kit: &Kit) -> Metrics {
+/// Looks at every pool, and remembers what was seen. What goes wrong is part of what it returns: monitoring is told so, also where
+/// device-mapper cannot be used at all.
+pub fn gather(state: State) -> Metrics {
     let at = history::now();
-    let mut metrics = Metrics { at, pools: Vec::new(), machine: Vec::new(), skipped: Vec::new(), history: None };
-    match status::each(kit) {
+    let (pools, machine, skipped) = (None, Vec::new(), Vec::new());
+    let mut metrics = Metrics { at, pools, machine, skipped, history: None };
+    let kit = match gate::open(state.clone()) {
+        Ok(kit) => kit,
+        Err(failure) => {
+            metrics.machine = judged(state).into_iter().flat_map(|judged| judged.findings).collect();
+            metrics.skipped.push(failure);
+            return metrics;
+        }
+    };
+    match status::each(&kit) {
         Ok(seen) => {
-            metrics.pools = seen.found;
+            metrics.pools = Some(seen.found);
             metrics.skipped = seen.broken;
         }
         Err(failure) => metrics.skipped.push(failure),
     }
-    judge(kit, &mut metrics);
-    metrics.history = remember(kit, &mut metrics.pools, at).err();
+    judge(&kit, &mut metrics);
+    metrics.history = remember(&kit, metrics.pools.as_deref_mut().unwrap_or_default(), at).err();
     metrics
+}
+
+/// What `health` says.
+fn judged(state: State) -> Vec<PoolHealth> {
+    let options = Options { pool: None, thresholds: Thresholds::default(), limit: LIMIT, no_pool: Severity::Info };
+    health::health(state, &options).pools
 }
 
 /// Gives the pools the findings of `health`: those of `status` and what takes longer to look at.
 fn judge(kit: &Kit, metrics: &mut Metrics) {
-    let options = Options { pool: None, thresholds: Thresholds::default(), limit: LIMIT, no_pool: Severity::Info };
-    for judged in health::health(kit.state.clone(), &options).pools {
-        match metrics.pools.iter_mut().find(|status| judged.name.as_ref() == Some(&status.report.name)) {
+    for judged in judged(kit.state.clone()) {
+        match metrics.pools.iter_mut().flatten().find(|status| judged.name.as_ref() == Some(&status.report.name)) {
             Some(status) => {
                 status.findings = judged.findings;
                 // What LVM adds by itself counts for what can be written, and for when the pool is full.

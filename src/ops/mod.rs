@@ -4,10 +4,12 @@
 //! carry the plan out, step by step ([`steps`]).
 
 pub mod activate;
+pub mod boot;
 mod carrier;
 pub mod containerd;
 pub mod create;
 pub mod deactivate;
+mod deleted;
 pub mod destroy;
 pub mod disks;
 pub mod docker;
@@ -26,7 +28,9 @@ pub mod lvm;
 pub mod members;
 pub mod metrics;
 pub mod named_file;
+pub mod on_devices;
 mod own_disk;
+pub mod placed;
 pub mod plan;
 pub mod promised;
 mod random;
@@ -38,8 +42,10 @@ mod state;
 pub mod status;
 pub mod steps;
 mod taking;
+pub mod target;
 pub mod thin;
 pub mod tie;
+mod told;
 pub mod volumes;
 
 pub use state::State;
@@ -64,16 +70,18 @@ pub struct Done {
     pub plan: Plan,
     /// How it ended; nothing when it was only described, or there was nothing to do.
     pub ended: Option<Ended>,
+    /// What was left as it is when it was carried out, each a sentence.
+    pub left: Vec<String>,
 }
 
 impl Done {
     pub(crate) const fn planned(plan: Plan) -> Self {
-        Self { plan, ended: None }
+        Self { plan, ended: None, left: Vec::new() }
     }
 
     pub(crate) fn ended(mut plan: Plan, ended: Ended) -> Self {
         plan.notes.extend(silence_of_udev());
-        Self { plan, ended: Some(ended) }
+        Self { plan, ended: Some(ended), left: Vec::new() }
     }
 }
 

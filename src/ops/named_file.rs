@@ -64,7 +64,7 @@ pub fn may_replace(path: &Path) -> Outcome<()> {
             let what = if found.is_symlink() { "a symbolic link" } else { "no regular file" };
             Err(Failure::refused(format!("cannot replace `{}`: it is {what}", path.display()))
                 .fact("state", "nothing was touched")
-                .next("name the file itself; without -o the metrics go to standard output"))
+                .next("name the file itself; without -o it goes to standard output"))
         }
         // Whether it can be made is seen when it is made.
         Err(_) => Ok(()),

@@ -18,7 +18,7 @@ pub fn refusal(what: String, folder: &Path, why: anyhow::Error) -> Failure {
     let mut failure = Failure::refused(what).fact("state", "nothing was begun").because(why);
     let there = there(folder).display();
     let Ok(fs) = FsFacts::of(self::there(folder)) else {
-        return failure.next(format!("ls -ld {there}    shows what is in the way"));
+        return failure.next(format!("ls -ld {there}    # shows what is in the way"));
     };
     let mount = fs.mount_point.display();
     if matches!(errno, Some(Errno::ENOSPC | Errno::EDQUOT)) {
@@ -28,7 +28,7 @@ pub fn refusal(what: String, folder: &Path, why: anyhow::Error) -> Failure {
     if errno == Some(Errno::EROFS) {
         return failure.next(format!("mount -o remount,rw {mount}"));
     }
-    failure.next(format!("ls -ld {there}; findmnt -T {there}    show what is in the way"))
+    failure.next(format!("ls -ld {there}; findmnt -T {there}    # show what is in the way"))
 }
 
 /// Refuses when a folder of dmpool's own is on a file system that takes no more files.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ops::steps::Step;
+use crate::ops::steps::{NamedDevice, Part, Step};
 use crate::pool::Entry;
+use crate::units::Bytes;
 
 /// Which command made a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum Operation {
     Create,
     /// `grow`
     Grow,
+    /// `activate --at-boot`
+    AtBoot,
     /// `activate`
     Activate,
     /// `deactivate`
@@ -37,6 +40,7 @@ impl Operation {
         match self {
             Self::Create => "create",
             Self::Grow => "grow",
+            Self::AtBoot => "activate --at-boot",
             Self::Activate => "activate",
             Self::Deactivate => "deactivate",
             Self::Destroy => "destroy",
@@ -74,7 +78,18 @@ impl Plan {
         self.steps.iter().find_map(|step| match step {
             Step::Register(s) => Some(&s.entry),
             Step::Unregister(s) => Some(&s.entry),
-            Step::UpdateEntry(s) => Some(&s.from),
+            Step::UpdateEntry(s) => Some(&s.to),
+            _ => None,
+        })
+    }
+
+    /// Returns the devices that its steps write on.
+    pub fn named_devices(&self) -> impl Iterator<Item = &NamedDevice> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::ClearDevice(s) => Some(&s.on),
+            Step::WriteLabel(s) => Some(&s.on),
+            Step::EraseLabel(s) => Some(&s.on),
+            Step::EraseSuperblock(s) => Some(&s.on),
             _ => None,
         })
     }
@@ -83,6 +98,16 @@ impl Plan {
     pub fn metadata_file(&self) -> Option<&Path> {
         self.steps.iter().find_map(|step| match step {
             Step::ReloadPool(s) => Some(s.metadata.as_path()),
+            Step::ExtendThinPool(s) => Some(s.metadata.as_path()),
+            _ => None,
+        })
+    }
+
+    /// Returns how large its steps make the metadata of a live pool; nothing when they leave it alone.
+    pub fn size_of_metadata(&self) -> Option<Bytes> {
+        self.steps.iter().find_map(|step| match step {
+            Step::ReloadPool(s) if s.part == Part::Metadata => Some(s.to),
+            Step::ExtendThinPool(s) if s.part == Part::Metadata => Some(s.to),
             _ => None,
         })
     }

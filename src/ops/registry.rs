@@ -88,7 +88,7 @@ pub fn names(state: &State) -> Outcome<Vec<PoolName>> {
     list(&state.registry).map_err(|e| {
         let path = state.registry.display();
         Failure::failed(format!("cannot list the registry `{path}`"))
-            .next(format!("ls -ld {path}    shows what is in the way"))
+            .next(format!("ls -ld {path}    # shows what is in the way"))
             .because(e)
     })
 }
@@ -148,24 +148,7 @@ pub(crate) fn parse(bytes: &[u8], name: &PoolName) -> Result<Entry, String> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::pool::{Behaviour, FileStore, PoolUuid, Store};
-    use crate::units::{BlockSize, DataBlocks};
-
-    fn entry() -> Entry {
-        Entry {
-            name: PoolName::new("p0").unwrap(),
-            uuid: PoolUuid::from_random(7),
-            pool: Behaviour {
-                block_size: BlockSize::DEFAULT,
-                low_water: DataBlocks::new(32768),
-                features: vec!["skip_block_zeroing".to_owned()],
-            },
-            store: Store::Files {
-                metadata: FileStore { file: "/srv/p0/metadata".into(), preallocated: false },
-                data: FileStore { file: "/srv/p0/data".into(), preallocated: false },
-            },
-        }
-    }
+    use crate::pool::samples::entry;
 
     #[test]
     fn an_entry_comes_back_as_it_was_written() {

@@ -1,10 +1,11 @@
 //! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
 
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::journal::{self, Ended, Journal, Log};
+use crate::kernel::identity;
+use crate::ops::journal::{self, Ended, Journal, Log, Progress};
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{Attempt, Kit, Step, devices_of};
-use crate::ops::{gate, members, registry, sight};
+use crate::ops::steps::{self, Act, Attempt, Kit, Step, devices_of};
+use crate::ops::{deleted, gate, members, registry, sight};
 use crate::pool::{Entry, PoolName};
 
 /// Which way to go.
@@ -13,7 +14,7 @@ pub enum Way {
     /// To the end.
     Continue {
         /// Also when that deletes what may have been written since.
-        data_may_go: bool,
+        used_since: bool,
     },
     /// To the beginning, up to the first step with no way back.
     Undo,
@@ -30,6 +31,75 @@ pub struct Resumed {
     pub ended: Ended,
     /// What the user should know, each a sentence.
     pub notes: Vec<String>,
+}
+
+/// An interrupted operation, and what ending it in one way would do.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The journal's id.
+    pub id: String,
+    /// What the operation does, as a sentence goes on after "cannot".
+    pub what: String,
+    /// Whether that way deletes data that are still there, as the operation was asked to.
+    pub destroys: bool,
+    /// What would be done, in that order.
+    pub steps: Vec<Remaining>,
+}
+
+/// A step that is to be done, or taken back.
+#[derive(Clone, Debug)]
+pub struct Remaining {
+    /// Its number in the operation, counting from 1.
+    pub number: usize,
+    /// The step.
+    pub step: Step,
+    /// Whether it has no way back and stays, with all before it.
+    pub stands: bool,
+}
+
+/// Says what [`resume`] would do, and touches nothing.
+///
+/// # Errors
+/// As [`resume`], as far as that can be told beforehand.
+pub fn describe(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Described>> {
+    let Some(id) = which(kit, id)? else { return Ok(None) };
+    gate::may_change(kit)?;
+    let journal = journal::of_id(&kit.state, &id)?;
+    may_end(kit, &journal, way)?;
+    let destroys = matches!(way, Way::Continue { .. }) && journal::ways_out(kit, &journal).destroys;
+    let what = journal.opened.plan.what.clone();
+    Ok(Some(Described { id, what, destroys, steps: remaining(kit, &journal, way) }))
+}
+
+fn remaining(kit: &Kit, journal: &Journal, way: Way) -> Vec<Remaining> {
+    let steps = journal.opened.plan.steps.iter().zip(&journal.progress).zip(1..);
+    let remaining = |((step, _), number): ((&Step, &Progress), usize)| Remaining {
+        number,
+        step: step.clone(),
+        stands: way == Way::Undo && step.act().stands(kit).unwrap_or(false),
+    };
+    if way != Way::Undo {
+        let is_done = |step: &Step, progress: &Progress| *progress == Progress::Done && step.act().verify(kit).is_ok();
+        return steps.filter(|((step, progress), _)| !is_done(step, progress)).map(remaining).collect();
+    }
+    // As the runner goes back: after a reboot also over what was not yet done, and is gone with it.
+    let rebooted = identity::boot_id().is_ok_and(|boot| boot != journal.opened.boot);
+    let goes_back = |step: &Step, progress: &Progress| {
+        !matches!(progress, Progress::Not | Progress::Reverted) || rebooted && !step.act().lasts()
+    };
+    let mut found: Vec<_> = steps.filter(|((step, progress), _)| goes_back(step, progress)).map(remaining).collect();
+    found.reverse();
+    if let Some(last) = found.iter().position(|remaining| remaining.stands) {
+        found.truncate(last + 1);
+    }
+    found
+}
+
+/// Refuses a way that deletes what nobody asked to be deleted.
+fn may_end(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
+    no_data_goes(kit, journal, way)?;
+    no_volume_goes(kit, journal, way)?;
+    no_file_goes(kit, journal, way)
 }
 
 /// Finishes an interrupted operation, or takes it back; without an id, the only one. Nothing when none was interrupted.
@@ -49,10 +119,10 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Some(key) => Some(gate::lock(kit, &key, &verb)?),
         None => None,
     };
+    wake(kit, &plan)?;
     // Read again: who had the lock until now may have gone further.
     let log = Log::resume(&kit.state, &id)?;
-    no_data_goes(kit, &log.journal, way)?;
-    no_volume_goes(kit, &log.journal, way)?;
+    may_end(kit, &log.journal, way)?;
     let mut notes = Vec::new();
     if journal::volumes::is_of_volumes(plan.operation) {
         with_pool_up(kit, &log, &mut notes)?;
@@ -62,6 +132,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Continue { .. } if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
         Way::Continue { .. } => journal::finish(kit, log)?,
     };
+    notes.extend(kit.said());
     notes.extend(super::silence_of_udev());
     Ok(Some(Resumed { id, what: plan.what, ended, notes }))
 }
@@ -81,12 +152,14 @@ fn no_data_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
             let Some(used) = journal::used(kit, opened).map_err(cannot)? else { return Ok(()) };
             Err(refuse("undo", format!("that deletes pool `{pool}`, and it has been used since"))
                 .fact("found", used)
-                .next(format!("dmpool continue {id}    keeps it; if it may go, then:  dmpool destroy {pool}")))
+                .next(format!("dmpool continue {id}    # keeps it; if it may go, then:  dmpool destroy {pool}")))
         }
-        Way::Continue { data_may_go: false } if journal::was_brought_up_since(kit, journal).map_err(cannot)? => {
+        Way::Continue { used_since: false } if journal::was_brought_up_since(kit, journal).map_err(cannot)? => {
             Err(refuse("continue", format!("pool `{pool}` had been taken down, and somebody has brought it up since"))
                 .fact("found", "what has been written to it since then would be deleted")
-                .next(format!("dmpool undo {id}    keeps it; if it may go:  dmpool continue {id} --yes")))
+                .next(format!(
+                    "dmpool undo {id}    # keeps it; if it may go:  dmpool continue {id} --yes --used-since"
+                )))
         }
         Way::Continue { .. } => Ok(()),
     }
@@ -106,7 +179,7 @@ fn no_volume_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
                 return Err(refuse("undo", "that deletes the volume, and it has been used since".to_owned())
                     .fact("found", used)
                     .next(format!(
-                        "dmpool continue {id}    keeps it; if it may go, then:  dmpool thin remove {pool} NAME"
+                        "dmpool continue {id}    # keeps it; if it may go, then:  dmpool thin remove {pool} NAME"
                     )));
             }
             if journal::volumes::may_have_grown(journal).map_err(cannot)? {
@@ -114,21 +187,38 @@ fn no_volume_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
                 return Err(refuse("undo", why.to_owned())
                     .fact("found", "taking it back would cut that file system off")
                     .next(format!(
-                        "dmpool continue {id}    finishes it, with the file system mounted that it is about"
+                        "dmpool continue {id}    # finishes it, with the file system mounted that it is about"
                     )));
             }
             Ok(())
         }
-        Way::Continue { data_may_go: true } => Ok(()),
-        Way::Continue { data_may_go: false } => match journal::volumes::is_back(kit, journal).map_err(cannot)? {
+        Way::Continue { used_since: true } => Ok(()),
+        Way::Continue { used_since: false } => match journal::volumes::is_back(kit, journal).map_err(cannot)? {
             Some(device) => {
                 Err(refuse("continue", format!("`{device}` had been taken down, and somebody has brought it up since"))
                     .fact("found", "what has been written to it since then would be deleted")
-                    .next(format!("dmpool undo {id}    keeps it; if it may go:  dmpool continue {id} --yes")))
+                    .next(format!(
+                        "dmpool undo {id}    # keeps it; if it may go:  dmpool continue {id} --yes --used-since"
+                    )))
             }
             None => Ok(()),
         },
     }
+}
+
+/// Refuses to end an operation in the way that takes devices down which are the last to have a deleted file.
+fn no_file_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
+    let plan = &journal.opened.plan;
+    let takes_down = match (plan.operation, way) {
+        (Operation::Destroy, Way::Continue { .. }) => !journal::destroys(plan),
+        (Operation::Deactivate, Way::Continue { .. }) | (Operation::Activate, Way::Undo) => true,
+        _ => false,
+    };
+    let entry = plan.entry().cloned().or_else(|| journal::volumes::entry_of(kit, &plan.pool));
+    let Some(entry) = entry.filter(|_| takes_down) else { return Ok(()) };
+    let held = deleted::held(&kit.dm, &entry)
+        .map_err(|e| Failure::failed(format!("cannot look at pool `{}`", plan.pool)).because(e))?;
+    deleted::refuse(&held, &plan.pool, &format!("end `{}`", journal.opened.id))
 }
 
 fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
@@ -137,7 +227,7 @@ fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {
         (Some(id), _) if ids.iter().any(|i| i == id) => Ok(Some(id.to_owned())),
         (Some(id), []) => Err(Failure::refused(format!("there is no interrupted operation `{id}`"))
             .fact("found", "none at all: nothing was interrupted, or it has been ended already")
-            .next("dmpool list    shows how the pools are")),
+            .next("dmpool list    # shows how the pools are")),
         (Some(id), _) => Err(Failure::refused(format!("there is no interrupted operation `{id}`"))
             .fact("found", ids.join(", "))
             .next("name one of these")),
@@ -156,7 +246,7 @@ fn with_pool_up(kit: &Kit, log: &Log, notes: &mut Vec<String>) -> Outcome<()> {
         Failure::new(Kind::Partial, format!("cannot go on with `{}`: pool `{}` is down", opened.id, opened.plan.pool))
             .fact("state", "the pool's volumes are as its transaction id says; nothing was done")
             .fact("kept", log.path.display().to_string())
-            .next(format!("dmpool activate {}    says what keeps it down", opened.plan.pool))
+            .next(format!("dmpool activate {}    # says what keeps it down", opened.plan.pool))
             .because(e)
     };
     if sight::live(&kit.dm, &opened.plan.pool).map_err(cannot)?.is_some() {
@@ -175,7 +265,7 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
     let what = plan.what.clone();
     let cannot = |e: anyhow::Error| {
         Failure::new(Kind::Partial, format!("cannot continue: {what}"))
-            .fact("state", "its file has its old length or its new one; some of its devices may be up")
+            .fact("state", "what it lies on has its old length or its new one; some of its devices may be up")
             .fact("kept", log.path.display().to_string())
             .next(journal::ways_out(kit, &log.journal).ways())
             .because(e)
@@ -192,12 +282,17 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
         notes.push(format!("pool `{}` was down and has been activated", entry.name));
         return journal::finish(kit, log);
     }
-    // Who makes a pool on the file afresh takes its length: a longer file is the whole of a grow.
-    for step in plan.steps.iter().filter(|step| matches!(step, Step::ExtendFile(_))) {
+    // Who makes a pool on the file, or the LV, afresh takes its length: that it is longer is the whole of a grow.
+    let lengthens =
+        |step: &&Step| matches!(step, Step::ExtendFile(_) | Step::ExtendVolume(_) | Step::ExtendThinPool(_));
+    for step in plan.steps.iter().filter(lengthens) {
         let act = step.act();
         act.apply(kit, Attempt::Again).and_then(|()| act.verify(kit)).map_err(|e| {
             Failure::new(Kind::Partial, format!("cannot continue: {what}: {} failed", act.sentence()))
-                .fact("state", format!("the pool `{}` is down; its file has its old length or its new one", plan.pool))
+                .fact(
+                    "state",
+                    format!("the pool `{}` is down; what it lies on has its old length or its new one", plan.pool),
+                )
                 .fact("kept", log.path.display().to_string())
                 .next(journal::ways_out(kit, &log.journal).ways())
                 .because(e)
@@ -207,9 +302,27 @@ fn finish_grow(kit: &Kit, log: Log, notes: &mut Vec<String>) -> Outcome<Ended> {
     let id = log.journal.opened.id.clone();
     log.close().map_err(|e| Failure::failed(format!("cannot close the journal `{id}`")).because(e))?;
     notes.push(format!(
-        "the file under `{pool}` has its new length; the pool is down, and takes that size when who made it brings it up (Docker does at its start)"
+        "what `{pool}` lies on has its new length; the pool is down, and takes that size when who made it brings it up (Docker does at its start)"
     ));
     Ok(Ended::Whole)
+}
+
+/// Has LVM activate the LVs of the pool that a plan is about: after a reboot nobody else may have.
+fn wake(kit: &Kit, plan: &Plan) -> Outcome<()> {
+    if plan.steps.iter().any(|step| matches!(step, Step::WakeVolume(_))) {
+        // That is what is to be finished, or taken back.
+        return Ok(());
+    }
+    let registered = match PoolName::new(&plan.pool) {
+        Ok(name) => registry::read(&kit.state, &name)?,
+        Err(_) => None,
+    };
+    let Some(entry) = plan.entry().cloned().or(registered) else { return Ok(()) };
+    for step in steps::asleep(kit, &entry).unwrap_or_default().steps {
+        // What stays asleep is told of by the step that needs it.
+        let _ = step.apply(kit, Attempt::Again);
+    }
+    Ok(())
 }
 
 /// Brings a registered pool up with the size that its superblock says.

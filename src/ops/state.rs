@@ -17,8 +17,12 @@ pub struct State {
     pub history: PathBuf,
     /// What was on devices before dmpool wrote there.
     pub saved: PathBuf,
+    /// The signs that keep an engine from starting.
+    pub hold: PathBuf,
     /// Where `create` makes a pool's directory when none is named.
     pub pools: PathBuf,
+    /// The directory that was named with `--state-dir`.
+    pub directory: Option<PathBuf>,
     /// The Docker root that was named with `--root`: it is looked at beside those that are found, and is what `docker` means.
     pub docker_root: Option<PathBuf>,
 }
@@ -35,7 +39,9 @@ impl Default for State {
             locks: LOCKS.into(),
             history: "/var/lib/dmpool/history.json".into(),
             saved: "/var/lib/dmpool/saved".into(),
+            hold: "/var/lib/dmpool/hold".into(),
             pools: "/var/lib/dmpool/pools".into(),
+            directory: None,
             docker_root: None,
         }
     }
@@ -51,7 +57,9 @@ impl State {
             locks: LOCKS.into(),
             history: directory.join("history.json"),
             saved: directory.join("saved"),
+            hold: directory.join("hold"),
             pools: directory.join("pools"),
+            directory: Some(directory.to_owned()),
             docker_root: None,
         }
     }

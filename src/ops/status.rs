@@ -77,9 +77,10 @@ pub fn status(kit: &Kit, argument: Option<&str>) -> Outcome<Seen<Status>> {
             if all.found.is_empty() && !all.broken.is_empty() {
                 return Err(all.broken.remove(0));
             }
-            (find::only_one(all.found)?, all.broken)
+            (find::only_one(all.found, "status")?, all.broken)
         }
-        _ => (find::find(&kit.dm, &kit.state, argument)?, Vec::new()),
+        None => (find::unnamed(&kit.dm, &kit.state, "status")?, Vec::new()),
+        Some(argument) => (find::find(&kit.dm, &kit.state, argument)?, Vec::new()),
     };
     broken.extend(found.bad_entry.as_ref().map(BadEntry::failure));
     let mut status = of(kit, found, &Thresholds::default())?;

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Failure, Outcome};
 use crate::kernel::ask;
 use crate::ops::disks::{self, Disks};
-use crate::ops::steps::{self, ClearDevice, NamedDevice, PIECE, bytes_of};
+use crate::ops::journal;
+use crate::ops::steps::{self, ClearDevice, Kit, NamedDevice, PIECE, bytes_of};
 use crate::pool::disk::{BlockDevice, Signature, Unfit};
 use crate::pool::label::{AREA, DeviceUuid};
-use crate::pool::{DevNo, PoolName, PoolUuid};
+use crate::pool::{DevNo, Interrupted, PoolName, PoolUuid};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -26,6 +27,8 @@ pub struct Named {
     pub unfit: Vec<Unfit>,
     /// What would be cleared of it, in the order of the device.
     pub areas: Vec<Area>,
+    /// The operation on another pool that was begun on it and has not ended.
+    pub unfinished: Option<Interrupted>,
 }
 
 /// A part of a device that would be cleared.
@@ -44,17 +47,30 @@ pub struct Area {
 /// Looks at devices by the names that were given; opens them for reading only.
 ///
 /// # Errors
-/// When sysfs or /proc cannot be read.
-pub fn look(paths: &[&Path]) -> Outcome<Vec<Named>> {
-    let disks = disks::at(paths, disks::LIMIT)?;
-    Ok(paths.iter().map(|path| one(&disks, path)).collect())
+/// When sysfs, /proc or the journals cannot be read.
+pub fn look(kit: &Kit, pool: &str, paths: &[&Path]) -> Outcome<Vec<Named>> {
+    let mut disks = disks::at(paths, disks::LIMIT)?;
+    let is_label = |unfit: &Unfit| matches!(unfit, Unfit::Label { .. });
+    if paths.iter().any(|path| disks.named(path).is_ok_and(|disk| disk.unfit.iter().any(is_label))) {
+        // Whether it is a copy is told by the others.
+        disks = disks::disks(disks::LIMIT)?;
+    }
+    let mut found: Vec<_> = paths.iter().map(|path| one(&disks, path)).collect();
+    for unfinished in journal::others(&kit.state, pool)? {
+        let devices: Vec<DevNo> = unfinished.opened.plan.named_devices().filter_map(NamedDevice::number).collect();
+        let is_of_it = |named: &&mut Named| named.device.as_ref().is_some_and(|d| devices.contains(&d.devno));
+        for named in found.iter_mut().filter(is_of_it) {
+            named.unfinished = Some(journal::ways_out(kit, &unfinished));
+        }
+    }
+    Ok(found)
 }
 
 fn one(disks: &Disks, given: &Path) -> Named {
     let given = given.to_owned();
     let disk = match disks.named(&given) {
         Ok(disk) => disk,
-        Err(why) => return Named { given, device: None, unfit: vec![why], areas: Vec::new() },
+        Err(why) => return Named { given, device: None, unfit: vec![why], areas: Vec::new(), unfinished: None },
     };
     let mut unfit = disk.unfit.clone();
     let mut found = Vec::new();
@@ -68,7 +84,7 @@ fn one(disks: &Disks, given: &Path) -> Named {
             Err(why) => unfit.push(Unfit::NotRead { why }),
         }
     }
-    Named { given, device: Some(disk.device.clone()), unfit, areas: found }
+    Named { given, device: Some(disk.device.clone()), unfit, areas: found, unfinished: None }
 }
 
 impl Named {
@@ -77,6 +93,13 @@ impl Named {
     /// # Errors
     /// Refused with every reason, the weightiest first.
     pub fn fit(&self, wipe: bool, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+        if let Some(unfinished) = &self.unfinished {
+            let what = format!("`{}` cannot be taken: an operation on it was interrupted", self.given.display());
+            return Err(refuse(what)
+                .fact("found", format!("the journal {}: {}", unfinished.id, unfinished.what))
+                .fact("state", "nothing was touched")
+                .next(unfinished.ways()));
+        }
         let may_go = |unfit: &Unfit| wipe && unfit.is_content() && !matches!(unfit, Unfit::Label { .. });
         let mut reasons: Vec<_> = self.unfit.iter().filter(|unfit| !may_go(unfit)).collect();
         // What nobody can wipe comes first.
@@ -87,7 +110,9 @@ impl Named {
             let all: Vec<_> = rest.iter().map(|unfit| unfit.sentence()).collect();
             failure = failure.fact("also", all.join("\n"));
         }
-        Err(failure.fact("state", "nothing was touched").next(next(first, self)))
+        // What is a copy's is not that pool's to destroy.
+        let copy = rest.iter().find(|unfit| matches!(unfit, Unfit::Copy { .. }));
+        Err(failure.fact("state", "nothing was touched").next(next(copy.unwrap_or(first), self)))
     }
 
     /// Returns the device by the best name that it has.
@@ -109,10 +134,9 @@ impl Named {
         device: DeviceUuid,
         on: NamedDevice,
     ) -> ClearDevice {
-        let short: String = device.to_string().chars().take(8).collect();
         let area = |found: &Area| {
             let name = self.device.as_ref().map(|device| device.name.replace('/', "!")).unwrap_or_default();
-            let file = saved.join(format!("{pool}-{name}-{short}-{:#x}", found.at.get()));
+            let file = free(&saved.join(format!("{pool}-{name}-{:#x}", found.at.get())));
             steps::Area {
                 at: found.at,
                 length: found.length,
@@ -124,7 +148,14 @@ impl Named {
     }
 }
 
-/// Says where the bytes are kept that are cleared, and how they come back.
+/// Returns a name that no file has: an earlier pool may have kept what the same device had then.
+fn free(path: &Path) -> PathBuf {
+    let numbered = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+    let mut all = std::iter::once(path.to_owned()).chain((2..=u32::MAX).map(numbered));
+    all.find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| path.to_owned())
+}
+
+/// Says where the bytes are kept that are cleared, how they come back, and that no others do.
 pub fn kept(clear: &ClearDevice) -> Vec<String> {
     let note = |area: &steps::Area| {
         let file = area.saved.as_ref()?;
@@ -135,7 +166,11 @@ pub fn kept(clear: &ClearDevice) -> Vec<String> {
             clear.on
         ))
     };
-    clear.areas.iter().filter_map(note).collect()
+    let mut notes: Vec<_> = clear.areas.iter().filter_map(note).collect();
+    if !notes.is_empty() {
+        notes.push(format!("of what else {} has nothing is kept: the pool writes over it", clear.on));
+    }
+    notes
 }
 
 /// Returns the parts that a label, the first block of metadata behind it, and the signatures are in, with the checksum of
@@ -164,23 +199,23 @@ fn next(unfit: &Unfit, named: &Named) -> String {
     let path = quote(&device.to_string_lossy());
     match unfit {
         Unfit::Missing | Unfit::NoBlockDevice | Unfit::Empty | Unfit::Kind { .. } | Unfit::TooSmall { .. } => {
-            "dmpool disks    shows what could carry a pool".to_owned()
+            "dmpool disks    # shows what could carry a pool".to_owned()
         }
-        Unfit::ReadOnly => format!("blockdev --setrw {path}    where the device itself allows it"),
-        Unfit::UnderRoot => "dmpool disks    shows what else could carry a pool".to_owned(),
+        Unfit::ReadOnly => format!("blockdev --setrw {path}    # where the device itself allows it"),
+        Unfit::UnderRoot => "dmpool disks    # shows what else could carry a pool".to_owned(),
         Unfit::Mounted { on, .. } => format!("umount {}", quote(&on.to_string_lossy())),
         Unfit::Swap { .. } => format!("swapoff {path}"),
         Unfit::Path { of } => format!("name {} instead", quote(&of.to_string_lossy())),
         Unfit::OtherPath { .. } => "let multipathd join the paths, and name the multipath device".to_owned(),
         Unfit::Held { .. } | Unfit::LoopFile { .. } | Unfit::Claimed => {
-            format!("lsblk {path}    shows what stands on it")
+            format!("lsblk {path}    # shows what stands on it")
         }
         Unfit::ThinPool | Unfit::ThinVolume => "name a disk or an LV: a pool on a pool fills twice".to_owned(),
         Unfit::Partitioned { .. } => {
-            format!("name a partition; or, if all on it may go:  sfdisk --delete {path}    then --wipe")
+            format!("sfdisk --delete {path}    # if all on it may go, and then --wipe; or name a partition")
         }
         Unfit::Signature(_) | Unfit::ThinMetadata { .. } | Unfit::BadLabel { .. } => {
-            "if nobody needs what is on it any more:  --wipe    (the bytes that tell of it are kept)".to_owned()
+            "--wipe removes what is on it, if nobody needs it any more; the bytes that tell of it are kept".to_owned()
         }
         Unfit::NotBlank { .. } => {
             "--wipe takes it, if nobody needs what is on it (a database on a raw disk, plain dm-crypt and what a destroyed pool leaves look alike); its first MiB is kept then, what lies behind is not".to_owned()
@@ -189,10 +224,12 @@ fn next(unfit: &Unfit, named: &Named) -> String {
             "run this again once the disk has less to do; or, where  dmpool disks --timeout 120  has found nothing on it, --wipe takes it".to_owned()
         }
         Unfit::Label { pool, .. } => format!(
-            "dmpool destroy {}    if that pool is registered here; if nobody needs it any more:  dd if=/dev/zero of={path} bs=1M count=1 conv=fsync",
+            "dmpool destroy {0}    # if that pool is registered here (dmpool activate {0} --register does that); if nobody needs it any more, dd if=/dev/zero of={path} bs=1M count=1 conv=fsync",
             quote(pool)
         ),
-        Unfit::Copy { .. } => "disconnect the copy, or erase its label".to_owned(),
-        Unfit::NotRead { .. } => "dmesg | tail    may say why; blkid -p must be able to read it".to_owned(),
+        Unfit::Copy { .. } => format!(
+            "disconnect the copy; if it is this one and nobody needs it, dd if=/dev/zero of={path} bs=1M count=1 conv=fsync"
+        ),
+        Unfit::NotRead { .. } => "dmesg | tail    # may say why; wipefs -p must be able to read it".to_owned(),
     }
 }

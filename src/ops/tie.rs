@@ -128,7 +128,12 @@ fn by_volumes(root: &DockerRoot, ground: &Ground) -> Option<Tie> {
 
 /// Returns the dm name of a device, when it is one of device-mapper's.
 pub fn dm_name(device: DevNo) -> Option<String> {
-    fs::read_to_string(block::sysfs(device).join("dm/name")).ok().map(|name| name.trim_end().to_owned())
+    block::attribute(device, "dm/name")
+}
+
+/// Returns the dm name of a device that is a logical volume of LVM's; nothing for any other.
+pub fn volume_of_lvm(device: DevNo) -> Option<String> {
+    block::attribute(device, "dm/uuid")?.starts_with("LVM-").then(|| dm_name(device)).flatten()
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::error::Outcome;
 use crate::kernel::dm::{Dm, DmId, DmInfo};
 use crate::kernel::{ask, block, fs};
-use crate::metadata::{BLOCK, Details, Superblock, devices as devices_in};
-use crate::ops::State;
+use crate::metadata::{BLOCK, Details, Superblock, devices as devices_in, mapping};
 use crate::ops::registry::BadEntry;
 use crate::ops::steps::MapVolume;
+use crate::ops::{State, members, sight};
 use crate::pool::{DevNo, Entry, PoolName, PoolUuid, THIN, Volume, VolumeRecord, VolumeState};
-use crate::units::{Bytes, DataBlocks, META_BLOCK_BYTES, Sectors};
+use crate::units::{Bytes, DataBlocks, META_BLOCK_BYTES, MetaBlock, Sectors};
 
 /// More than any record that dmpool writes has.
 const MAX_RECORD: Bytes = Bytes::new(8 << 20);
@@ -41,8 +41,17 @@ pub struct ThinDevice {
 pub struct Known {
     /// The pool's transaction id.
     pub transaction: u64,
+    /// How many blocks of its data are in use.
+    pub data_used: DataBlocks,
     /// The volumes, by their ids.
     pub volumes: BTreeMap<u64, Details>,
+}
+
+impl Known {
+    /// What is known of a pool that was never used.
+    pub const fn nothing() -> Self {
+        Self { transaction: 0, data_used: DataBlocks::new(0), volumes: BTreeMap::new() }
+    }
 }
 
 /// Returns where the record of a pool's volumes is.
@@ -178,22 +187,33 @@ pub fn known_in(file: &File) -> Result<Known> {
 /// # Errors
 /// As [`known`].
 pub fn known_by(read: impl Fn(u64) -> Result<Vec<u8>>) -> Result<Known> {
+    let (superblock, volumes) =
+        read_whole(read, |superblock, block| devices_in(superblock, block).map_err(anyhow::Error::new))?;
+    let Superblock { transaction_id: transaction, data_used, .. } = superblock;
+    Ok(Known { transaction, data_used, volumes })
+}
+
+/// Returns the superblock, and what `look` finds in the blocks that it leads to, both of one moment.
+fn read_whole<T>(
+    read: impl Fn(u64) -> Result<Vec<u8>>,
+    look: impl Fn(&Superblock, &dyn Fn(MetaBlock) -> Result<Vec<u8>, String>) -> Result<T>,
+) -> Result<(Superblock, T)> {
     let mut why = None;
     for _ in 0..READS {
         let head = read(0)?;
         let superblock = Superblock::parse(&head)?;
-        let block = |at: crate::units::MetaBlock| {
+        let block = |at: MetaBlock| {
             let offset = at.get().checked_mul(META_BLOCK_BYTES).ok_or("it is beyond every disk")?;
             read(offset).map_err(|e| format!("{e:#}"))
         };
-        let volumes = devices_in(&superblock, block);
+        let found = look(&superblock, &block);
         if read(0)? == head {
-            return Ok(Known { transaction: superblock.transaction_id, volumes: volumes? });
+            return Ok((superblock, found?));
         }
-        why = volumes.err();
+        why = found.err();
     }
     match why {
-        Some(bad) => Err(bad).context("reading metadata that is being written"),
+        Some(bad) => Err(bad.context("reading metadata that is being written")),
         None => bail!("the metadata was written each of the {READS} times that it was read"),
     }
 }
@@ -203,15 +223,60 @@ pub fn known_by(read: impl Fn(u64) -> Result<Vec<u8>>) -> Result<Known> {
 /// # Errors
 /// In words: what is wrong with the device or with what is on it.
 pub fn known_within_limit(look: impl Fn() -> Result<Known>) -> Result<Known, String> {
-    type Answer = Result<(u64, Vec<(u64, u64, u64)>), String>;
+    type Answer = Result<(u64, u64, Vec<(u64, u64, u64)>), String>;
     let answer: Answer = ask::within_limit(|| {
         let known = look().map_err(|e| format!("{e:#}"))?;
         let volumes = known.volumes.iter().map(|(id, d)| (*id, d.mapped.get(), d.transaction_id)).collect();
-        Ok((known.transaction, volumes))
+        Ok((known.transaction, known.data_used.get(), volumes))
     })?;
-    let (transaction, volumes) = answer?;
+    let (transaction, data_used, volumes) = answer?;
     let details = |(id, mapped, transaction_id)| (id, Details { mapped: DataBlocks::new(mapped), transaction_id });
-    Ok(Known { transaction, volumes: volumes.into_iter().map(details).collect() })
+    let data_used = DataBlocks::new(data_used);
+    Ok(Known { transaction, data_used, volumes: volumes.into_iter().map(details).collect() })
+}
+
+/// Returns what a registered pool's metadata says of its volumes, live or down.
+///
+/// The kernel writes a superblock as soon as a pool is made, and `create` brings it up: one of zeros was erased.
+///
+/// # Errors
+/// In words: its metadata is not here, cannot be read or does not answer.
+pub fn in_pool(dm: &Dm, entry: &Entry) -> Result<Known, String> {
+    if let Some(live) = sight::live(dm, entry.name.as_str()).map_err(|e| format!("{e:#}"))? {
+        return match live.info.suspended {
+            true => Err("the pool is suspended".to_owned()),
+            false => known_within_limit(|| known(live.table.metadata)),
+        };
+    }
+    known_within_limit(|| match entry.files() {
+        Some([metadata, _]) => fs::open_existing(&metadata.file).and_then(|file| known_in(&file)),
+        None => {
+            let assembly = members::assembled(dm, &entry.uuid)?;
+            known_by(|offset| members::metadata_block(&assembly, offset))
+        }
+    })
+}
+
+/// Returns of every volume of a pool, by its id, how many blocks there are up to the last one that it maps; of what might
+/// not answer.
+///
+/// # Errors
+/// In words: what is wrong with the metadata's device or with what is on it.
+pub fn ends_within_limit(metadata: DevNo) -> Result<BTreeMap<u64, DataBlocks>, String> {
+    let answer: Result<Vec<(u64, u64)>, String> = ask::within_limit(|| {
+        let found = ends(metadata).map_err(|e| format!("{e:#}"))?;
+        Ok(found.into_iter().map(|(id, end)| (id, end.get())).collect())
+    })?;
+    Ok(answer?.into_iter().map(|(id, end)| (id, DataBlocks::new(end))).collect())
+}
+
+fn ends(metadata: DevNo) -> Result<BTreeMap<u64, DataBlocks>> {
+    let file = block::open_direct(metadata)?;
+    read_whole(
+        |offset| block::read_direct(&file, offset, BLOCK),
+        |superblock, block| mapping::ends(superblock, block).map_err(anyhow::Error::new),
+    )
+    .map(|(_, ends)| ends)
 }
 
 /// Returns the step that makes a volume's device.
@@ -252,6 +317,7 @@ mod tests {
             name: VolumeName::new(name).unwrap(),
             id: VolumeId::new(id).unwrap(),
             size: Bytes::new(1 << 30),
+            origin: None,
         };
         let before = VolumeState { transaction: 6, volumes: vec![] };
         let now = VolumeState { transaction: 7, volumes: vec![volume(1, "web"), volume(2, "db")] };

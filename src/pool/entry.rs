@@ -9,14 +9,17 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::pool::label::DeviceUuid;
-use crate::pool::{PoolName, PoolUuid};
-use crate::units::{BlockSize, DataBlocks};
+use crate::pool::{Place, PoolName, PoolUuid, Spec};
+use crate::units::{BlockSize, Bytes, DataBlocks};
 
 /// The registry's newest format. A file with a higher number is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The format of a pool on files: an older dmpool reads it too.
 const FORMAT_OF_FILES: u32 = 1;
+
+/// That of a pool on devices that is not made anew.
+const FORMAT_OF_DEVICES: u32 = 2;
 
 /// One file under `/etc/dmpool/pools`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,31 @@ pub struct Entry {
     pub pool: Behaviour,
     /// Where it is kept.
     pub store: Store,
+    /// What it is made of again when its devices come back blank; nothing for a pool that is not ephemeral.
+    pub ephemeral: Option<Ephemeral>,
+}
+
+/// How an ephemeral pool was asked for: what its labels said is gone with what was on its devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ephemeral {
+    /// The devices for data, by the names that were given: whatever has these names then is taken, if it is blank.
+    pub data: Vec<PathBuf>,
+    /// The one for metadata, when it is one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<PathBuf>,
+    /// The bytes of data that go to a device before it is the next one's turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe: Option<Bytes>,
+    /// The bytes of data that were asked for; without them all that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_size: Option<Bytes>,
+    /// The bytes of metadata that were asked for; without them what the data needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_size: Option<Bytes>,
+    /// How large the devices were, that for metadata first: one of another size that has a name by then is not taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_sizes: Vec<Bytes>,
 }
 
 /// What stands in the pool's table beside its devices and its length.
@@ -93,16 +121,19 @@ struct Written {
     data: Option<FileStore>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     devices: Vec<DeviceStore>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ephemeral: Option<Ephemeral>,
 }
 
 impl From<Entry> for Written {
     fn from(entry: Entry) -> Self {
-        let Entry { name, uuid, pool, store } = entry;
+        let Entry { name, uuid, pool, store, ephemeral } = entry;
         let (format, metadata, data, devices) = match store {
             Store::Files { metadata, data } => (FORMAT_OF_FILES, Some(metadata), Some(data), Vec::new()),
-            Store::Devices(devices) => (FORMAT, None, None, devices),
+            Store::Devices(devices) if ephemeral.is_some() => (FORMAT, None, None, devices),
+            Store::Devices(devices) => (FORMAT_OF_DEVICES, None, None, devices),
         };
-        Self { format, name, uuid, pool, metadata, data, devices }
+        Self { format, name, uuid, pool, metadata, data, devices, ephemeral }
     }
 }
 
@@ -110,15 +141,18 @@ impl TryFrom<Written> for Entry {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { format, name, uuid, pool, metadata, data, devices } = written;
+        let Written { format, name, uuid, pool, metadata, data, devices, ephemeral } = written;
         let store = match (metadata, data, devices) {
             (Some(metadata), Some(data), devices) if devices.is_empty() => Store::Files { metadata, data },
-            (None, None, devices) if !devices.is_empty() && format >= FORMAT => Store::Devices(devices),
+            (None, None, devices) if !devices.is_empty() && format >= FORMAT_OF_DEVICES => Store::Devices(devices),
             (None, _, devices) if devices.is_empty() => return Err("missing field `metadata`".to_owned()),
             (_, None, devices) if devices.is_empty() => return Err("missing field `data`".to_owned()),
             _ => return Err(format!("format {format} has either `metadata` and `data`, or `devices`")),
         };
-        Ok(Self { name, uuid, pool, store })
+        if ephemeral.is_some() && !(format >= FORMAT && matches!(store, Store::Devices(_))) {
+            return Err(format!("format {format} has no `ephemeral` there"));
+        }
+        Ok(Self { name, uuid, pool, store, ephemeral })
     }
 }
 
@@ -129,6 +163,24 @@ impl Entry {
             Store::Files { metadata, data } => Some([metadata, data]),
             Store::Devices(_) => None,
         }
+    }
+
+    /// Returns what makes it again when its devices come back blank; nothing for a pool that is not ephemeral.
+    pub fn again(&self) -> Option<Spec> {
+        let Ephemeral { data, metadata, stripe, data_size, metadata_size, device_sizes: _ } = self.ephemeral.clone()?;
+        let has = |word: &str| self.pool.features.iter().any(|feature| feature == word);
+        Some(Spec {
+            name: self.name.clone(),
+            data_size,
+            metadata_size,
+            block_size: self.pool.block_size,
+            low_water: self.pool.low_water,
+            zero: !has("skip_block_zeroing"),
+            error_when_full: has("error_if_no_space"),
+            discard: !has("ignore_discard"),
+            ephemeral: true,
+            on: Place::Devices { data, metadata, stripe },
+        })
     }
 
     /// Returns the devices; none for a pool in files.
@@ -144,23 +196,10 @@ impl Entry {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::pool::samples::entry as on_files;
 
     fn entry(store: Store) -> Entry {
-        Entry {
-            name: PoolName::new("p0").unwrap(),
-            uuid: PoolUuid::from_random(7),
-            pool: Behaviour {
-                block_size: BlockSize::DEFAULT,
-                low_water: DataBlocks::new(32768),
-                features: vec!["skip_block_zeroing".to_owned()],
-            },
-            store,
-        }
-    }
-
-    fn on_files() -> Entry {
-        let file = |name: &str| FileStore { file: PathBuf::from("/srv/p0").join(name), preallocated: false };
-        entry(Store::Files { metadata: file("metadata"), data: file("data") })
+        Entry { store, ..on_files() }
     }
 
     fn on_devices() -> Entry {
@@ -185,6 +224,27 @@ mod tests {
         assert_eq!(toml::from_str(&text), Ok(on_devices()));
         let json = serde_json::to_string(&on_devices()).unwrap();
         assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), on_devices());
+    }
+
+    #[test]
+    fn an_ephemeral_one_says_what_it_is_made_of_again() {
+        let ephemeral = Ephemeral {
+            data: vec!["/dev/disk/by-path/pci-0000:00:1f.0-nvme-1".into()],
+            metadata: None,
+            stripe: Some(Bytes::new(65536)),
+            data_size: None,
+            metadata_size: Some(Bytes::new(1 << 30)),
+            device_sizes: vec![Bytes::new(1 << 40)],
+        };
+        let entry = Entry { ephemeral: Some(ephemeral), ..on_devices() };
+        let text = toml::to_string_pretty(&entry).unwrap();
+        assert!(text.starts_with("format = 3\n"), "{text}");
+        assert_eq!(toml::from_str(&text), Ok(entry.clone()));
+        let again = entry.again().unwrap();
+        assert_eq!((again.features(), again.metadata_size), (entry.pool.features, Some(Bytes::new(1 << 30))));
+        assert_eq!(on_devices().again(), None);
+        let error = toml::from_str::<Entry>(&text.replace("format = 3", "format = 2")).unwrap_err().to_string();
+        assert!(error.contains("no `ephemeral`"), "{error}");
     }
 
     #[test]

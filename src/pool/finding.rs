@@ -94,12 +94,16 @@ keys! {
     Full = "full",
     /// The pool is read-only.
     ReadOnly = "read_only",
+    /// Devices that dmpool has formatted are not here: the pool stays down without them.
+    MissingDevice = "missing_device",
     /// The kernel does not have the pool.
     Inactive = "inactive",
     /// Something needed for the verdict could not be seen.
     NotSeen = "not_seen",
     /// Docker is not running, and its log says why it does not start.
     DockerDown = "docker_down",
+    /// Docker's daemon runs and does nothing: somebody has stopped it, or it waits in the kernel.
+    DockerHung = "docker_hung",
     /// A Docker that starts on this pool deletes a device.
     TransactionAhead = "transaction_ahead",
     /// Two of Docker's records name one device.
@@ -114,6 +118,10 @@ keys! {
     DeletedFile = "deleted_file",
     /// A loop device over a symbolic link to a disk: the disk's name may be another disk's after a reboot.
     SymlinkedDevice = "symlinked_device",
+    /// An option of Docker's names a disk by a name that another disk may have after a reboot.
+    UnstableName = "unstable_name",
+    /// Docker's and containerd's configuration both name the pool.
+    TwoUsers = "two_users",
     /// How much of the data is used.
     DataUse = "data_use",
     /// How much of the metadata is used.
@@ -144,6 +152,10 @@ keys! {
     VolumeGroupFull = "volume_group_full",
     /// LVM needs `thin_check` to activate the pool, and it is not there.
     ThinCheckMissing = "thin_check_missing",
+    /// A pool that dmpool made, and does not know any more.
+    Unregistered = "unregistered",
+    /// A pool and the record of its volumes do not agree.
+    VolumeRecord = "volume_record",
     /// Nothing activates the pool when the machine boots.
     NoBootActivation = "no_boot_activation",
     /// A storage option is given twice: Docker refuses to start.

@@ -19,7 +19,7 @@ mod table;
 mod volume;
 
 pub use devno::{DevNo, NotADevNo};
-pub use entry::{Behaviour, DeviceStore, Entry, FORMAT as ENTRY_FORMAT, FileStore, Store};
+pub use entry::{Behaviour, DeviceStore, Entry, Ephemeral, FORMAT as ENTRY_FORMAT, FileStore, Store};
 pub use finding::{Finding, Key, Severity, Way};
 pub use growth::{BytesPerDay, Forecast, Full, Moment, Point};
 pub use identity::{Identity, identities};

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::pool::VolumeId;
+use crate::units::SizeArg;
 
 /// The longest name a pool of ours may have. The kernel takes 127 bytes (`DM_NAME_LEN` 128 with its NUL,
 /// include/uapi/linux/dm-ioctl.h); the longest suffix, `_tmeta`, must still fit, and so must a file name in the
@@ -53,6 +54,16 @@ impl PoolName {
         Ok(Self(text.to_owned()))
     }
 
+    /// As [`Self::new`], for a pool that does not exist yet: also nothing that commands or device-mapper take for something else.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; for a size, a number, `max` and `control`.
+    pub fn of_new(text: &str) -> Result<Self, BadName> {
+        let name = Self::new(text)?;
+        check_new(text, "pool")?;
+        Ok(name)
+    }
+
     /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -86,6 +97,18 @@ pub(super) fn check(text: &str, of: &'static str) -> Result<(), BadName> {
     }
     if text.ends_with("_tdata") || text.ends_with("_tmeta") {
         return fail("_tdata and _tmeta end the names of what a pool stands on".to_owned());
+    }
+    Ok(())
+}
+
+/// Looks whether a text can be the name of something new: nothing that is read as a size, and no node of device-mapper's own.
+pub(super) fn check_new(text: &str, of: &'static str) -> Result<(), BadName> {
+    if SizeArg::parse(text).is_ok() {
+        let why = "commands would read it as a size (a size behind an option takes `=` where it may be left out: --stripe=64K)";
+        return Err(bad(text, of, why.to_owned()));
+    }
+    if text == "control" {
+        return Err(bad(text, of, "/dev/mapper/control is how device-mapper itself is spoken to".to_owned()));
     }
     Ok(())
 }
@@ -197,6 +220,26 @@ mod tests {
         }
         assert!(PoolName::new(&"a".repeat(MAX_NAME)).is_ok());
         assert!(PoolName::new(&"a".repeat(MAX_NAME + 1)).unwrap_err().why.contains("121 bytes"));
+    }
+
+    #[test]
+    fn nothing_new_is_called_what_is_read_otherwise() {
+        for (text, why) in [
+            ("20G", "as a size"),
+            ("64k", "as a size"),
+            ("2024", "as a size"),
+            ("max", "as a size"),
+            ("control", "/dev/mapper/control"),
+            ("..", "begin with a letter"),
+            ("docker", "Docker's own pool"),
+        ] {
+            let error = PoolName::of_new(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text:?}: {error}");
+        }
+        for text in ["p20G", "20Gx", "maximum", "1.web"] {
+            assert!(PoolName::of_new(text).is_ok(), "{text}");
+        }
+        assert!(PoolName::new("2024").is_ok(), "what is there goes on");
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub enum Tie {
     DeletedFile,
     /// The volumes on it have the user's names.
     Volumes,
+    /// The user's configuration names the pool, and the user has not been started with it.
+    Configured,
     /// It was made by Docker for that root, and Docker now uses another pool, or another storage driver, there.
     Before,
 }
@@ -147,6 +149,8 @@ pub struct PoolReport {
     pub recorded: Option<Recorded>,
     /// What could not be read, each a sentence.
     pub unread: Vec<String>,
+    /// Which of the devices that dmpool has formatted are not here, each a phrase; only looked for when it is inactive.
+    pub missing: Vec<String>,
     /// Where the data is kept.
     pub data: Backing,
     /// Where the metadata is kept.
@@ -187,6 +191,10 @@ pub struct Backing {
     pub linear: Option<String>,
     /// What carries it.
     pub carrier: Carrier,
+    /// What devices that dmpool has formatted have behind all that the pool uses: `grow` takes it.
+    pub room: Bytes,
+    /// Whether it ends on an LV, which `grow` has LVM extend.
+    pub on_lv: bool,
 }
 
 /// What carries a pool's data or metadata in the end.
@@ -241,6 +249,8 @@ pub struct LoopDisk {
     pub size: Option<Bytes>,
     /// The link by which Docker finds it, when a Docker root has one.
     pub link: Option<Link>,
+    /// Its dm name, when it is a logical volume of LVM's.
+    pub volume: Option<String>,
 }
 
 /// A loop file and the file system it lies on.
@@ -250,6 +260,8 @@ pub struct LoopFile {
     pub path: PathBuf,
     /// Whether it has been deleted while attached.
     pub deleted: bool,
+    /// Whether something else has its path, once it was deleted.
+    pub in_the_way: bool,
     /// How long it is.
     pub size: Option<Bytes>,
     /// How much of it has blocks.
@@ -258,12 +270,22 @@ pub struct LoopFile {
     pub host: Option<HostFs>,
     /// The link by which Docker finds it, when a Docker root has one in its place.
     pub link: Option<Link>,
+    /// Whether its loop device goes away with its last user.
+    pub autoclear: bool,
+    /// Whether its loop device shows only a part of it.
+    pub is_part: bool,
 }
 
 impl LoopFile {
     /// Returns one of which only the path is known yet.
     pub const fn unlooked(path: PathBuf, deleted: bool) -> Self {
-        Self { path, deleted, size: None, allocated: None, host: None, link: None }
+        let (autoclear, is_part, in_the_way) = (false, false, false);
+        Self { path, deleted, in_the_way, size: None, allocated: None, host: None, link: None, autoclear, is_part }
+    }
+
+    /// Returns the bytes that the file promises and does not have.
+    pub fn promised(&self) -> Option<Bytes> {
+        Some(self.size?.saturating_sub(self.allocated?))
     }
 }
 
@@ -349,13 +371,16 @@ impl Space {
 }
 
 impl Backing {
+    /// Returns one of which only that is known.
+    pub const fn on(carrier: Carrier) -> Self {
+        Self { device: None, size: None, linear: None, carrier, room: Bytes::new(0), on_lv: false }
+    }
+
     /// Returns the loop file that carries it, when one does.
     pub const fn loop_file(&self) -> Option<&LoopFile> {
         match &self.carrier {
             Carrier::Loop { file, .. } => Some(file),
-            Carrier::LoopOverDevice { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => {
-                None
-            }
+            _ => None,
         }
     }
 
@@ -366,13 +391,6 @@ impl Backing {
             Carrier::LoopOverDevice { disk, .. } => disk.link.as_ref(),
             Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
         }
-    }
-}
-
-impl LoopFile {
-    /// Returns the bytes that the file promises and does not have.
-    pub fn promised(&self) -> Option<Bytes> {
-        Some(self.size?.saturating_sub(self.allocated?))
     }
 }
 
@@ -474,11 +492,8 @@ impl PoolReport {
     /// turns a queueing pool into one that fails writes, without changing its table.
     pub fn gave_up_queueing(&self) -> bool {
         let queueing = self.table.as_ref().is_some_and(|t| !t.has("error_if_no_space"));
-        let full = self
-            .status
-            .as_ref()
-            .and_then(PoolStatus::working)
-            .is_some_and(|s| s.mode == Some(Mode::OutOfDataSpace) && s.no_space == Some(NoSpace::Error));
+        let working = self.status.as_ref().and_then(PoolStatus::working);
+        let full = working.is_some_and(|s| s.mode == Some(Mode::OutOfDataSpace) && s.no_space == Some(NoSpace::Error));
         queueing && full
     }
 }

@@ -40,5 +40,6 @@ pub(crate) fn entry() -> Entry {
             features: vec!["skip_block_zeroing".to_owned()],
         },
         store: Store::Files { metadata: file("metadata"), data: file("data") },
+        ephemeral: None,
     }
 }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::pool::{PoolName, sizing};
-use crate::units::{BlockSize, Bytes, DataBlocks};
+use crate::units::{BlockSize, Bytes, DataBlocks, NewSize, Share};
 
 /// A pool that shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Its name.
     pub name: PoolName,
-    /// How large its data shall be; nothing for Docker's 100 GiB in a file, for all that there is on devices.
+    /// How large its data shall be; nothing for Docker's 100 GiB in a file, for all that there is on devices, and for what
+    /// [`Place::Volumes`] says.
     pub data_size: Option<Bytes>,
     /// How large its metadata shall be; nothing for what the data needs.
     pub metadata_size: Option<Bytes>,
@@ -26,6 +27,8 @@ pub struct Spec {
     pub error_when_full: bool,
     /// Whether discards free blocks (`ignore_discard` when not).
     pub discard: bool,
+    /// Whether it is made anew, empty, when its devices come back blank.
+    pub ephemeral: bool,
     /// What it is put on.
     pub on: Place,
 }
@@ -49,6 +52,13 @@ pub enum Place {
         /// How much of the data goes to a device before it is the next one's turn; nothing when they stand behind each
         /// other.
         stripe: Option<Bytes>,
+    },
+    /// Two logical volumes that LVM makes for it.
+    Volumes {
+        /// The volume group.
+        group: String,
+        /// Which share of it the data takes; nothing for a size in bytes, and for all that the group has left.
+        share: Option<Share>,
     },
 }
 
@@ -100,7 +110,7 @@ impl Spec {
 struct Written {
     name: PoolName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    data_size: Option<Size>,
+    data_size: Option<DataSize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata_size: Option<Size>,
     #[serde(default = "default_block_size")]
@@ -113,10 +123,14 @@ struct Written {
     when_full: WhenFull,
     #[serde(default = "yes")]
     discard: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ephemeral: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     files: Option<WrittenFiles>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     devices: Option<WrittenDevices>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lvm: Option<WrittenVolumes>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -136,6 +150,12 @@ struct WrittenDevices {
     metadata: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stripe: Option<Size>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenVolumes {
+    vg: String,
 }
 
 /// What a write to a full pool meets.
@@ -166,6 +186,28 @@ impl From<Size> for String {
     }
 }
 
+/// A size, or a share of a volume group: `100G`, `50%FREE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct DataSize(NewSize);
+
+impl TryFrom<String> for DataSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        NewSize::parse(&text).map(Self).map_err(|e| e.to_string())
+    }
+}
+
+impl From<DataSize> for String {
+    fn from(DataSize(size): DataSize) -> Self {
+        match size {
+            NewSize::Bytes(bytes) => bytes.typed(),
+            NewSize::Share(share) => share.to_string(),
+        }
+    }
+}
+
 const fn yes() -> bool {
     true
 }
@@ -180,41 +222,62 @@ const fn default_low_water() -> DataBlocks {
 
 impl From<Spec> for Written {
     fn from(spec: Spec) -> Self {
-        let (files, devices) = match spec.on {
+        let (mut files, mut devices, mut lvm, mut part) = (None, None, None, None);
+        match spec.on {
             Place::Files { directory, preallocate } => {
-                (Some(WrittenFiles { directory: Some(directory), preallocate }), None)
+                files = Some(WrittenFiles { directory: Some(directory), preallocate });
             }
             Place::Devices { data, metadata, stripe } => {
-                (None, Some(WrittenDevices { data, metadata, stripe: stripe.map(Size) }))
+                devices = Some(WrittenDevices { data, metadata, stripe: stripe.map(Size) });
             }
-        };
+            Place::Volumes { group, share } => {
+                lvm = Some(WrittenVolumes { vg: group });
+                part = share.map(NewSize::Share);
+            }
+        }
         Self {
             name: spec.name,
-            data_size: spec.data_size.map(Size),
+            data_size: spec.data_size.map(NewSize::Bytes).or(part).map(DataSize),
             metadata_size: spec.metadata_size.map(Size),
             block_size: Size(spec.block_size.bytes()),
             low_water: spec.low_water,
             zero: spec.zero,
             when_full: if spec.error_when_full { WhenFull::Error } else { WhenFull::Queue },
             discard: spec.discard,
+            ephemeral: spec.ephemeral,
             files,
             devices,
+            lvm,
         }
     }
 }
 
 impl Written {
     fn spec(self, default: &Path) -> Result<Spec, String> {
-        let sectors = self.block_size.0.sectors();
-        let block_size = BlockSize::new(sectors).ok().filter(|size| size.bytes() == self.block_size.0);
-        let on = match (self.files, self.devices) {
-            (Some(_), Some(_)) => return Err("it has both `files` and `devices`".to_owned()),
-            (files, None) => {
+        let name = PoolName::of_new(self.name.as_str()).map_err(|e| e.to_string())?;
+        let block_size = BlockSize::of_bytes(self.block_size.0).map_err(|e| format!("`block_size`: {e}"))?;
+        let (data_size, share) = match self.data_size.map(|DataSize(size)| size) {
+            Some(NewSize::Bytes(bytes)) => (Some(bytes), None),
+            Some(NewSize::Share(share)) => (None, Some(share)),
+            None => (None, None),
+        };
+        if let Some(share) = share.filter(|_| self.lvm.is_none()) {
+            return Err(format!("`data_size` is {share}, and there is no `lvm` that it could be a share of"));
+        }
+        let on = match (self.files, self.devices, self.lvm) {
+            (_, None, _) if self.ephemeral => {
+                return Err("`ephemeral` is for `devices`: files and LVs do not come back blank".to_owned());
+            }
+            (Some(_), Some(_), _) => return Err("it has both `files` and `devices`".to_owned()),
+            (Some(_), None, Some(_)) => return Err("it has both `files` and `lvm`".to_owned()),
+            (None, Some(_), Some(_)) => return Err("it has both `devices` and `lvm`".to_owned()),
+            (None, None, Some(WrittenVolumes { vg })) => Place::Volumes { group: vg, share },
+            (files, None, None) => {
                 let files = files.unwrap_or_default();
                 let directory = files.directory.unwrap_or_else(|| default.to_owned());
                 Place::Files { directory, preallocate: files.preallocate }
             }
-            (None, Some(devices)) => {
+            (None, Some(devices), None) => {
                 if devices.data.is_empty() {
                     return Err("`devices` has no `data`".to_owned());
                 }
@@ -223,14 +286,15 @@ impl Written {
             }
         };
         Ok(Spec {
-            name: self.name,
-            data_size: self.data_size.map(|Size(bytes)| bytes),
+            name,
+            data_size,
             metadata_size: self.metadata_size.map(|Size(bytes)| bytes),
-            block_size: block_size.ok_or("`block_size` is not 64K to 1G, a multiple of 64K")?,
+            block_size,
             low_water: self.low_water,
             zero: self.zero,
             error_when_full: self.when_full == WhenFull::Error,
             discard: self.discard,
+            ephemeral: self.ephemeral,
             on,
         })
     }

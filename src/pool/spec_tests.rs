@@ -15,6 +15,7 @@ fn on_files() -> Spec {
         zero: true,
         error_when_full: false,
         discard: true,
+        ephemeral: false,
         on: Place::Files { directory: "/srv".into(), preallocate: false },
     }
 }
@@ -33,10 +34,15 @@ fn what_is_wrong_with_a_file_is_said() {
         ("", "missing field `name`"),
         ("name = \"a/b\"", "is not a pool name"),
         ("name = \"p0\"\ndata_size = \"1.5G\"", "is not a size"),
-        ("name = \"p0\"\nblock_size = \"100K\"", "`block_size` is not"),
+        ("name = \"p0\"\nblock_size = \"100K\"", "the nearest is 64K or 128K"),
+        ("name = \"20G\"", "as a size"),
         ("name = \"p0\"\nsurprise = 1", "unknown field `surprise`"),
         ("name = \"p0\"\n[devices]\ndata = []", "`devices` has no `data`"),
         ("name = \"p0\"\n[files]\n[devices]\ndata = [\"/dev/sdb\"]", "both `files` and `devices`"),
+        ("name = \"p0\"\nephemeral = true", "`ephemeral` is for `devices`"),
+        ("name = \"p0\"\n[files]\n[lvm]\nvg = \"vg0\"", "both `files` and `lvm`"),
+        ("name = \"p0\"\ndata_size = \"50%FREE\"", "there is no `lvm` that it could be a share of"),
+        ("name = \"p0\"\ndata_size = \"50%ALL\"\n[lvm]\nvg = \"vg0\"", "of FREE or of VG"),
         ("name = \"p0\"\nwhen_full = \"wait\"", "unknown variant `wait`"),
     ] {
         let error = Spec::parse(text, Path::new("/srv")).unwrap_err();
@@ -55,7 +61,18 @@ fn place() -> impl Strategy<Value = Place> {
             metadata,
             stripe: stripe.map(|n| Bytes::new(n << 16)),
         }),
+        "[a-z0-9+_.-]{1,20}".prop_map(|group| Place::Volumes { group, share: None }),
     ]
+}
+
+#[test]
+fn a_share_of_a_volume_group_stands_in_the_place_of_the_size() {
+    let share = Share { percent: 50, of: crate::units::ShareOf::Free };
+    let on = Place::Volumes { group: "vg0".to_owned(), share: Some(share) };
+    let spec = Spec { data_size: None, on, ..on_files() };
+    let text = spec.to_toml().unwrap();
+    assert!(text.contains("data_size = \"50%FREE\"") && text.ends_with("[lvm]\nvg = \"vg0\"\n"), "{text}");
+    assert_eq!(Spec::parse(&text, Path::new("/elsewhere")), Ok(spec));
 }
 
 proptest! {
@@ -66,7 +83,7 @@ proptest! {
         metadata in prop::option::of(1_u64..1 << 40),
         blocks in 1_u64..100,
         low_water in 0_u64..1 << 40,
-        (zero, error_when_full, discard) in any::<(bool, bool, bool)>(),
+        (zero, error_when_full, discard, ephemeral) in any::<(bool, bool, bool, bool)>(),
     ) {
         let spec = Spec {
             name: PoolName::new("p0").unwrap(),
@@ -77,6 +94,7 @@ proptest! {
             zero,
             error_when_full,
             discard,
+            ephemeral: ephemeral && matches!(on, Place::Devices { .. }),
             on,
         };
         let text = spec.to_toml().unwrap();

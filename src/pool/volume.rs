@@ -35,6 +35,9 @@ pub struct Volume {
     pub id: VolumeId,
     /// How long it is: nothing else says so.
     pub size: Bytes,
+    /// The volume that it was a snapshot of when it was made; that one may be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<VolumeId>,
 }
 
 /// The volumes at one transaction id of the pool.
@@ -119,6 +122,16 @@ impl VolumeName {
             return Err(name::bad(text, "volume", why.to_owned()));
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// As [`Self::new`], for a volume that does not exist yet: also nothing that commands take for something else.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; for a size, a number, `max` and `control`.
+    pub fn of_new(text: &str) -> Result<Self, BadName> {
+        let name = Self::new(text)?;
+        name::check_new(text, "volume")?;
+        Ok(name)
     }
 
     /// Returns the name.
@@ -217,6 +230,7 @@ mod tests {
             name: VolumeName::new(&format!("v{id}")).unwrap(),
             id: VolumeId::new(id).unwrap(),
             size: Bytes::new(1 << 30),
+            origin: None,
         }
     }
 

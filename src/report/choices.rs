@@ -2,7 +2,7 @@
 
 use crate::ops::grow::Room;
 use crate::ops::health;
-use crate::pool::{Carrier, PoolReport};
+use crate::pool::{Carrier, Maker, PoolReport};
 use crate::units::Bytes;
 
 /// Returns the choices, each line ended: what the pool has, what its file system can carry, and commands to paste.
@@ -17,20 +17,28 @@ pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> 
         let host = room.host_free.map_or_else(
             || match room.disk {
                 Some(disk) if is_on_devices(report) => format!("its devices have {} for it", disk.human()),
+                Some(_) if report.maker == Maker::Lvm => "LVM's own pool".to_owned(),
                 Some(disk) => format!("on a disk of {} behind a loop device", disk.human()),
                 None => "not on a loop file".to_owned(),
             },
             |free| format!("{} free under it, {} of that promised already", free.human(), room.promised.human()),
         );
-        text.push_str(&format!("  {what}: {} now; {host}\n", room.size.human()));
+        let group = room.group.map(|group| format!("; its volume group has {} left", group.free.human()));
+        let most = room.most.filter(|most| room.size >= *most).map_or("", |_| "; the kernel uses no more");
+        text.push_str(&format!("  {what}: {} now; {host}{}{most}\n", room.size.human(), group.unwrap_or_default()));
         let doubled = Bytes::new(room.size.get().saturating_mul(2));
         let doubled = room.most.map_or(doubled, |most| doubled.min(most));
-        if doubled > room.size && room.disk.is_none_or(|disk| disk >= doubled) {
-            text.push_str(&format!("    dmpool grow {argument} {option}{}    doubled\n", typed(doubled)));
+        let can_have = |disk: Bytes| disk.get().saturating_add(room.group.map_or(0, |group| group.free.get()));
+        if doubled > room.size && room.disk.is_none_or(|disk| can_have(disk) >= doubled.get()) {
+            text.push_str(&format!("    dmpool grow {argument} {option}{}    # doubled\n", doubled.typed()));
+        }
+        if room.group.is_some_and(|group| !group.is_its && group.free.get() > 0) {
+            let all = format!("dmpool grow {argument} {option}+100%FREE");
+            text.push_str(&format!("    {all}    # the LV beneath first, with all that its group has left\n"));
         }
         if room.max() > room.size {
             text.push_str(&format!(
-                "    dmpool grow {argument} {option}max    {}: the most that what lies beneath can carry\n",
+                "    dmpool grow {argument} {option}max    # {}: the most that what lies beneath can carry\n",
                 room.max().human()
             ));
         }
@@ -40,14 +48,5 @@ pub fn text(report: &PoolReport, data: Option<Room>, metadata: Option<Room>) -> 
 
 /// Whether the pool lies on devices that dmpool has formatted.
 fn is_on_devices(report: &PoolReport) -> bool {
-    matches!(report.data.carrier, Carrier::Device { .. } | Carrier::Devices { .. })
-}
-
-/// Returns a size as it is typed: in GiB when it is a whole number of them, else in bytes.
-fn typed(size: Bytes) -> String {
-    if size.get().is_multiple_of(Bytes::GIB.get()) {
-        format!("{}G", size.get() / Bytes::GIB.get())
-    } else {
-        size.get().to_string()
-    }
+    report.maker != Maker::Lvm && matches!(report.data.carrier, Carrier::Device { .. } | Carrier::Devices { .. })
 }

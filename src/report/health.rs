@@ -4,21 +4,34 @@ use serde::Serialize;
 
 use super::failure::printable;
 use super::json::{self, Binds, FindingOf};
-use crate::ops::health::{Health, PoolHealth, Threshold, Thresholds};
-use crate::pool::{Finding, Severity, Space, Way, finding};
+use crate::ops::health::{self, Health, PoolHealth, Threshold, Thresholds};
+use crate::pool::{Finding, PoolReport, Severity, Space, Way, finding};
 use crate::units::Bytes;
 
-/// Returns the verdict in one line: `OK`, or `CRITICAL: it is full`.
-pub fn verdict(findings: &[Finding]) -> String {
-    finding::verdict(findings).map_or_else(|| "OK".to_owned(), line)
+/// What is said of a pool in which nothing is wrong as far as `status` and `list` look: `health` looks at more.
+pub const WELL_AT_A_GLANCE: &str = "OK at a glance";
+
+/// Returns the verdict of who did not look at all in one line: `OK at a glance`, or `CRITICAL: it is full`.
+pub fn verdict_at_a_glance(findings: &[Finding]) -> String {
+    finding::verdict(findings).map_or_else(|| WELL_AT_A_GLANCE.to_owned(), line)
+}
+
+/// Returns what was found of a pool at a glance, as [`findings`]; when all is well, by what command one looks at more.
+pub fn findings_at_a_glance(findings: &[Finding], pool: &PoolReport) -> String {
+    let more = format!("{WELL_AT_A_GLANCE}; dmpool health {} looks at more", health::argument(pool));
+    listed(findings, &more)
 }
 
 /// Returns all findings, each line ended: the verdict first, and under each the ways out, the best first, with what
 /// they cost.
 pub fn findings(findings: &[Finding]) -> String {
+    listed(findings, "OK")
+}
+
+fn listed(findings: &[Finding], well: &str) -> String {
     let mut text = String::new();
     if finding::verdict(findings).is_none() {
-        text.push_str("OK\n");
+        text.push_str(&format!("{}\n", one_line(well)));
     }
     for finding in findings {
         text.push_str(&format!("{}\n", line(finding)));

@@ -24,8 +24,24 @@ const DECIMAL_UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 /// zeros dropped.
 ///
 /// The division is done in floating point and step by step, because Go does so and the digits must be the same.
-#[expect(clippy::cast_precision_loss, reason = "Go converts the same integer to the same float64")]
 pub fn docker_size(size: Bytes, spacing: Spacing) -> String {
+    let (value, unit) = decimal(size);
+    let space = match spacing {
+        Spacing::Space => " ",
+        Spacing::None => "",
+    };
+    format!("{}{space}{unit}", significant_digits(value, 4))
+}
+
+/// Returns a size as `docker images` prints it from Docker 17.05 on (go-units' `HumanSizeWithPrecision`): as [`docker_size`], with
+/// three significant digits.
+pub fn docker_image_size(size: Bytes) -> String {
+    let (value, unit) = decimal(size);
+    format!("{}{unit}", significant_digits(value, 3))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Go converts the same integer to the same float64")]
+fn decimal(size: Bytes) -> (f64, &'static str) {
     let mut value = size.get() as f64;
     let mut unit = DECIMAL_UNITS[0];
     for next in DECIMAL_UNITS.iter().skip(1) {
@@ -35,24 +51,43 @@ pub fn docker_size(size: Bytes, spacing: Spacing) -> String {
         value /= 1000.0;
         unit = next;
     }
-    let space = match spacing {
-        Spacing::Space => " ",
-        Spacing::None => "",
-    };
-    format!("{}{space}{unit}", four_significant_digits(value))
+    (value, unit)
 }
 
-/// Returns what C and Go print for `%.4g` of a value from 0 up to, but not including, 10000.
-fn four_significant_digits(value: f64) -> String {
-    // One digit, a point, three digits, the exponent after rounding: 999.96 is 1.000e3.
-    let scientific = format!("{value:.3e}");
+/// Returns what C and Go print for `%.Ng` of a value from 0 up to, but not including, 1000.
+fn significant_digits(value: f64, count: usize) -> String {
+    // One digit, a point, the others, the exponent after rounding: 999.96 is 1.000e3.
+    let scientific = format!("{value:.0$e}", count - 1);
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let whole_digits = exponent.parse::<usize>().unwrap_or(0) + 1;
+    let exponent = exponent.parse::<usize>().unwrap_or(0);
+    if exponent >= count {
+        return format!("{}e+{exponent:02}", mantissa.trim_end_matches('0').trim_end_matches('.'));
+    }
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    let (whole, fraction) = digits.split_at_checked(whole_digits).unwrap_or((&digits, ""));
+    let (whole, fraction) = digits.split_at_checked(exponent + 1).unwrap_or((&digits, ""));
     match fraction.trim_end_matches('0') {
         "" => whole.to_owned(),
         fraction => format!("{whole}.{fraction}"),
+    }
+}
+
+/// Returns how long ago something was, in Docker's words (go-units' `HumanDuration`): `About an hour`, `3 weeks`.
+pub fn docker_duration(seconds: u64) -> String {
+    let minutes = seconds / 60;
+    // Rounded, and all that is longer is counted in whole ones of these.
+    let hours = (seconds + 1800) / 3600;
+    match (seconds, minutes, hours) {
+        (0, ..) => "Less than a second".to_owned(),
+        (1, ..) => "1 second".to_owned(),
+        (2..60, ..) => format!("{seconds} seconds"),
+        (_, 1, _) => "About a minute".to_owned(),
+        (_, 2..60, _) => format!("{minutes} minutes"),
+        (_, _, 1) => "About an hour".to_owned(),
+        (_, _, 2..48) => format!("{hours} hours"),
+        (_, _, 48..336) => format!("{} days", hours / 24),
+        (_, _, 336..1440) => format!("{} weeks", hours / 24 / 7),
+        (_, _, 1440..17520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", seconds / 3600 / 24 / 365),
     }
 }
 
@@ -92,6 +127,50 @@ mod tests {
             compared += 1;
         }
         assert!(compared > 1000, "the fixture has {compared} lines");
+    }
+
+    #[test]
+    fn images_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1_240_000, "1.24MB"),
+            (77_824_768, "77.8MB"),
+            (4_096, "4.1kB"),
+            (13_300, "13.3kB"),
+            (999, "999B"),
+            (1_000_000_000, "1GB"),
+            (999_700, "1e+03kB"),
+        ] {
+            assert_eq!(docker_image_size(Bytes::new(bytes)), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn durations_are_dockers() {
+        let (minute, hour, day) = (60, 3600, 86400);
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (minute, "About a minute"),
+            (2 * minute - 1, "About a minute"),
+            (2 * minute, "2 minutes"),
+            (59 * minute + 59, "59 minutes"),
+            (hour, "About an hour"),
+            (hour + 30 * minute - 1, "About an hour"),
+            (hour + 30 * minute, "2 hours"),
+            (47 * hour + 29 * minute, "47 hours"),
+            (47 * hour + 30 * minute, "2 days"),
+            (14 * day - hour, "13 days"),
+            (14 * day, "2 weeks"),
+            (60 * day - hour, "8 weeks"),
+            (60 * day, "2 months"),
+            (729 * day, "24 months"),
+            (730 * day, "2 years"),
+            (1000 * day, "2 years"),
+        ] {
+            assert_eq!(docker_duration(seconds), text, "{seconds}");
+        }
     }
 
     #[test]

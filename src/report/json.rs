@@ -38,7 +38,22 @@ pub fn list(views: &[StatusView<'_>], origin: &Origin) -> String {
 pub(super) fn document(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
     text.push('\n');
-    text
+    plain(text)
+}
+
+/// JSON itself lets DEL and the controls above 0x80 stand, which steer a terminal as well.
+pub(super) fn plain(text: String) -> String {
+    let steers = |c: char| c.is_control() && c != '\n';
+    if !text.contains(steers) {
+        return text;
+    }
+    text.chars().fold(String::new(), |mut plain, c| {
+        match steers(c) {
+            true => plain.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => plain.push(c),
+        }
+        plain
+    })
 }
 
 #[derive(Serialize)]
@@ -500,7 +515,11 @@ mod tests {
 
     #[test]
     fn the_keys_are_those_of_format_1() {
-        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+        let keys = |value: &Value| {
+            let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            keys.join(" ")
+        };
         let (pool, root) = (docker_pool("0 1/2 3/4", 0), docker_root());
         let docker = DockerView { root: Some(&root), ..DockerView::default() };
         let value: Value = serde_json::from_str(&status(&StatusView { docker, ..alone(&pool, &[]) })).unwrap();

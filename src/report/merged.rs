@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::docker_info::UNKNOWN;
 use super::failure::printable;
+use super::health::WELL_AT_A_GLANCE;
 use super::human::percent;
 use super::json::{FORMAT, document};
 use super::table::{columns, duration_cell};
@@ -169,6 +170,7 @@ impl Pool {
         let mode = if self.activity == "active" { self.mode.as_deref().unwrap_or(UNKNOWN) } else { &self.activity };
         let verdict = match &self.verdict.reason {
             Some(reason) => format!("{}: {reason}", self.verdict.state.to_uppercase()),
+            None if self.verdict.state == "ok" => WELL_AT_A_GLANCE.to_owned(),
             None => self.verdict.state.to_uppercase(),
         };
         let full = match &self.full {
@@ -240,8 +242,8 @@ mod tests {
             "\
 HOST  SEEN              NAME                       MAKER    USER                  SIZE     DATA  METADATA  FULL IN  MODE               VERDICT
 web2  2027-01-15T08:00  docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB   100.0%      1.1%      now  out_of_data_space  CRITICAL: it is full and has been failing writes; acknowledged writes were lost
-web1  2027-01-15T08:00  docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB     8.4%      1.1%  25 days  rw                 OK
-db1   2027-01-15T08:00  docker-thinpool            LVM      -                 47.5 GiB    21.5%      0.9%        -  rw                 OK
+web1  2027-01-15T08:00  docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB     8.4%      1.1%  25 days  rw                 OK at a glance
+db1   2027-01-15T08:00  docker-thinpool            LVM      -                 47.5 GiB    21.5%      0.9%        -  rw                 OK at a glance
 db1   2027-01-15T08:00  mute                       unknown  -                  unknown  unknown   unknown  unknown  inactive           UNKNOWN: it is not active
 "
         );

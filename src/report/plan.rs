@@ -5,7 +5,7 @@ use similar::TextDiff;
 
 use super::failure::printable;
 use crate::ops::plan::Plan;
-use crate::ops::steps::{Rewrite, WayBack};
+use crate::ops::steps::{Rewrite, Step, WayBack};
 
 /// Returns the text of a plan, each line ended.
 ///
@@ -23,14 +23,7 @@ pub fn text(plan: &Plan) -> String {
     };
     let width = plan.steps.len().to_string().len();
     for (number, step) in plan.steps.iter().enumerate() {
-        let act = step.act();
-        let lasts = if act.lasts() { "outlasts a reboot" } else { "until a reboot" };
-        let way_back = match act.way_back() {
-            WayBack::By(way) => format!("way back: {way}"),
-            WayBack::None => "no way back".to_owned(),
-        };
-        text.push_str(&format!("  {:>width$}. {}\n", number + 1, printable(&act.sentence())));
-        text.push_str(&format!("  {:width$}  {lasts}; {way_back}\n", ""));
+        text.push_str(&step_text(number + 1, width, step));
     }
     for rewrite in plan.steps.iter().filter_map(|step| step.act().rewrite()) {
         text.push_str(&difference(&rewrite));
@@ -40,6 +33,29 @@ pub fn text(plan: &Plan) -> String {
     }
     text.push_str("nothing was changed\n");
     text
+}
+
+/// Returns the same for who is asked next whether it shall be done.
+pub fn steps(plan: &Plan) -> String {
+    let mut text = format!("dmpool will {}:\n", printable(&plan.what));
+    for (number, step) in plan.steps.iter().enumerate() {
+        text.push_str(&format!("  {}. {}\n", number + 1, printable(&step.act().sentence())));
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("note: {}\n", printable(note)));
+    }
+    text
+}
+
+/// Returns a step with its number, what of it outlasts a reboot, and how it is taken back.
+pub(super) fn step_text(number: usize, width: usize, step: &Step) -> String {
+    let act = step.act();
+    let lasts = if act.lasts() { "outlasts a reboot" } else { "until a reboot" };
+    let way_back = match act.way_back() {
+        WayBack::By(way) => format!("way back: {way}"),
+        WayBack::None => "no way back".to_owned(),
+    };
+    format!("  {number:>width$}. {}\n  {:width$}  {lasts}; {way_back}\n", printable(&act.sentence()), "")
 }
 
 /// Returns what changes in a file, as `diff -u` shows it.

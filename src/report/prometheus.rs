@@ -138,8 +138,9 @@ pub fn text(metrics: &Metrics) -> String {
     alone("dmpool_run_success", help, &[], flag(metrics.skipped.is_empty()));
     let help = "Whether the history could be read and written.";
     alone("dmpool_history_success", help, &[], flag(metrics.history.is_none()));
-    let help = "How many thin pools this machine has.";
-    alone("dmpool_pools", help, &[], metrics.pools.len().to_string());
+    if let Some(pools) = &metrics.pools {
+        alone("dmpool_pools", "How many thin pools this machine has.", &[], pools.len().to_string());
+    }
     let name = "dmpool_machine_findings";
     head(&mut text, name, "How many findings there are of each severity that belong to no pool.");
     for severity in [Severity::Warning, Severity::Unknown, Severity::Critical] {
@@ -148,7 +149,7 @@ pub fn text(metrics: &Metrics) -> String {
     }
     for family in FAMILIES {
         let mut samples = String::new();
-        for status in &metrics.pools {
+        for status in metrics.pools.iter().flatten() {
             for (more, value) in (family.samples)(status) {
                 let labels: Vec<_> = of_pool(&status.identity).into_iter().chain(more).collect();
                 samples.push_str(&format!("{}{} {value}\n", family.name, braces(&labels)));
@@ -317,7 +318,7 @@ mod tests {
             identity,
             report,
         };
-        let pools = pools.into_iter().zip(identities).map(status).collect();
+        let pools = Some(pools.into_iter().zip(identities).map(status).collect());
         Metrics { at: Moment(1_800_000_000), pools, machine: Vec::new(), skipped: Vec::new(), history: None }
     }
 
@@ -354,8 +355,8 @@ mod tests {
     #[test]
     fn a_run_that_saw_nothing_says_so() {
         let skipped = vec![crate::error::Failure::failed("cannot read the Docker root")];
-        let text = text(&Metrics { skipped, history: Some("full".to_owned()), ..metrics(Vec::new()) });
+        let text = text(&Metrics { pools: None, skipped, history: Some("full".to_owned()), ..metrics(Vec::new()) });
         assert!(text.contains("\ndmpool_run_success 0\n") && text.contains("\ndmpool_history_success 0\n"), "{text}");
-        assert!(text.contains("\ndmpool_pools 0\n") && !text.contains("dmpool_pool_"), "{text}");
+        assert!(text.contains("\ndmpool_run_timestamp_seconds ") && !text.contains("dmpool_pool"), "{text}");
     }
 }

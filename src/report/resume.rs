@@ -1,9 +1,41 @@
-//! What `undo` says of an operation that it could not take back.
+//! What `continue` and `undo` would do, and what `undo` says of an operation that it could not take back.
 
 use std::path::Path;
 
 use super::failure::printable;
-use crate::ops::steps::Leftover;
+use super::plan::step_text;
+use crate::ops::resume::{Described, Remaining};
+use crate::ops::steps::{Leftover, WayBack};
+
+/// Returns what `continue` would do, each line ended.
+pub fn would_finish(described: &Described) -> String {
+    would("finish", described, |remaining, width| step_text(remaining.number, width, &remaining.step))
+}
+
+/// Returns what `undo` would do, each line ended: the last step first.
+pub fn would_take_back(described: &Described) -> String {
+    would("take back", described, |remaining, width| {
+        let act = remaining.step.act();
+        let back = match act.way_back() {
+            _ if remaining.stands => "stays, with what was done before it: there is no way back".to_owned(),
+            WayBack::By(way) => format!("taken back: {way}"),
+            WayBack::None => "not done yet, or stays: there is no way back".to_owned(),
+        };
+        format!("  {:>width$}. {}\n  {:width$}  {back}\n", remaining.number, printable(&act.sentence()), "")
+    })
+}
+
+fn would(verb: &str, described: &Described, line: impl Fn(&Remaining, usize) -> String) -> String {
+    let what = printable(&described.what);
+    let mut text = match described.steps.as_slice() {
+        [] => format!("dmpool would {verb}: {what}: no step is left, its journal would be closed\n"),
+        _ => format!("dmpool would {verb}: {what}:\n"),
+    };
+    let width = described.steps.iter().map(|remaining| remaining.number.to_string().len()).max().unwrap_or_default();
+    described.steps.iter().for_each(|remaining| text.push_str(&line(remaining, width)));
+    text.push_str("nothing was changed\n");
+    text
+}
 
 /// Returns what stands, what is left over, and how that is removed, each line ended.
 pub fn stands(what: &str, stands: &[String], left: &[Leftover]) -> String {
@@ -15,8 +47,9 @@ pub fn stands(what: &str, stands: &[String], left: &[Leftover]) -> String {
     let mut commands = Vec::new();
     for leftover in left {
         let (path, is, removed_by) = match leftover {
-            Leftover::File(path) => (path, "the file", "rm"),
-            Leftover::Directory(path) => (path, "the directory", "rmdir"),
+            Leftover::File(path) => (path.as_path(), "the file", "rm"),
+            Leftover::Directory(path) => (path.as_path(), "the directory", "rmdir"),
+            Leftover::Volume(word) => (Path::new(word), "the LV", "lvremove"),
         };
         line("left:", &format!("{is} {}", path.display()));
         commands.push(format!("{removed_by} {}", word(path)));
@@ -39,6 +72,7 @@ fn word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::steps::DeleteFile;
 
     #[test]
     fn what_is_left_is_named_with_the_command_that_removes_it() {
@@ -53,6 +87,33 @@ could not be taken back, and is closed: destroy pool `p0`
   next:   rm '/srv/my pools/p0/metadata' && rmdir '/srv/my pools/p0'    without what is deleted they are of no use
 "
         );
+    }
+
+    #[test]
+    fn what_would_be_done_is_told_by_the_steps_that_are_left() {
+        let remaining = |number, file: &str, stands| Remaining {
+            number,
+            step: DeleteFile { path: file.into(), file: None }.into(),
+            stands,
+        };
+        let (id, what) = ("p0-1".to_owned(), "destroy pool `p0`".to_owned());
+        let described =
+            Described { id, what, destroys: true, steps: vec![remaining(9, "/a", false), remaining(10, "/b", true)] };
+        assert_eq!(
+            would_finish(&described),
+            "\
+dmpool would finish: destroy pool `p0`:
+   9. delete the file /a
+      outlasts a reboot; no way back
+  10. delete the file /b
+      outlasts a reboot; no way back
+nothing was changed
+"
+        );
+        let back = would_take_back(&described);
+        assert!(back.contains("  10. delete the file /b\n      stays, with what was done before it"), "{back}");
+        let none = Described { steps: Vec::new(), ..described };
+        assert!(would_take_back(&none).contains("no step is left"), "{}", would_take_back(&none));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::engine::docker_root::{DeviceCounts, DockerRoot, Options, Standing};
 use crate::engine::dockerd::{Dockerd, Flags};
 use crate::engine::driver::Driver;
 use crate::engine::options::StorageOptions;
+use crate::engine::start::Starter;
 use crate::engine::version::{Known, Version};
 use crate::ops::health;
 use crate::pool::{
@@ -40,6 +41,7 @@ pub(crate) fn docker_pool(status: &str, host_free: u64) -> PoolReport {
         status: Some(PoolStatus::parse(status)),
         recorded: None,
         unread: Vec::new(),
+        missing: Vec::new(),
         data: loop_backing(0, "data", 100 << 30, 10_737_418_240, host_free),
         metadata: loop_backing(1, "metadata", 2 << 30, 26_214_400, host_free),
         volume_group: None,
@@ -51,12 +53,12 @@ fn loop_backing(minor: u32, name: &str, size: u64, allocated: u64, host_free: u6
     Backing {
         device: Some(DevNo { major: 7, minor }),
         size: Some(Bytes::new(size).sectors()),
-        linear: None,
-        carrier: Carrier::Loop {
+        ..Backing::on(Carrier::Loop {
             device: Some(PathBuf::from(format!("/dev/loop{minor}"))),
             file: LoopFile {
                 path: PathBuf::from("/var/lib/docker/devicemapper/devicemapper").join(name),
                 deleted: false,
+                in_the_way: false,
                 size: Some(Bytes::new(size)),
                 allocated: Some(Bytes::new(allocated)),
                 host: Some(HostFs {
@@ -67,8 +69,10 @@ fn loop_backing(minor: u32, name: &str, size: u64, allocated: u64, host_free: u6
                     total: Bytes::new(64_000_000_000),
                 }),
                 link: None,
+                autoclear: true,
+                is_part: false,
             },
-        },
+        })
     }
 }
 
@@ -105,7 +109,7 @@ pub(crate) fn docker_root() -> DockerRoot {
     let files = PathBuf::from("/var/lib/docker/devicemapper/devicemapper");
     DockerRoot {
         path: PathBuf::from("/var/lib/docker"),
-        daemon: Some(Dockerd { pid: 612, flags: Flags::default() }),
+        daemon: Some(Dockerd { pid: 612, flags: Flags::default(), driver_variable: None }),
         options: Options::Running(StorageOptions::default()),
         device_prefix: "docker-179:2-1049372".to_owned(),
         data_file: Some(files.join("data")),
@@ -120,7 +124,7 @@ pub(crate) fn docker_root() -> DockerRoot {
         standing: Standing::Running,
         next_options: Options::Running(StorageOptions::default()),
         storage_driver: None,
-        unit: Some("docker".to_owned()),
+        starter: Some(Starter::Unit("docker".to_owned())),
         twice: Vec::new(),
         drivers: vec![Driver::Devicemapper],
         version: Some(Known { version: Version::new(18, 6), exact: false, mark: "buildkit/ in the root".to_owned() }),
@@ -142,8 +146,7 @@ pub(crate) fn lvm_pool() -> PoolReport {
     let lv = |minor, name: &str| Backing {
         device: Some(DevNo { major: 253, minor }),
         size: Some(Bytes::new(50_997_493_760).sectors()),
-        linear: None,
-        carrier: Carrier::Device { path: PathBuf::from(format!("/dev/mapper/{name}")) },
+        ..Backing::on(Carrier::Device { path: PathBuf::from(format!("/dev/mapper/{name}")) })
     };
     PoolReport {
         name: "docker-thinpool".to_owned(),
@@ -171,7 +174,7 @@ pub(crate) fn lvm_pool() -> PoolReport {
 
 /// One that nobody could read anything of.
 pub(crate) fn mute_pool() -> PoolReport {
-    let nothing = || Backing { device: None, size: None, linear: None, carrier: Carrier::Unknown };
+    let nothing = || Backing::on(Carrier::Unknown);
     PoolReport {
         name: "mute".to_owned(),
         argument: "mute".to_owned(),

@@ -43,7 +43,7 @@ pub fn text(view: &StatusView<'_>) -> String {
     }
     // The verdict stands apart: below thirty lines of keys it is what somebody looks for.
     text.push('\n');
-    text.push_str(&health::findings(view.findings));
+    text.push_str(&health::findings_at_a_glance(view.findings, pool));
     text
 }
 
@@ -66,7 +66,8 @@ fn heading(pool: &PoolReport) -> String {
         Maker::Unknown => "maker unknown".to_owned(),
         known => format!("made by {}", maker(known)),
     };
-    format!("{}{number}, {maker}, used by {}", printable(&pool.name), user(&pool.user))
+    let from_when = if pool.tie == Some(Tie::Configured) { ", once that is started" } else { "" };
+    format!("{}{number}, {maker}, used by {}{from_when}", printable(&pool.name), user(&pool.user))
 }
 
 /// Returns who made a pool, in one word.
@@ -133,7 +134,7 @@ fn hidden(view: &StatusView<'_>) -> Vec<Pair> {
     let binds = |(limit, left)| format!("{}{unless}", binds(limit, left));
     pairs.push(("Binds First", known(pool.binding_limit().map(binds))));
     if let Some(it) = &pool.interrupted {
-        pairs.push(("Interrupted Operation", it.id.clone()));
+        pairs.push(("Interrupted Operation", format!("{} ({})", it.what, it.id)));
     }
     pairs
 }
@@ -184,6 +185,7 @@ fn root_lines(root: &DockerRoot, tie: Option<Tie>) -> Vec<Pair> {
         Some(Tie::Name) => "; the pool has the name that Docker makes for it",
         Some(Tie::DeletedFile) => "; its deleted file is behind the pool's loop device",
         Some(Tie::Volumes) => "; the volumes on the pool have its names",
+        Some(Tie::Configured) => "; its options name the pool, and Docker has not been started with them",
         Some(Tie::Before) => "; Docker uses another pool there now",
     };
     let mut pairs = vec![("Docker Root", format!("{} ({standing}{by})", root.path.display()))];
@@ -412,7 +414,7 @@ mod tests {
             (
                 well,
                 1 << 30,
-                "WARNING: the file system under its loop file, /, has 1.0 GiB left, and the pool may still take 100.0 GiB\n  next: free space on /",
+                "CRITICAL: the file system under its loop file, /, has 1.0 GiB of 59.6 GiB left, and the pool may still take 100.0 GiB\n  next: free space on /",
             ),
             (well, PLENTY, "OK"),
             ("Fail", PLENTY, "CRITICAL: it has failed"),
@@ -422,10 +424,15 @@ mod tests {
         }
         let suspended = PoolReport { activity: Activity::Suspended, ..docker_pool(well, PLENTY) };
         assert!(end(&suspended).contains("next: $ dmsetup resume docker-179:2-1049372-pool"));
-        let interrupted = |can_finish, can_go_back| {
-            let it = Interrupted { id: "grow-1".to_owned(), can_finish, can_go_back };
+        let interrupted_in = |what: &str, destroys, can_finish, can_go_back| {
+            let (id, what) = ("grow-1".to_owned(), what.to_owned());
+            let it = Interrupted { id, what, destroys, can_finish, can_go_back };
             end(&PoolReport { interrupted: Some(it), ..docker_pool(well, PLENTY) })
         };
+        let interrupted = |can_finish, can_go_back| interrupted_in("grow", false, can_finish, can_go_back);
+        let destroy = interrupted_in("destroy pool `p0`", true, true, true);
+        assert!(destroy.contains("interrupted: destroy pool `p0` (grow-1)\n  next: $ dmpool undo grow-1"), "{destroy}");
+        assert!(destroy.contains("or:   $ dmpool continue grow-1 --yes"), "{destroy}");
         assert!(interrupted(true, true).contains("next: $ dmpool continue grow-1"));
         assert!(interrupted(true, true).contains("dmpool undo grow-1"));
         assert!(!interrupted(true, false).contains("dmpool undo"));

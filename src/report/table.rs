@@ -5,7 +5,7 @@ use super::failure::printable;
 use super::health;
 use super::human::{duration, percent};
 use super::status::{self, StatusView};
-use crate::pool::{Activity, Full, Mode, PoolReport, PoolStatus, Space};
+use crate::pool::{Activity, Full, Mode, PoolReport, PoolStatus, Space, Tie};
 
 const HEADINGS: [&str; 9] = ["NAME", "MAKER", "USER", "SIZE", "DATA", "METADATA", "FULL IN", "MODE", "VERDICT"];
 /// The columns of numbers, which stand to the right.
@@ -57,6 +57,7 @@ pub(super) fn duration_cell(seconds: u64) -> String {
 fn row(view: &StatusView<'_>) -> [String; 9] {
     let pool = view.pool;
     let user = match &pool.user {
+        crate::pool::User::Docker { .. } if pool.tie == Some(Tie::Configured) => "docker (configured)".to_owned(),
         crate::pool::User::Docker { root } => printable(&root.to_string_lossy()),
         crate::pool::User::Containerd { .. } => "containerd".to_owned(),
         crate::pool::User::Unknown => "-".to_owned(),
@@ -70,7 +71,7 @@ fn row(view: &StatusView<'_>) -> [String; 9] {
         share(pool.metadata_space()),
         full_in(view.forecast.full),
         mode(pool).to_owned(),
-        health::verdict(view.findings),
+        health::verdict_at_a_glance(view.findings),
     ]
 }
 
@@ -105,7 +106,7 @@ mod tests {
             "\
 NAME                       MAKER    USER                  SIZE     DATA  METADATA  FULL IN  MODE               VERDICT
 docker-179:2-1049372-pool  Docker   /var/lib/docker  100.0 GiB   100.0%      1.1%  unknown  out_of_data_space  CRITICAL: it is full and has been failing writes; acknowledged writes were lost
-docker-thinpool            LVM      -                 47.5 GiB    21.5%      0.9%  unknown  rw                 OK
+docker-thinpool            LVM      -                 47.5 GiB    21.5%      0.9%  unknown  rw                 OK at a glance
 mute                       unknown  -                  unknown  unknown   unknown  unknown  inactive           UNKNOWN: it is not active
 "
         );

@@ -7,7 +7,7 @@ use super::failure::printable;
 use super::{json, table};
 use crate::ops::thin::list::{Active, Listing, Row, Stranger};
 
-const HEADINGS: [&str; 7] = ["POOL", "VOLUME", "ID", "SIZE", "MAPPED", "DEVICE", "MOUNTED"];
+const HEADINGS: [&str; 8] = ["POOL", "VOLUME", "ID", "SIZE", "MAPPED", "ORIGIN", "DEVICE", "MOUNTED"];
 
 /// Returns the table of all volumes, then what is not as it should be, each line ended.
 pub fn text(pools: &[Listing]) -> String {
@@ -33,10 +33,13 @@ pub fn text(pools: &[Listing]) -> String {
 fn of_stranger(pool: &str, stranger: &Stranger) -> String {
     let mapped = stranger.mapped.map(|mapped| format!(", {} mapped", mapped.human())).unwrap_or_default();
     let device = stranger.device.as_ref().map(|device| format!(", active as `{device}`")).unwrap_or_default();
-    format!("pool `{pool}`: the volume with id {}{mapped}{device} is not one that dmpool made", stranger.id)
+    format!(
+        "pool `{pool}`: the volume with id {}{mapped}{device} is not one that dmpool made (dmpool thin adopt takes it)",
+        stranger.id
+    )
 }
 
-fn cells(pool: &Listing, row: &Row) -> [String; 7] {
+fn cells(pool: &Listing, row: &Row) -> [String; 8] {
     let device = match &row.active {
         Some(Active { suspended: true, .. }) => format!("{} (suspended)", row.device),
         Some(_) => row.device.clone(),
@@ -54,6 +57,7 @@ fn cells(pool: &Listing, row: &Row) -> [String; 7] {
         row.volume.id.to_string(),
         row.volume.size.human(),
         mapped,
+        row.origin.clone().unwrap_or_else(|| "-".to_owned()),
         printable(&device),
         if mounts.is_empty() { "-".to_owned() } else { printable(&mounts.join(", ")) },
     ]
@@ -66,6 +70,7 @@ pub fn json(pools: &[Listing]) -> String {
         id: row.volume.id.get(),
         size: row.volume.size.get(),
         mapped: row.mapped.map(crate::units::Bytes::get),
+        origin: row.origin.clone(),
         in_pool: row.in_pool,
         device: row.active.as_ref().map(|_| row.device.clone()),
         suspended: row.active.as_ref().map(|active| active.suspended),
@@ -108,6 +113,7 @@ struct JsonVolume {
     id: u32,
     size: u64,
     mapped: Option<u64>,
+    origin: Option<String>,
     in_pool: Option<bool>,
     device: Option<String>,
     suspended: Option<bool>,
@@ -130,9 +136,9 @@ mod tests {
     use crate::units::Bytes;
 
     fn row(name: &str, id: u32) -> Row {
-        let volume =
-            Volume { name: VolumeName::new(name).unwrap(), id: VolumeId::new(id).unwrap(), size: Bytes::new(10 << 30) };
-        Row { device: format!("p0-{name}"), volume, mapped: None, in_pool: None, active: None }
+        let (name, id) = (VolumeName::new(name).unwrap(), VolumeId::new(id).unwrap());
+        let volume = Volume { name: name.clone(), id, size: Bytes::new(10 << 30), origin: None };
+        Row { device: format!("p0-{name}"), volume, mapped: None, origin: None, in_pool: None, active: None }
     }
 
     fn pool() -> Listing {
@@ -143,7 +149,7 @@ mod tests {
         Listing {
             pool: "p0".to_owned(),
             transaction: Some(7),
-            volumes: vec![web, lost, row("db", 12)],
+            volumes: vec![web, lost, Row { origin: Some("web".to_owned()), ..row("db", 12) }],
             strangers: vec![Stranger { id: 3, mapped: Some(Bytes::new(0)), device: Some("by-hand".to_owned()) }],
             remarks: vec!["something".to_owned()],
         }
@@ -154,13 +160,13 @@ mod tests {
         assert_eq!(
             text(&[pool()]),
             "\
-POOL  VOLUME  ID      SIZE   MAPPED  DEVICE  MOUNTED
-p0    web      1  10.0 GiB  3.0 MiB  p0-web  /srv/web
-p0    lost     2  10.0 GiB  missing  -       -
-p0    db      12  10.0 GiB  unknown  -       -
+POOL  VOLUME  ID      SIZE   MAPPED  ORIGIN  DEVICE  MOUNTED
+p0    web      1  10.0 GiB  3.0 MiB  -       p0-web  /srv/web
+p0    lost     2  10.0 GiB  missing  -       -       -
+p0    db      12  10.0 GiB  unknown  web     -       -
 note: pool `p0`: something
 note: pool `p0`: it does not have the volume `lost` (id 2)
-note: pool `p0`: the volume with id 3, 0 bytes mapped, active as `by-hand` is not one that dmpool made
+note: pool `p0`: the volume with id 3, 0 bytes mapped, active as `by-hand` is not one that dmpool made (dmpool thin adopt takes it)
 "
         );
     }
@@ -181,5 +187,9 @@ note: pool `p0`: the volume with id 3, 0 bytes mapped, active as `by-hand` is no
         assert_eq!(at("/pools/0/volumes/0/mounts/0"), "/srv/web");
         assert!(at("/pools/0/volumes/2/in_pool").is_null() && at("/pools/0/volumes/2/device").is_null());
         assert_eq!(at("/pools/0/unknown_volumes/0/device"), "by-hand");
+        assert_eq!(
+            (at("/pools/0/volumes/0/origin"), at("/pools/0/volumes/2/origin")),
+            (serde_json::Value::Null, "web".into())
+        );
     }
 }

@@ -108,6 +108,10 @@ fn containerd_is_the_user_of_its_pool_and_its_devices_are_told() {
     let pool = bench.create();
     assert_eq!(json(&bench)["user"], "unknown");
     let mut containerd = Containerd::start(&bench, &pool, Place::Usual);
+    // No snapshot was ever made, so that one of its databases is not there.
+    let status = json(&bench);
+    let none = serde_json::json!([]);
+    assert_eq!((&status["not_read"], &status["containerd_devices"]), (&none, &none), "{status:#}");
     containerd.prepare("one");
     containerd.prepare("two");
 
@@ -145,7 +149,7 @@ fn containerd_is_the_user_of_its_pool_and_its_devices_are_told() {
     let text = bench.ok(&["status", &pool]);
     assert!(text.contains("used by containerd, by the names of its volumes"), "{text}");
     drop(containerd);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 /// The unit by which containerd will be started, as an admin would write it; gone when this is dropped.
@@ -236,7 +240,7 @@ fn containerd_with_its_configuration_elsewhere_is_found_running_and_stopped_and_
         containerd.kill();
     }
     drop(containerd);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 fn json(bench: &Bench) -> serde_json::Value {

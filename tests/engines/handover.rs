@@ -11,20 +11,22 @@ use lab::guest::run::{Cmd, Running};
 use lab::guest::sys;
 
 use crate::host::assert_refused;
+use crate::support::at_boot::AtBoot;
+use crate::support::health::Said;
 use crate::support::{Bench, volume};
 
 const DEFAULTS: &str = "/etc/default/docker";
-const CONTAINERD: &str = "/etc/containerd/config.toml";
+pub const CONTAINERD: &str = "/etc/containerd/config.toml";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A file of the machine, which says again what it said when this is dropped. What dmpool kept beside it goes.
-struct Kept {
+pub struct Kept {
     path: PathBuf,
     before: Option<Vec<u8>>,
 }
 
 impl Kept {
-    fn new(path: &str, text: &str) -> Self {
+    pub fn new(path: &str, text: &str) -> Self {
         let path = PathBuf::from(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let before = fs::read(&path).ok();
@@ -32,7 +34,7 @@ impl Kept {
         Self { path, before }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         fs::read_to_string(&self.path).unwrap()
     }
 
@@ -60,24 +62,24 @@ fn root(bench: &Bench) -> (Mounted, PathBuf) {
 }
 
 /// The arguments that make this test's pool for an engine.
-fn create(bench: &Bench, engine: &str, more: &[&str]) -> Vec<String> {
+pub fn create(bench: &Bench, engine: &str, more: &[&str]) -> Vec<String> {
     let (pool, dir) = (bench.pool(), bench.dir.to_str().unwrap().to_owned());
     let words = ["create", &pool, "--dir", &dir, "--data-size", "1G", "--metadata-size", "16M", "--for", engine];
     words.iter().chain(more).map(|word| (*word).to_owned()).collect()
 }
 
-fn words(args: &[String]) -> Vec<&str> {
+pub fn words(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
 /// What a daemon in a guest needs, whatever its storage, as options of the driver.
-fn udev_option() -> &'static str {
+pub fn udev_option() -> &'static str {
     if sys::udev_answers() { "dm.min_free_space=5%" } else { "dm.override_udev_sync_check=true" }
 }
 
 #[test]
 fn docker_starts_on_the_pool_that_was_made_for_it_and_finds_it_again() {
-    let bench = Bench::new();
+    let (bench, _at_boot) = (Bench::new(), AtBoot::none());
     let (disk, root) = root(&bench);
     // Written by hand: foreign keys, no order, no one way to set a line.
     let text = format!(
@@ -119,6 +121,19 @@ fn docker_starts_on_the_pool_that_was_made_for_it_and_finds_it_again() {
     assert_eq!(docker.pool().unwrap(), pool);
     docker.cmd(["wait", "kept"]).run().checked().unwrap();
 
+    // It is Docker's now: it does not go under it, and no other engine is told of it.
+    let told = format!("dm.thinpooldev=/dev/mapper/{pool} in {DAEMON_JSON}");
+    assert_refused(&bench.run(&["destroy", &pool, "--yes"]), 3, &["Docker runs, and is told to use it", &told, "stop"]);
+    let containerd = bench.cmd(&words(&create(&bench, "containerd", &[]))).arg("--ensure").run();
+    assert_refused(&containerd, 3, &["Docker is told to use a pool of that name", &told, "choose another name"]);
+    let section = "[plugins.\"io.containerd.snapshotter.v1.devmapper\"]";
+    let both = Kept::new(CONTAINERD, &format!("version = 2\n{section}\npool_name = \"{pool}\"\n"));
+    let said = Said::about(&bench, &pool, &[]);
+    assert!(said.sentence("two_users", "warning").contains(CONTAINERD));
+    assert!(said.by_hand("two_users", "warning").contains("if it is Docker's pool"));
+    drop(both);
+    Said::about(&bench, &pool, &[]).without("two_users");
+
     // As at a reboot: the pool is gone, and comes up before Docker does.
     docker.stop().unwrap();
     bench.ok(&["deactivate", &pool]);
@@ -128,6 +143,8 @@ fn docker_starts_on_the_pool_that_was_made_for_it_and_finds_it_again() {
     docker.cmd(["cp", "kept:/data/file"]).arg(&copied).run().checked().unwrap();
     assert_eq!(fs::read_to_string(copied).unwrap(), "here\n");
     docker.stop().unwrap();
+    let described = bench.ok(&["destroy", &pool, "--with-volumes", "--dry-run"]);
+    assert!(described.contains(&format!("Docker is told of it by {DAEMON_JSON}")), "{described}");
 
     // A root with images of another pool's is not handed a new one, nor a Docker that is told of another.
     let other = bench.sweep.name("other");
@@ -143,14 +160,16 @@ fn docker_starts_on_the_pool_that_was_made_for_it_and_finds_it_again() {
     fs::write(DAEMON_JSON, "{").unwrap();
     refused(&["cannot be read", DAEMON_JSON]);
     drop(docker);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     drop(json);
     drop(disk);
 }
 
 #[test]
 fn docker_with_its_options_in_a_file_of_variables_starts_on_its_pool() {
-    let bench = Bench::with_faults();
+    let (bench, _at_boot) = (Bench::with_faults(), AtBoot::none());
+    // The pool is all that this is about.
+    bench.ok(&["activate", "--all", "--at-boot"]);
     let (disk, root) = root(&bench);
     let json = Kept::new(
         DAEMON_JSON,
@@ -198,7 +217,7 @@ fn docker_with_its_options_in_a_file_of_variables_starts_on_its_pool() {
         3,
         &["has volumes already", "data blocks in use: 1"],
     );
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     fault("after", "die");
     assert!(bench.ok(&["continue"]).starts_with("finished"));
     let driven = format!(
@@ -212,35 +231,39 @@ fn docker_with_its_options_in_a_file_of_variables_starts_on_its_pool() {
     let docker = Docker::start_as_told(Config { line, ..Config::new(&root) }, None).unwrap();
     assert_eq!(docker.pool().unwrap(), pool);
     drop(docker);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     drop((json, variables));
     drop(disk);
 }
 
 /// A containerd that reads the usual file; ended when dropped, its volumes gone.
-struct Containerd {
+pub struct Containerd {
     socket: PathBuf,
     pool: String,
     daemon: Option<Running>,
 }
 
 impl Containerd {
-    fn start(bench: &Bench) -> Self {
-        let log = bench.sweep.dir().join("containerd.log");
+    pub fn start(bench: &Bench) -> Self {
+        let dir = bench.sweep.dir();
+        Self::at(&dir.join("containerd.sock"), &dir.join("containerd.log"), &bench.pool())
+    }
+
+    /// One that listens there by its configuration, with that pool.
+    pub fn at(socket: &Path, log: &Path, pool: &str) -> Self {
         let line = format!("exec containerd >>{} 2>&1", log.display());
         let daemon = Cmd::new("sh").args(["-c", &line]).limit(Duration::from_secs(86400)).start().unwrap();
-        let socket = bench.sweep.dir().join("containerd.sock");
-        let containerd = Self { socket, pool: bench.pool(), daemon: Some(daemon) };
+        let containerd = Self { socket: socket.to_owned(), pool: pool.to_owned(), daemon: Some(daemon) };
         let until = Instant::now() + PATIENCE;
         while !containerd.ctr(&["plugins", "ls"]).run().ok() {
-            let log = || fs::read_to_string(&log).unwrap_or_default();
+            let log = || fs::read_to_string(log).unwrap_or_default();
             assert!(Instant::now() < until, "containerd does not answer: {}", log());
             std::thread::sleep(Duration::from_millis(100));
         }
         containerd
     }
 
-    fn ctr(&self, args: &[&str]) -> Cmd {
+    pub fn ctr(&self, args: &[&str]) -> Cmd {
         Cmd::new("ctr").arg("--address").arg(&self.socket).args(args).limit(PATIENCE)
     }
 }
@@ -257,11 +280,13 @@ impl Drop for Containerd {
     }
 }
 
-/// An archive as `docker save` writes it, of one layer with busybox in it.
-fn image(dir: &Path) -> PathBuf {
+/// An archive as `docker save` writes it, of one layer with these programs in it.
+pub fn image(dir: &Path, programs: &[&str]) -> PathBuf {
     let root = dir.join("image/root/bin");
     fs::create_dir_all(&root).unwrap();
-    fs::copy(find("busybox").unwrap(), root.join("busybox")).unwrap();
+    for program in programs {
+        fs::copy(find(program).unwrap(), root.join(program)).unwrap();
+    }
     let image = dir.join("image");
     let tar = |args: &[&str]| Cmd::new("tar").arg("-C").arg(&image).args(args).run().checked().unwrap();
     tar(&["-cf", image.join("layer.tar").to_str().unwrap(), "-C", "root", "."]);
@@ -280,7 +305,7 @@ fn image(dir: &Path) -> PathBuf {
 
 #[test]
 fn containerd_starts_on_the_pool_that_was_made_for_it_and_runs_an_image() {
-    let bench = Bench::new();
+    let (bench, _at_boot) = (Bench::new(), AtBoot::none());
     let dir = bench.sweep.dir().display().to_string();
     let section = "[plugins.\"io.containerd.snapshotter.v1.devmapper\"]";
     let text = format!(
@@ -304,7 +329,7 @@ fn containerd_starts_on_the_pool_that_was_made_for_it_and_runs_an_image() {
     let plugins = containerd.ctr(&["plugins", "ls"]).run().checked().unwrap().stdout;
     let plugin = plugins.lines().find(|line| line.contains("devmapper")).unwrap();
     assert!(plugin.trim_end().ends_with("ok"), "{plugins}");
-    let archive = image(bench.sweep.dir());
+    let archive = image(bench.sweep.dir(), &["busybox"]);
     containerd.ctr(&["images", "import", "--snapshotter", "devmapper"]).arg(&archive).run().checked().unwrap();
     let run = ["run", "--rm", "--snapshotter", "devmapper", "docker.io/dmpool-test/bb:1", "one"];
     let ran = containerd.ctr(&run).args(["/bin/busybox", "echo", "here"]).run().checked().unwrap();
@@ -317,5 +342,5 @@ fn containerd_starts_on_the_pool_that_was_made_for_it_and_runs_an_image() {
     let name = bench.sweep.name("other");
     other[1] = &name;
     assert_refused(&bench.run(&other), 3, &["snapshots of another pool", "metadata.db"]);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

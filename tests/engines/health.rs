@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::guest::boot;
 use lab::guest::docker::IMAGE;
@@ -56,11 +56,67 @@ fn health_of_docker_pool() {
     host.health().without("above_base_size");
     host.docker.cmd(["rm", "-f", "fat"]).run().checked().unwrap();
 
+    files_deleted_under_docker_come_back(&mut host);
+    a_daemon_that_does_nothing_is_told(&host);
     a_container_resized_by_hand_comes_back(&mut host);
     what_docker_would_delete_is_told(&mut host);
     records_that_docker_does_not_start_with(&mut host);
     a_check_lets_docker_write_again(&mut host);
     why_docker_does_not_start(&mut host);
+}
+
+/// Deleted under a running Docker, they are copied back while the pool waits; started again, Docker has what it had.
+fn files_deleted_under_docker_come_back(host: &mut Host) {
+    let kept = host.docker.run_detached(&["--name", "kept"], &["sleep", "100000"]).unwrap();
+    let made = host.docker.exec(&kept, &["dd", "if=/dev/urandom", "of=/data/f", "bs=1M", "count=5", "conv=fsync"]);
+    assert!(made.ok(), "{made}");
+    let sum = |host: &Host| host.docker.exec("kept", &["md5sum", "/data/f"]).checked().unwrap().stdout;
+    let before = sum(host);
+    host.docker.cmd(["stop", "-t", "1", "kept"]).run().checked().unwrap();
+    for name in ["data", "metadata"] {
+        fs::remove_file(host.file(name)).unwrap();
+    }
+    let told = host.health();
+    assert!(told.by_hand("deleted_file", "critical").contains("leave Docker running"));
+    let way = told.way("deleted_file", "critical");
+    let (copied, again) = way.rsplit_once(" && ").unwrap();
+    assert!(again.contains("docker") && again.contains("restart"), "{way}");
+    paste(copied);
+    host.docker.stop().unwrap();
+    host.docker.up().unwrap();
+    host.health().without("deleted_file");
+    host.docker.cmd(["start", "kept"]).run().checked().unwrap();
+    assert_eq!(sum(host), before);
+    host.docker.cmd(["rm", "-f", "kept"]).run().checked().unwrap();
+}
+
+/// One that was stopped, and one of whose threads wait for a file system that somebody has frozen.
+fn a_daemon_that_does_nothing_is_told(host: &Host) {
+    host.health().without("docker_hung");
+    paste("kill -STOP $(cat /var/run/docker.pid)");
+    let stopped = host.health();
+    paste("kill -CONT $(cat /var/run/docker.pid)");
+    assert_eq!(stopped.code, 2);
+    assert!(stopped.sentence("docker_hung", "critical").contains("was stopped by a signal"));
+    assert!(stopped.way("docker_hung", "critical").starts_with("kill -CONT "));
+    host.health().without("docker_hung");
+
+    let frozen = host.docker.root().parent().unwrap().display().to_string();
+    paste(&format!("sync && fsfreeze -f {frozen}"));
+    let create = host.docker.cmd(["create", "--name", "late", IMAGE, "sh"]).start();
+    let until = Instant::now() + Duration::from_secs(60);
+    let waits = loop {
+        let told = host.bench.run(&["health", "docker"]);
+        if told.stdout.contains("wait in the kernel: docker commands may hang") || Instant::now() > until {
+            break told;
+        }
+    };
+    paste(&format!("fsfreeze -u {frozen}"));
+    let created = create.unwrap().wait();
+    assert!(waits.stdout.contains("WARNING: ") && waits.stdout.contains("/task/*/stack    # "), "{waits}");
+    assert!(created.ok(), "{created}");
+    host.docker.cmd(["rm", "late"]).run().checked().unwrap();
+    host.health().without("docker_hung");
 }
 
 /// The recipe of many blog posts: a longer table, and the file system grown into it. Docker's own file still has the
@@ -243,5 +299,5 @@ fn base_device_of_another_pool(host: &mut Host) {
         .run()
         .checked()
         .unwrap();
-    host.bench.ok(&["destroy", &pool, "--yes"]);
+    host.bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

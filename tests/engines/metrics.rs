@@ -52,5 +52,5 @@ fn rules_and_dashboard_work_on_what_dockers_pool_really_prints() {
     let groups = json!({"groups": [{"name": "dashboard", "rules": asked.collect::<Vec<_>>()}]});
     let dashboard = write("dashboard.rules.yml", &groups.to_string());
     promtool(&["check", "rules", &dashboard]).run().checked().unwrap();
-    host.bench.ok(&["destroy", &own, "--yes"]);
+    host.bench.ok(&["destroy", &own, "--yes", "--with-volumes"]);
 }

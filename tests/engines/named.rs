@@ -45,12 +45,12 @@ fn docker_pool_goes_by_many_names_and_is_nobodys_to_destroy() {
 
     let own = host.bench.create();
     for args in [&["status"][..], &["grow", "110G"], &["grow", "--metadata", "3G"]] {
-        assert_refused(&host.bench.run(args), 2, &[&pool, &own, "say which"]);
+        assert_refused(&host.bench.run(args), 2, &["docker", &own, "say which"]);
     }
     let list = host.bench.ok(&["list"]);
     assert!(list.contains(&pool) && list.contains(&own), "{list}");
     assert_eq!(host.bench.ok(&["status", "docker", "--format", "docker"]), block_after(&host));
-    host.bench.ok(&["destroy", &own, "--yes"]);
+    host.bench.ok(&["destroy", &own, "--yes", "--with-volumes"]);
 }
 
 fn block_after(host: &Host) -> String {

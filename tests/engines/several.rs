@@ -113,7 +113,7 @@ fn each_of_two_daemons_has_its_pool_and_commands_name_it_by_its_root() {
         let sizes = || daemons.each_ref().map(|d| whose(&bench, d.root())["data"]["total"].as_u64().unwrap());
         let before = sizes();
         let choices = bench.ok(&["grow", daemon.root()]);
-        let printed = choices.lines().map(str::trim).find_map(|line| line.strip_suffix("    doubled")).unwrap();
+        let printed = choices.lines().map(str::trim).find_map(|line| line.strip_suffix("    # doubled")).unwrap();
         assert!(printed.contains(daemon.root()), "{choices}");
         paste(printed);
         let mut expected = before;

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, LoopDisk, Mounted};
-use lab::guest::docker::{Config, Docker, pairs};
+use lab::guest::docker::{Config, Docker, find, pairs};
 use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
 
 use crate::host::{Disk, G, Host, assert_refused};
 use crate::support::Bench;
 use crate::support::health::{Said, paste};
+use crate::support::lvm::{Group, lvm_ok};
 
 const M: u64 = 1 << 20;
 
@@ -28,7 +29,7 @@ const OF_A_LIVE_ONE: [&str; 6] = [
     "Metadata file",
 ];
 
-/// A disk that can be made larger: a linear device on the machine's second spare one.
+/// A disk: a linear device on the machine's second spare one.
 pub struct Disklet(String);
 
 impl Disklet {
@@ -45,11 +46,6 @@ impl Disklet {
 
     pub fn path(&self) -> PathBuf {
         Path::new("/dev/mapper").join(&self.0)
-    }
-
-    fn resize(&self, from: u64, size: u64) {
-        dmsetup(["load", &self.0, "--table", &table(from, size)]).run().checked().unwrap();
-        dmsetup(["resume", &self.0]).run().checked().unwrap();
     }
 }
 
@@ -80,10 +76,10 @@ fn assert_same_when_stopped(host: &mut Host, told: &[&str]) {
 }
 
 #[test]
-fn docker_on_a_link_to_a_disk_is_told_and_grows_with_its_disk() {
+fn docker_on_a_link_to_an_lv_is_told_and_grows_with_it() {
     let bench = Bench::new();
-    let disk = Disklet::new(&bench, "linked", 0, 3 * G);
-    let target = disk.path();
+    let group = Group::on(&bench, "vg", &boot::scratch_disks()[1]);
+    let target = group.volume("linked", 3 * 1024);
     let link = |root: &Path| {
         let files = root.join("devicemapper/devicemapper");
         fs::create_dir_all(&files).unwrap();
@@ -93,53 +89,100 @@ fn docker_on_a_link_to_a_disk_is_told_and_grows_with_its_disk() {
     let mut host = Host::prepared(bench, Disk::Small, &["dm.basesize=1G", "dm.loopdatasize=0"], link);
     host.assert_parity();
     assert_eq!(host.json("/pool/user_known_by"), "files");
-    assert_eq!(host.json("/pool/data/link/target"), target.to_str().unwrap());
+    assert_eq!(host.json("/pool/data/link/target"), target);
     assert_eq!((host.number("/pool/data/disk/size"), host.json("/pool/data/file")), (3 * G, serde_json::Value::Null));
     let text = host.bench.ok(&["status", "docker"]);
-    let line = format!(" Data Link: {} -> {}\n", host.file("data").display(), target.display());
+    let line = format!(" Data Link: {} -> {target}\n", host.file("data").display());
     assert!(text.contains(&line), "{text}");
 
-    for size in ["+1G", "4G"] {
-        let refused = host.bench.run(&["grow", "docker", size]);
-        assert_refused(&refused, 3, &["too small", "enlarge the disk", &target_of(&host), "max"]);
-    }
+    let refused = host.bench.run(&["grow", "docker", "100G"]);
+    assert_refused(&refused, 3, &["too little left", "vgextend"]);
     let unchanged = host.bench.run(&["grow", "docker", "max"]);
     assert!(unchanged.ok() && format!("{}{}", unchanged.stdout, unchanged.stderr).contains("unchanged"), "{unchanged}");
-    disk.resize(0, 4 * G);
+    lvm_ok(&["lvextend", "-L", "4G", &group.word("linked")]);
     let described = host.bench.ok(&["grow", "docker", "max", "--dry-run"]);
-    assert!(!described.contains("extend the file"), "a disk is never made longer or shorter: {described}");
+    assert!(!described.contains("extend the"), "it has been made longer already: {described}");
     host.bench.ok(&["grow", "docker", "max"]);
     assert_eq!(host.size(), 4 * G);
+    let writer = host.writer("writer", 64);
+    host.bench.ok(&["grow", "docker", "+512M"]);
+    assert_eq!((host.size(), group.size("linked")), (4 * G + 512 * M, 4608));
+    writer.writes(5);
+    writer.stop_and_verify(&host);
     assert_same_when_stopped(&mut host, &[]);
-    assert_eq!(host.number("/pool/data/disk/size"), 4 * G);
+    assert_eq!(host.number("/pool/data/disk/size"), 4 * G + 512 * M);
     host.docker.up().unwrap();
-    assert_eq!(host.size(), 4 * G);
+    assert_eq!(host.size(), 4 * G + 512 * M);
     host.assert_parity();
     drop(host);
-    drop(disk);
-}
-
-/// The disk behind Docker's link, as the kernel names it.
-fn target_of(host: &Host) -> String {
-    host.json("/pool/data/disk/path").as_str().unwrap().to_owned()
+    drop(group);
 }
 
 #[test]
-fn docker_on_devices_of_its_own_is_told_by_its_devices() {
+fn docker_on_lvs_of_its_own_is_told_by_them_and_grows_with_them() {
     let bench = Bench::new();
-    let data = Disklet::new(&bench, "data", 0, 2 * G);
-    let metadata = Disklet::new(&bench, "meta", 4 * G, 128 * M);
-    let option = |key: &str, disk: &Disklet| format!("dm.{key}={}", disk.path().display());
-    let options = [option("datadev", &data), option("metadatadev", &metadata)];
+    let group = Group::on(&bench, "vg", &boot::scratch_disks()[1]);
+    let (data, metadata) = (group.volume("data", 2 * 1024), group.volume("meta", 128));
+    let options = [format!("dm.datadev={data}"), format!("dm.metadatadev={metadata}")];
     let options: Vec<&str> = options.iter().map(String::as_str).chain(["dm.basesize=1G"]).collect();
     let mut host = Host::prepared(bench, Disk::Small, &options, |_| {});
     host.assert_parity();
     assert_eq!((host.json("/pool/maker"), host.json("/pool/user")), ("docker".into(), "docker".into()));
     assert_eq!(host.json("/pool/user_known_by"), "devices");
+    let writer = host.writer("writer", 64);
+    host.bench.ok(&["grow", "docker", "3G"]);
+    host.bench.ok(&["grow", "docker", "--metadata", "192M"]);
+    writer.writes(5);
+    assert_eq!((host.size(), host.number("/pool/metadata/total")), (3 * G, 192 * M));
+    assert_eq!(host.docker.storage_value("Data Space Total").unwrap(), "3.221GB");
+    assert_eq!((group.size("data"), group.size("meta")), (3 * 1024, 192));
+    writer.stop_and_verify(&host);
     assert_same_when_stopped(&mut host, &["Data file", "Metadata file"]);
     assert_eq!(host.json("/pool/activity"), "inactive");
+    // Docker makes the pool anew, with the length that the LVs have.
+    host.docker.up().unwrap();
+    assert_eq!(host.size(), 3 * G);
     drop(host);
-    drop((data, metadata));
+    drop(group);
+}
+
+/// Made for Docker in a volume group with one command, and grown under a container.
+#[test]
+fn docker_on_lvs_that_were_made_for_it_grows_with_them() {
+    let bench = Bench::new();
+    let group = Group::on(&bench, "vg", &boot::scratch_disks()[1]);
+    let pool = bench.pool();
+    let json = Path::new("/etc/docker/daemon.json");
+    let before = fs::read(json).ok();
+    let root = bench.sweep.subdir("docker").unwrap();
+    let mounted = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &root).unwrap();
+    let udev = if sys::udev_answers() { "dm.min_free_space=5%" } else { "dm.override_udev_sync_check=true" };
+    fs::create_dir_all("/etc/docker").unwrap();
+    let text = serde_json::json!({
+        "data-root": mounted.dir(), "iptables": false, "bridge": "none", "storage-opts": [udev, "dm.basesize=1G"],
+    });
+    fs::write(json, text.to_string()).unwrap();
+    let create = ["create", &pool, "--vg", &group.name, "--data-size", "25%FREE", "--for", "docker"];
+    bench.ok(&create);
+    let again = bench.ok(&[&create[..], &["--ensure"]].concat());
+    assert!(again.contains("unchanged"), "{again}");
+    let docker = Docker::start_as_told(Config::new(mounted.dir()), before).unwrap();
+    docker.busybox(&[&find("lab-writer").unwrap()]).unwrap();
+    let host = Host::of(docker, mounted, bench);
+    let writer = host.writer("writer", 64);
+    let size = host.size();
+    host.bench.ok(&["grow", "docker", "+1G"]);
+    host.bench.ok(&["grow", "docker", "--metadata", "+16M"]);
+    writer.writes(5);
+    assert_eq!(host.size(), size + G);
+    writer.stop_and_verify(&host);
+    host.assert_parity();
+    let Host { mut docker, bench, .. } = host;
+    docker.stop().unwrap();
+    drop(docker);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
+    assert!(group.names().is_empty());
+    let _ = fs::remove_file("/etc/docker/daemon.json.before-dmpool");
 }
 
 #[test]
@@ -185,7 +228,7 @@ fn docker_on_a_pool_of_dmpools_is_its_user_also_when_it_is_full() {
     let status = bench.ok(&["status", "docker"]);
     assert!(status.contains("no daemon runs") && status.contains(&pool), "{status}");
     drop(docker);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 #[test]
@@ -306,7 +349,13 @@ fn docker_on_an_lvm_pool_of_its_own_making_is_told_by_its_setup() {
     let whose = ["maker", "user", "user_known_by"].map(|key| host.json(&format!("/pool/{key}")));
     assert_eq!(whose, ["lvm", "docker", "options"]);
     let refused = host.bench.run(&["grow", "docker", "+1G"]);
-    assert_refused(&refused, 3, &["LVM made it", "lvextend"]);
+    assert_refused(&refused, 3, &["too little left", "vgextend docker "]);
+    let (size, writer) = (host.size(), host.writer("writer", 64));
+    host.bench.ok(&["grow", "docker", "+64M"]);
+    host.bench.ok(&["grow", "docker", "--metadata", "+4M"]);
+    writer.writes(5);
+    assert_eq!(host.size(), size + 64 * M);
+    writer.stop_and_verify(&host);
     host.docker.stop().unwrap();
     assert_eq!(host.json("/pool/name"), "docker-thinpool");
     drop(host);

@@ -66,7 +66,7 @@ fn a_broken_registry_entry_hides_nothing() {
     fs::remove_file(&registry).unwrap();
     fs::rename(&away, &registry).unwrap();
     assert_eq!(bench.run(&["list"]).code(), Some(0));
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 #[test]
@@ -95,5 +95,5 @@ fn a_docker_root_that_cannot_be_read_hides_nothing() {
     }
     fs::remove_file("/etc/docker/daemon.json").unwrap();
     bench.ok(&["list"]);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

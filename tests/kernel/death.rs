@@ -113,13 +113,29 @@ fn an_end_that_deletes_what_was_written_since_is_refused() {
     offers(&bench, &["dmpool continue"], &["dmpool undo"]);
     bench.ok(&["continue"]);
 
-    assert!(!bench.cmd(&["destroy", &pool, "--yes"]).env("DMPOOL_FAULT", "3:after:die").run().ok());
+    let destroy = ["destroy", &pool, "--with-volumes", "--yes"];
+    assert!(!bench.cmd(&destroy).env("DMPOOL_FAULT", "3:after:die").run().ok());
+    // Nobody has said yet that it may go: that was said of the whole.
+    offers(&bench, &[&format!("interrupted: destroy pool `{pool}` ("), "dmpool undo", " --yes"], &[]);
+    table.refuse([
+        row("continue of a destroy: unasked", bench.cmd(&["continue"]), REFUSED, ["must be confirmed", "say --yes"]),
+        row("create meanwhile", bench.cmd(&create), REFUSED, [&format!("destroy pool `{pool}`"), "dmpool undo"]),
+    ]);
+    let there = bench.ok(&["continue", "--dry-run"]);
+    assert!(there.contains("would finish: destroy pool") && there.contains(". delete the file "), "{there}");
+    let back = bench.ok(&["undo", "--dry-run"]);
+    assert!(back.contains("3. remove the device") && back.contains("taken back: made again"), "{back}");
+    assert!(!back.contains("delete the file") && bench.file("data").exists(), "{back}");
     bench.ok(&["activate", "--all"]);
-    offers(&bench, &["dmpool undo", " --yes"], &[]);
-    let says = ["brought it up since", "dmpool undo", "--yes"];
-    table.refuse([row("continue of a destroy", bench.cmd(&["continue"]), REFUSED, says)]);
+    offers(&bench, &["dmpool undo", " --yes --used-since"], &[]);
+    let says = ["brought it up since", "dmpool undo", "--yes --used-since"];
+    table.refuse([
+        row("continue of a destroy", bench.cmd(&["continue"]), REFUSED, says),
+        row("continue of a destroy: --yes", bench.cmd(&["continue", "--yes"]), REFUSED, says),
+        row("continue of a destroy: unasked", bench.cmd(&["continue", "--used-since"]), REFUSED, ["say --yes"]),
+    ]);
     table.end();
-    bench.ok(&["continue", "--yes"]);
+    bench.ok(&["continue", "--yes", "--used-since"]);
     assert!(!bench.file("data").exists() && !Path::new("/dev/mapper").join(&pool).exists());
 }
 
@@ -142,7 +158,7 @@ fn a_way_back_that_is_no_more_is_not_offered() {
     }
     offers(&bench, &["dmpool continue"], &["dmpool undo"]);
     bench.ok(&["continue"]);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 /// What `status` and `health` say can be done about the interruption is this, and not that.

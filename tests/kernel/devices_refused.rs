@@ -11,6 +11,7 @@ use lab::guest::sys::dmsetup;
 
 use crate::support::Bench;
 use crate::support::linear::Disk;
+use crate::support::lvm::lvm_ok;
 use crate::support::refusals::{REFUSED, Row, Table, USAGE, row};
 
 const M: u64 = 1 << 20;
@@ -48,6 +49,28 @@ fn disks_that_cannot_be_taken_are_refused() {
     dmsetup(["remove", "--retry", &by_hand]).run().checked().unwrap();
     let volume = bench.sweep.name("v");
     crate::support::volume(&other, 0, &volume, 32 * M);
+    let (table_on, of_lvm) = (disk("table", 560, 64), disk("pv", 630, 64));
+    sh(&format!("echo 'size=32M' | sfdisk -q --no-reread --no-tell-kernel -X dos {}", table_on.path()));
+    lvm_ok(&["pvcreate", "-y", &of_lvm.path()]);
+    let mut alone = Table::with(Scope::new().tree(bench.sweep.dir()).content(labelled.path()));
+    alone.refuse([refuse("another pool's label", &labelled.path(), &["of dmpool's pool", &spare, "dmpool destroy"])]);
+    alone.end();
+    // The same bytes on another disk, as a SAN makes them.
+    let clone = disk("clone", 700, 64);
+    sh(&format!("dd if={} of={} bs=1M iflag=direct oflag=direct status=none", labelled.path(), clone.path()));
+    let (strange, path) = (disk("strange", 770, 64), disk("path", 840, 64));
+    sh(&format!("printf data | dd of={} bs=1 seek=40M conv=notrunc,fsync status=none", strange.path()));
+    let multipath = bench.sweep.name("mpath");
+    let line = format!("0 131072 linear {} 0", path.path());
+    dmsetup(["create", &multipath, "--uuid", &format!("mpath-{multipath}"), "--table", &line]).run().checked().unwrap();
+    let member = disk("md", 980, 64);
+    let has_md = Cmd::new("modprobe").arg("raid1").run().ok();
+    if has_md {
+        let make = "mdadm --create /dev/md117 --run --level=1 --raid-devices=2 --metadata=1.2 --assume-clean";
+        sh(&format!("{make} {} missing", member.path()));
+    }
+    let root = Cmd::new("findmnt").args(["-no", "SOURCE", "/"]).run().checked().unwrap().stdout.trim().to_owned();
+    let under = ["the root file system lies on it", "dmpool disks"];
     let read_only = LoopDisk::create(&bench.sweep.path("ro"), 64 * M).unwrap();
     sh(&format!("blockdev --setro {}", read_only.device().display()));
     fs::write(bench.sweep.path("file"), "").unwrap();
@@ -72,8 +95,18 @@ fn disks_that_cannot_be_taken_are_refused() {
         refuse("swap", &swap.path(), &["swapped on", "swapoff"]),
         refuse("held", &held.path(), &["held by", &bench.sweep.name("upper")]),
         refuse("a live pool's", &pool.path(), &["held by", "also:", &other]),
-        refuse("another pool's label", &labelled.path(), &["of dmpool's pool", &spare, "dmpool destroy"]),
+        refuse("a label that a copy has too", &labelled.path(), &["of dmpool's pool", &spare, "it is a copy of"]),
         refuse("another pool's superblock", &thin.path(), &["metadata of a thin pool", "--wipe"]),
+        refuse("a partition table", &table_on.path(), &["a partition table (dos)", "--wipe"]),
+        refuse("of LVM", &of_lvm.path(), &["a physical volume of LVM (LVM2_member)", "--wipe"]),
+        refuse("a copy of a labelled disk", &clone.path(), &[&spare, "also:", "it is a copy of", &labelled.path()]),
+        refuse(
+            "what nobody knows",
+            &strange.path(),
+            &["it is not blank", "the first at byte 41943040", "--wipe takes it"],
+        ),
+        refuse("a path", &path.path(), &["it is a path of the multipath device", &multipath, "instead"]),
+        refuse("under /", &root, &under),
         refuse("a thin volume", &on_volume, &["volume of a thin pool"]),
         of(&[&wiped[0], &wiped[1], &wiped[2]], REFUSED, &["of dmpool's pool", &spare]),
         of(&["--data-device", &fine_path, "--metadata-device", &fine_path], REFUSED, &["named twice"]),
@@ -103,18 +136,26 @@ fn disks_that_cannot_be_taken_are_refused() {
             says.collect::<Vec<_>>(),
         )
     };
-    table.refuse([
+    let of_a_raid = refuse("of a RAID", &member.path(), &["held by md117", "also:", "a member of an md RAID"]);
+    table.refuse(has_md.then_some(of_a_raid).into_iter().chain([
         grow(&["--add-device", &pool.path()], &["held by"]),
         grow(&["--add-device", &formatted.path()], &["ext4", "--wipe"]),
+        grow(&["--add-device", &strange.path()], &["it is not blank", "--wipe takes it"]),
         grow(&["--add-device", &fine_path, "--add-device", &fine_path], &["named twice"]),
         grow(&["--metadata", "1G"], &["less than 1.0 GiB", "--metadata 7M"]),
         grow(&["1G"], &["less than 1.0 GiB", "--add-device"]),
-    ]);
+    ]));
     table.end();
+    dmsetup(["remove", "--retry", &multipath]).run().checked().unwrap();
+    lvm_ok(&["pvremove", "-ff", "-y", &of_lvm.path()]);
+    if has_md {
+        sh("mdadm --stop /dev/md117");
+    }
+    drop((clone, member));
     sh(&format!("swapoff {}", swap.path()));
     dmsetup(["remove", "--retry", &volume]).run().checked().unwrap();
     drop(upper);
     for pool in [&other, &spare] {
-        bench.ok(&["destroy", pool, "--yes"]);
+        bench.ok(&["destroy", pool, "--yes", "--with-volumes"]);
     }
 }

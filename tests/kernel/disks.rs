@@ -226,7 +226,7 @@ fn what_is_on_a_device_is_named() {
     said.is(small.device(), &["too_small: it has 1.0 MiB, and 4.0 MiB are the least"]);
     said.is(locked.device(), &["read_only"]);
     said.is(ext4.device(), &["signature: a file system (ext4)"]);
-    said.is(data.device(), &[]);
+    said.is(data.device(), &["not_blank: 1 of 704 samples are not zeros, the first at byte 4096"]);
     assert_eq!((&said.of(data.device())["blank"], &said.of(blank.device())["blank"]), (&false.into(), &true.into()));
     let label = "label: it carries metadata and data of dmpool's pool `p0`";
     said.is(labelled.device(), &[label, &format!("copy: {}", copy.device().display())]);
@@ -250,9 +250,33 @@ fn what_is_on_a_device_is_named() {
 fn devices_are_opened_read_only() {
     let bench = Bench::new();
     let blank = LoopDisk::create(&bench.sweep.path("blank"), 64 * M).unwrap();
+    let state = text(&bench.state).to_owned();
+    let create = ["dmpool", "--state-dir", &state, "create", "dmpool-test-new", "--data-device", text(blank.device())];
+    opens_read_only(&bench, &blank, &["dmpool", "disks", "--all"]);
+    opens_read_only(&bench, &blank, &[&create[..], &["--dry-run"]].concat());
+    // Where nothing tells what is on it: at its end, or somewhere in the middle.
+    for (at, first) in [(64 * M - 8, 64 * M - 4096), (33 * M, 33 * M)] {
+        OpenOptions::new().write(true).open(blank.device()).unwrap().write_all_at(b"data", at).unwrap();
+        let said = opens_read_only(&bench, &blank, &create);
+        assert_eq!(said.code(), Some(3), "{said}");
+        assert!(
+            said.stderr.contains(&format!("the first at byte {first}")) && said.stderr.contains("--wipe"),
+            "{said}"
+        );
+    }
+    assert_eq!(fs::read_dir(&bench.state).unwrap().count(), 0, "nothing is begun");
+
+    // As in a container that has no /sys.
+    let line = "mount -t tmpfs none /sys && exec dmpool disks";
+    let ran = Cmd::new("unshare").args(["-m", "sh", "-c", line]).run();
+    assert!(ran.code() == Some(5) && ran.stderr.contains("/sys/class/block is not there"), "{ran}");
+}
+
+/// Runs a program, which opens a device, and nothing of it or any other so that it could write.
+fn opens_read_only(bench: &Bench, blank: &LoopDisk, program: &[&str]) -> Ran {
     let log = bench.sweep.path("calls");
-    let args = ["-f", "-e", "trace=open,openat", "-o", text(&log), "dmpool", "disks", "--all"];
-    run("strace", &args);
+    let ran =
+        Cmd::new("strace").args(["-f", "-e", "trace=open,openat", "-o", text(&log)]).args(program).limit(LIMIT).run();
     let calls = fs::read_to_string(&log).unwrap();
     let of_devices: Vec<_> = calls.lines().filter(|line| line.contains("\"/dev/")).collect();
     let number = dmpool::kernel::block::devno_of(blank.device()).unwrap();
@@ -263,6 +287,7 @@ fn devices_are_opened_read_only() {
     let writing = |line: &&&str| line.contains("O_RDWR") || line.contains("O_WRONLY");
     let wrong: Vec<_> = of_devices.iter().filter(writing).filter(|line| !harmless(line)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+    ran
 }
 
 #[test]
@@ -320,7 +345,7 @@ fn what_hangs_is_named_and_keeps_nobody() {
     dmsetup(["resume", text(&host)]).run().checked().unwrap();
     sys::settle();
     let said = Said::new(&bench);
-    said.is(&over, &[]);
+    said.is(&over, &["not_blank: first at byte 0"]);
     assert_eq!(said.of(&over)["blank"], false);
     dmsetup(["remove", "--retry", text(&over)]).run().checked().unwrap();
     drop(behind);

@@ -18,5 +18,5 @@ fn the_examples_make_show_and_grow_a_pool() {
     let grown = run("grow", &[&pool, "20G"]);
     assert!(grown.contains("20.0 GiB") && grown.ends_with("done\n"), "{grown}");
     assert!(run("status", &[&pool]).contains("of 20.0 GiB used"));
-    Cmd::new("dmpool").args(["destroy", &pool, "--yes"]).run().checked().unwrap();
+    Cmd::new("dmpool").args(["destroy", &pool, "--with-volumes", "--yes"]).run().checked().unwrap();
 }

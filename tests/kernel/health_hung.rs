@@ -118,7 +118,7 @@ fn a_file_system_that_hangs_is_unknown_in_time() {
     drop(suspended);
     let after = Said::about(&bench, &pool, &[]);
     after.without("not_seen");
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     host.unmount().unwrap();
     dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
 }
@@ -159,7 +159,7 @@ fn a_docker_root_that_hangs_hides_no_other_pool() {
     drop(suspended);
     assert!(bench.ok(&["list"]).contains(&pool));
     drop(config);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     host.unmount().unwrap();
     dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
 }

@@ -53,7 +53,7 @@ fn a_pool_is_made_used_grown_taken_down_brought_up_and_destroyed() {
     mounted.unmount().unwrap();
     dmsetup(["remove", &name]).run().checked().unwrap();
 
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     assert!(!exists(&pool) && !bench.dir.join(&pool).exists());
     assert_eq!(fs::read_dir(bench.state.join("registry")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(bench.state.join("journal")).unwrap().count(), 0);

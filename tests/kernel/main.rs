@@ -18,6 +18,7 @@ mod devices_refused;
 mod devices_torn;
 mod disks;
 mod docs;
+mod each_step;
 mod examples;
 mod faults;
 mod grow_full;

@@ -82,7 +82,7 @@ fn metrics_are_whole_and_the_history_tells_when_a_pool_is_full() {
     assert_eq!(value(&down, &format!("dmpool_pool_data_size_bytes{labels}")), Some("1073741824"));
     assert!(!down.contains("dmpool_pool_mode"), "a pool that is not active has no mode");
     bench.ok(&["activate", &pool]);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     assert_eq!(value(&bench.ok(&["metrics"]), "dmpool_pools"), Some("0"));
 }
 
@@ -120,7 +120,7 @@ fn a_history_that_cannot_be_used_is_named_and_stops_no_metrics() {
     let ran = bench.run(&["metrics"]);
     assert!(ran.code() == Some(5) && ran.stderr.contains("a newer dmpool wrote it"), "{ran}");
     assert_eq!(fs::read_to_string(&file).unwrap(), newer);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn the_file_is_replaced_whole_or_not_at_all() {
     let make = ran.stderr.lines().find_map(|line| line.trim().strip_prefix("next:")).unwrap();
     Cmd::new("sh").args(["-c", make]).run().checked().unwrap();
     bench.ok(&["metrics", "-o", target.to_str().unwrap()]);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

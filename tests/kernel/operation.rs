@@ -110,7 +110,7 @@ impl Subject {
     pub fn prepare(&self) {
         match self.operation {
             Operation::Create if self.is_registered() => {
-                self.bench.ok(&["destroy", &self.pool, "--yes"]);
+                self.bench.ok(&["destroy", &self.pool, "--yes", "--with-volumes"]);
             }
             Operation::Activate => {
                 self.ensure_created();

@@ -60,7 +60,7 @@ impl Reboot {
         let pool = bench.pool();
         let registered = bench.state.join("registry").join(format!("{pool}.toml")).exists();
         if registered && !self.is_there_before() {
-            bench.ok(&["destroy", &pool, "--yes"]);
+            bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
         } else if !registered && self.is_there_before() {
             bench.create();
         }
@@ -145,7 +145,7 @@ fn power_cuts_at_random_moments_lose_nothing() {
         bench.ok(&["grow", &pool, "--overcommit", &to]);
         intend(&bench, 0);
         bench.ok(&["grow", &pool, "--overcommit", "--metadata", "+1M"]);
-        bench.ok(&["destroy", &other, "--yes"]);
+        bench.ok(&["destroy", &other, "--yes", "--with-volumes"]);
     }
 }
 
@@ -200,7 +200,7 @@ fn whole_or_gone(bench: &Bench, pool: &str) {
     let folder = bench.dir.join(pool);
     assert_eq!(registered, active(pool), "{pool}");
     if registered {
-        bench.ok(&["destroy", pool, "--yes"]);
+        bench.ok(&["destroy", pool, "--yes", "--with-volumes"]);
     } else if folder.exists() {
         // A destroy that could not be taken back any more leaves what it had not deleted yet.
         assert!(!folder.join("data").exists(), "{pool} is not registered and has its data");

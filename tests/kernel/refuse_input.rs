@@ -88,14 +88,21 @@ fn bad_names_are_refused() {
         ("not ASCII", "pöl", "'ö' is neither"),
         ("reserved: docker", "docker", "Docker's own pool"),
         ("reserved: a part's", "p_tdata", "_tdata and _tmeta"),
+        ("a size", "20G", "read it as a size"),
+        ("max", "max", "read it as a size"),
+        ("device-mapper's own", "control", "/dev/mapper/control"),
     ];
     table.refuse(bad.iter().flat_map(|(name, text, why)| {
         [row(&format!("create: name: {name}"), bench.cmd(&["create", text, "--dir", &dir]), USAGE, [*why, "pool name"])]
     }));
-    // Others give names that dmpool does not: there the answer is that dmpool did not make the pool.
+    // Others give names that dmpool does not: there the answer is that there is no such pool.
     table.refuse(bad.iter().flat_map(|(name, text, _)| {
         let commands: [&[&str]; 2] = [&["activate", text], &["destroy", text, "--yes"]];
-        let says = ["dmpool did not make it", "dmpool list"];
+        let says = match *text {
+            "" => ["is not a device-mapper name or uuid", "next:   dmpool list"],
+            "docker" => ["there is no Docker root with a devicemapper pool here", "next:   dmpool status --root DIR"],
+            _ => ["there is no such pool", "next:   dmpool list"],
+        };
         commands.map(|args| row(&format!("{}: name: {name}", args[0]), bench.cmd(args), REFUSED, says))
     }));
     table.refuse([
@@ -227,7 +234,15 @@ fn bad_sizes_are_refused() {
         row("create: block size 63K", create(&["--block-size", "63K"]), USAGE, ["not a block size"]),
         row("create: block size 100K", create(&["--block-size", "100K"]), USAGE, ["not a block size"]),
         row("create: block size 2G", create(&["--block-size", "2G"]), USAGE, ["not a block size"]),
-        row("create: block size 100 bytes", create(&["--block-size", "100"]), USAGE, ["sectors"]),
+        row(
+            "create: block size 100 bytes",
+            create(&["--block-size", "100"]),
+            USAGE,
+            ["not a block size", "the nearest is 64K"],
+        ),
+        row("create: block size 10K", create(&["--block-size", "10K"]), USAGE, ["the nearest is 64K"]),
+        row("create: --wipe without disks", create(&["--wipe"]), USAGE, ["--wipe is about disks", "--data-device"]),
+        row("create: --stripe with a blank", create(&["--stripe", "64K"]), USAGE, ["tip:", "--stripe=64K"]),
         row("create: low water -1", create(&["--low-water", "-1"]), USAGE, ["`-1` is not a number of blocks"]),
         row("create: low water 1G", create(&["--low-water", "1G"]), USAGE, ["`1G` is not a number of blocks"]),
         row("create: when full", create(&["--when-full", "cry"]), USAGE, ["queue", "error"]),

@@ -52,7 +52,7 @@ impl Drop for LvmPool {
 }
 
 #[test]
-fn pools_of_lvm_are_shown_and_never_changed() {
+fn pools_of_lvm_are_shown_and_refused_as_lvm_would() {
     let bench = Bench::new();
     let lvm = LvmPool::new(&bench);
     let name = lvm.name();
@@ -64,13 +64,13 @@ fn pools_of_lvm_are_shown_and_never_changed() {
             "grow: LVM's pool",
             bench.cmd(&["grow", &name, "1G"]),
             REFUSED,
-            ["LVM made it", &format!("lvextend -L +SIZE {}/pool", lvm.group())],
+            ["too little left", &format!("vgextend {} ", lvm.group())],
         ),
         row(
             "grow: LVM's metadata",
-            bench.cmd(&["grow", &name, "--metadata", "1G"]),
+            bench.cmd(&["grow", &name, "--metadata", "20G"]),
             REFUSED,
-            ["LVM made it", "--poolmetadatasize"],
+            ["no more than 15.875 GiB"],
         ),
         row("destroy: LVM's pool", bench.cmd(&["destroy", &name, "--yes"]), REFUSED, ["dmpool did not make it"]),
     ]);
@@ -125,8 +125,30 @@ fn a_mount_in_another_namespace_is_named() {
     let says = [name.clone(), dir.display().to_string(), "mount namespace of sleep".to_owned()];
     let mut table = Table::new(&bench);
     table.refuse([row("destroy: mounted elsewhere", bench.cmd(&["destroy", &pool, "--yes"]), REFUSED, says)]);
-    table.end();
     let _ = process.kill();
+
+    // Unmounted with -l while somebody is in it: no table of mounts has it any more.
+    let within =
+        format!("mount -o ro {0} {1} && cd {1} && umount -l . && exec sleep 1000", device.display(), dir.display());
+    let process = Cmd::new("sh").args(["-c", &within]).start().unwrap();
+    while !fs::read_to_string(format!("/proc/{}/comm", process.pid())).is_ok_and(|name| name.trim() == "sleep") {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let says = [name.clone(), format!("process {} (sleep)", process.pid()), "unmounted with -l".to_owned()];
+    table.refuse([row("deactivate: unmounted with -l", bench.cmd(&["deactivate", &pool]), REFUSED, says)]);
+    let _ = process.kill();
+
+    // In a namespace that only a file keeps.
+    let keep = "mount --make-private --bind \"$0\" \"$0\" 2>/dev/null; \
+                unshare --mount=\"$0/ns\" --propagation private mount -o ro \"$1\" \"$2\"";
+    let folder = bench.sweep.subdir("namespaces").unwrap();
+    fs::write(folder.join("ns"), "").unwrap();
+    Cmd::new("sh").args(["-c", keep]).arg(&folder).arg(&device).arg(&dir).run().checked().unwrap();
+    let says = ["perhaps a mount in the namespace".to_owned(), folder.join("ns").display().to_string()];
+    table.refuse([row("deactivate: kept", bench.cmd(&["deactivate", &pool]), REFUSED, says)]);
+    table.end();
+    Cmd::new("umount").arg(folder.join("ns")).run().checked().unwrap();
+    let _ = Cmd::new("umount").arg(&folder).run();
     dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

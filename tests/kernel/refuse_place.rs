@@ -57,7 +57,7 @@ fn files_of_another_machine_are_refused() {
     let says = not_own.iter().chain(&["cp --sparse=always"]).copied();
     table.refuse([row("activate: loop file on a network file system", bench.cmd(&["activate", &pool]), REFUSED, says)]);
     fs::write(&entry, text).unwrap();
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 
     // A pool of somebody who did not care.
     let other = HandMade::at(&bench, host.dir(), "other", 64 * M, 8 * M);

@@ -1,12 +1,15 @@
 //! Bad input, part 2: pools, files and state that are not as they should be.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process;
 
 use lab::guest::disk::{Kind, LoopDisk, Mounted, fill};
 use lab::guest::run::Cmd;
 use lab::guest::sys::dmsetup;
 
+use crate::support::health::{Said, paste};
 use crate::support::pools::{HandMade, set_needs_check};
 use crate::support::refusals::{REFUSED, Row, Table, row};
 use crate::support::{Bench, volume};
@@ -131,8 +134,162 @@ fn pools_in_a_bad_state_are_refused() {
 
     set_needs_check(&bench.file("metadata"));
     bench.ok(&["activate", &pool]);
-    table.refuse([grow("needs_check", &["needs a check", "thin_check"])]);
+    table.refuse([grow("needs_check", &["needs a check", &format!("dmpool health {pool}    # ")])]);
     table.end();
+}
+
+/// The command that a refusal ends with, as it is pasted.
+fn next_of(refused: &lab::guest::run::Ran) -> String {
+    let next = refused.stderr.lines().find_map(|line| line.trim().strip_prefix("next:"));
+    next.unwrap_or_else(|| panic!("{refused}")).trim().to_owned()
+}
+
+/// What a pool has in files that were deleted is not lost by taking it down, and comes back while it is in use.
+#[test]
+fn files_that_were_deleted_or_replaced_are_brought_back_before_a_pool_goes() {
+    let bench = Bench::new();
+    let pool = bench.create();
+    bench.ok(&["thin", "create", &pool, "v", "--size", "256M"]);
+    let device = std::path::PathBuf::from(format!("/dev/mapper/{pool}-v"));
+    let dir = bench.sweep.path("mnt");
+    let mounted = Mounted::format(Kind::Ext4, &device, &dir).unwrap();
+    let file = mounted.dir().join("file");
+    fs::write(&file, vec![7; 5 << 20]).unwrap();
+    let refused = |args: &[&str], says: &[&str]| {
+        let ran = bench.run(args);
+        let lacks = says.iter().find(|words| !ran.stderr.contains(**words));
+        assert!(ran.code() == Some(REFUSED) && lacks.is_none(), "{lacks:?}: {ran}");
+        next_of(&ran)
+    };
+    let deactivate = ["deactivate", &pool];
+    let is_whole = || {
+        Said::about(&bench, &pool, &[]).without("deleted_file");
+        for which in ["data", "metadata"] {
+            let found = fs::metadata(bench.file(which)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o7777, 0o600);
+        }
+    };
+
+    // All of it, with the folder; the file system on it is in use all the while.
+    fs::remove_dir_all(bench.dir.join(&pool)).unwrap();
+    let health = Said::about(&bench, &pool, &[]).way("deleted_file", "critical");
+    assert!(!health.contains("remove"), "{health}");
+    refused(&["destroy", &pool, "--keep-data", "--with-volumes", "--yes"], &["its files were deleted", "dd if="]);
+    let next = refused(&deactivate, &["its files were deleted", "/dev/loop", "dd if="]);
+    assert_eq!(next.split("    # ").next(), Some(health.as_str()));
+    // Broken off in the copy, as by a connection that is lost.
+    let bin = bench.sweep.path("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("dd"), "#!/bin/sh\nkill -HUP $PPID\n").unwrap();
+    fs::set_permissions(bin.join("dd"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    assert!(!Cmd::new("sh").args(["-c", &next]).env("PATH", &path).run().ok());
+    let suspended = ["info", "-c", "--noheadings", "-o", "suspended", &pool];
+    assert_eq!(dmsetup(suspended).run().checked().unwrap().stdout.trim(), "Active");
+    paste(&next);
+    is_whole();
+
+    // One of them, with another file in its place; or with a link to what somebody has open of it, which is no name.
+    for link in [false, true] {
+        let open = File::open(bench.file("data")).unwrap();
+        fs::remove_file(bench.file("data")).unwrap();
+        match link {
+            true => symlink(format!("/proc/{}/fd/{}", process::id(), open.as_raw_fd()), bench.file("data")).unwrap(),
+            false => fs::write(bench.file("data"), "another").unwrap(),
+        }
+        refused(&["destroy", &pool, "--with-volumes", "--yes"], &["is open"]);
+        let next = refused(&deactivate, &["its data file", "was deleted", "mv "]);
+        let health = Said::about(&bench, &pool, &[]).way("deleted_file", "critical");
+        assert_eq!(next.split("    # ").next(), Some(health.as_str()));
+        paste(&next);
+        is_whole();
+        assert!(link || fs::read(bench.file("data.other")).unwrap() == b"another");
+        fs::remove_file(bench.file("data.other")).unwrap();
+    }
+
+    // Moved away, and an older copy put back.
+    let away = bench.sweep.path("away");
+    fs::rename(bench.file("metadata"), &away).unwrap();
+    fs::copy(&away, bench.file("metadata")).unwrap();
+    paste(&refused(&deactivate, &["is another file than its metadata", away.to_str().unwrap()]));
+    fs::remove_file(bench.file("metadata.other")).unwrap();
+
+    assert_eq!(fs::read(&file).unwrap(), vec![7; 5 << 20]);
+    mounted.unmount().unwrap();
+    fs::rename(bench.file("metadata"), &away).unwrap();
+    let ran = bench.run(&deactivate);
+    assert!(ran.ok() && ran.stderr.contains("activate looks for it at"), "{ran}");
+    fs::rename(&away, bench.file("metadata")).unwrap();
+    bench.ok(&["activate", &pool]);
+    let mounted = Mounted::mount(&device, &dir, "defaults").unwrap();
+    assert_eq!(fs::read(mounted.dir().join("file")).unwrap(), vec![7; 5 << 20]);
+    mounted.unmount().unwrap();
+    lab::guest::run::Cmd::new("fsck.ext4").args(["-f", "-n"]).arg(&device).run().checked().unwrap();
+
+    // What was interrupted is not ended by losing it either.
+    let faults = |args: &[&str]| Cmd::new("dmpool-faults").arg("--state-dir").arg(&bench.state).args(args);
+    assert!(!faults(&deactivate).env("DMPOOL_FAULT", "1:after:die").run().ok());
+    fs::rename(bench.file("data"), &away).unwrap();
+    let unlinked = bench.sweep.path("unlinked");
+    fs::hard_link(&away, &unlinked).unwrap();
+    fs::remove_file(&away).unwrap();
+    refused(&["continue"], &["its data file", "was deleted"]);
+    bench.ok(&["undo"]);
+    refused(&deactivate, &["its data file", "was deleted"]);
+    // Put back by another name of the same file, it is where it was.
+    fs::hard_link(&unlinked, bench.file("data")).unwrap();
+    fs::remove_file(&unlinked).unwrap();
+    Said::about(&bench, &pool, &[]).without("deleted_file");
+    bench.ok(&deactivate);
+
+    // What has the place of a file that was to be deleted is not deleted in its stead, and where it is not known whether
+    // that is deleted nothing is said of it.
+    let destroy = ["destroy", &pool, "--with-volumes", "--yes"];
+    let dies_before = |line: &str| {
+        let plan = bench.ok(&["destroy", &pool, "--with-volumes", "--dry-run"]);
+        let step = plan.lines().find(|text| text.contains(line)).unwrap().trim().split('.').next().unwrap().to_owned();
+        assert!(!faults(&destroy).env("DMPOOL_FAULT", format!("{step}:before:die")).run().ok());
+    };
+    dies_before("delete the file");
+    let folder = bench.file("data").parent().unwrap().to_owned();
+    fs::rename(&folder, bench.sweep.path("unmounted")).unwrap();
+    for verb in [["undo"].as_slice(), &["continue", "--yes"]] {
+        let ran = bench.run(verb);
+        assert!(ran.code() == Some(4) && ran.stderr.contains("is its file system mounted?"), "{ran}");
+    }
+    fs::rename(bench.sweep.path("unmounted"), &folder).unwrap();
+    bench.ok(&["undo"]);
+    bench.ok(&["activate", &pool]);
+
+    // Deleted before: it is gone as soon as its device is, and until then both ways are open.
+    fs::rename(bench.file("data"), &away).unwrap();
+    fs::hard_link(&away, &unlinked).unwrap();
+    fs::remove_file(&away).unwrap();
+    dies_before(&format!("remove the device {pool}_tdata, and with it the deleted file"));
+    let asked = bench.run(&["continue"]);
+    assert!(asked.code() == Some(REFUSED) && asked.stderr.contains("--yes"), "{asked}");
+    bench.ok(&["undo"]);
+    dies_before(&format!("remove the device {pool}_tmeta"));
+    let undone = bench.run(&["undo"]);
+    let says = format!("stands: the file {} is deleted", bench.file("data").display());
+    assert!(undone.ok() && undone.stdout.contains(&says), "{undone}");
+    // By its other name it is there.
+    fs::rename(&unlinked, bench.file("data")).unwrap();
+    // What was still up has stayed; the refusal says how it goes.
+    let half = bench.run(&["activate", &pool]);
+    let goes = format!("dmsetup remove {pool}_tmeta");
+    assert!(half.code() == Some(REFUSED) && half.stderr.contains(&goes), "{half}");
+    Cmd::new("dmsetup").args(["remove", "--retry", &format!("{pool}_tmeta")]).run().checked().unwrap();
+    bench.ok(&["activate", &pool]);
+    bench.ok(&deactivate);
+
+    dies_before("delete the file");
+    fs::rename(bench.file("data"), &away).unwrap();
+    fs::write(bench.file("data"), "another").unwrap();
+    let ran = bench.run(&["continue", "--yes"]);
+    assert!(ran.ok() && ran.stderr.contains("is another file than the pool's by now; it stays"), "{ran}");
+    assert_eq!(fs::read(bench.file("data")).unwrap(), b"another");
+    assert!(away.exists() && !bench.file("metadata").exists());
 }
 
 #[test]
@@ -146,7 +303,7 @@ fn pools_of_others_are_refused() {
         "grow: deleted file",
         bench.cmd(&["grow", &other.name, "1G"]),
         REFUSED,
-        ["is deleted", "copy what is on it"],
+        ["is deleted", "dmpool health"],
     )]);
     table.end();
 }
@@ -169,5 +326,5 @@ fn growth_that_gains_nothing_is_refused_with_both_numbers() {
     table.end();
     bench.ok(&["grow", &pool, "2G", "--overcommit"]);
     assert_eq!(bench.number("/pool/data/total"), 2048 * M);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

@@ -172,5 +172,5 @@ fn a_full_registry_disk_is_told_before_anything_is_begun() {
     table.refuse([row("create: registry's disk full", create, REFUSED, ["is full", "free:", "make room on"])]);
     table.end();
     // What is there can be taken away all the same.
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

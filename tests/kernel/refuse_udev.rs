@@ -42,7 +42,7 @@ fn without_udev_all_works_and_with_a_stale_one_nothing_waits() {
     drop(std::os::unix::net::UnixListener::bind(CONTROL).unwrap());
     changes_nothing(&bench, "udev's socket is stale", &["systemd-udevd"]);
     fs::remove_file(CONTROL).unwrap();
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     boot::start_udev();
 }
 
@@ -76,7 +76,7 @@ fn a_udevd_in_another_ipc_namespace_is_not_waited_for() {
     let other = OtherUdev::start(Cmd::new("unshare").args(["--ipc", "/lib/systemd/systemd-udevd"]));
     changes_nothing(&bench, "udevd in another IPC namespace", &["another IPC namespace", "--ipc=host"]);
     drop(other);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 /// The one rules file that completes cookies, masked while this lives.
@@ -103,7 +103,7 @@ fn a_udevd_without_rules_for_device_mapper_is_not_waited_for() {
     let masked = Masked::new();
     changes_nothing(&bench, "udevd without dm's rules", &["udevcomplete", "95-dm-notify.rules"]);
     drop(masked);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 /// A udevd whose events are held back.

@@ -167,7 +167,7 @@ impl Moment<'_> {
         }
         if !journals.is_empty() {
             let verb = if self.number.is_multiple_of(2) { "continue" } else { "undo" };
-            let ran = bench.run(&[verb]);
+            let ran = bench.run(if verb == "continue" { &["continue", "--yes"] } else { &["undo"] });
             assert!(ran.ok(), "after entry {}: {ran}", self.done);
             assert!(self.journals().is_empty(), "after entry {}: {ran}", self.done);
             if self.stage() < 1 {

@@ -46,6 +46,14 @@ fn names_and_sizes_of_volumes_that_cannot_be_are_refused() {
         row("create: size 0", create("x", "0"), USAGE, ["it is zero"]),
         row("create: size negative", create("x", "-1G"), USAGE, ["it is negative"]),
         row("create: bad name", create("../x", "1G"), USAGE, ["not a volume name"]),
+        row("create: a size for a name", create("20G", "1G"), USAGE, ["read it as a size"]),
+        row(
+            "adopt: no such volume",
+            bench.cmd(&["thin", "adopt", &pool, "9"]),
+            REFUSED,
+            ["no volume with the id 9", "web"],
+        ),
+        row("adopt: what is known", bench.cmd(&["thin", "adopt", &pool, "1"]), REFUSED, ["already, as `web`"]),
         row("create: past any device", create("x", "9223372036854775807"), REFUSED, ["larger than any device"]),
         row("create: volume is there", create("web", "1G"), REFUSED, ["has a volume of that name", "another name"]),
         row("create: device is there", create("taken", "1G"), REFUSED, ["is called", &taken, "dmsetup info"]),
@@ -136,7 +144,7 @@ fn pools_that_take_no_change_of_their_volumes_are_refused() {
         table.refuse([row(&format!("create: record {what}"), create, REFUSED, says)]);
     }
     fs::write(&record, good.replace("transaction = 1", "transaction = 4")).unwrap();
-    table.refuse(all(&bench, "another transaction id", &pool, &["do not belong together", "set_transaction_id 1 4"]));
+    table.refuse(all(&bench, "another transaction id", &pool, &["do not belong together", "dmpool thin adopt"]));
     fs::write(&record, good).unwrap();
 
     let config = std::path::Path::new("/etc/containerd/config.toml");
@@ -145,6 +153,26 @@ fn pools_that_take_no_change_of_their_volumes_are_refused() {
     fs::write(config, format!("version = 2\n{plugin}\npool_name = \"{pool}\"\nroot_path = \"/var/lib/x\"\n")).unwrap();
     table.refuse(all(&bench, "containerd's", &pool, &["containerd uses the pool", "config.toml"]));
     fs::remove_file(config).unwrap();
+
+    // Docker has not met it: what it would find here it would not start with.
+    let config = std::path::Path::new("/etc/docker/daemon.json");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let before = fs::read(config).ok();
+    fs::write(config, format!("{{\"storage-opts\": [\"dm.thinpooldev=/dev/mapper/{pool}\"]}}")).unwrap();
+    let listed = bench.ok(&["list"]);
+    let line = listed.lines().find(|line| line.starts_with(&pool)).unwrap_or_else(|| panic!("{listed}"));
+    assert!(line.contains("docker (configured)"), "{listed}");
+    let status = bench.run(&["status", "docker"]);
+    assert!(status.stdout.contains(&pool) && status.stdout.contains("once that is started"), "{status}");
+    assert_eq!(bench.json().matches("\"user_known_by\": \"configured\"").count(), 1);
+    let says = ["Docker is told to use the pool", "daemon.json", "take dm.thinpooldev="];
+    let mut rows = all(&bench, "one that Docker is told of", &pool, &says);
+    rows.push(row("adopt: one that Docker is told of", bench.cmd(&["thin", "adopt", &pool]), REFUSED, says));
+    table.refuse(rows);
+    match before {
+        Some(bytes) => fs::write(config, bytes).unwrap(),
+        None => fs::remove_file(config).unwrap(),
+    }
 
     bench.ok(&["deactivate", &pool]);
     table.refuse(all(&bench, "inactive", &pool, &["is not active", "dmpool activate"]));

@@ -52,14 +52,26 @@ impl Host {
         fs::create_dir_all(&root).unwrap();
         prepare(&root);
         let host = Self::start(bench, mounted, options);
-        host.docker.busybox(&[]).unwrap();
+        host.docker.busybox(&[&find("lab-writer").unwrap()]).unwrap();
         host
+    }
+
+    /// One that is there already.
+    pub fn of(docker: Docker, disk: Mounted, bench: Bench) -> Self {
+        Self { docker, disk, bench }
     }
 
     /// The same machine after a reboot.
     pub fn again(bench: Bench, disk: Disk, options: &[&str]) -> Self {
         let disk = Mounted::mount(&device(disk), Path::new(MOUNT), "defaults").unwrap();
         Self::start(bench, disk, options)
+    }
+
+    /// Docker by the configuration that the test has written, which names `root` on the disk as its root. Taken down, it
+    /// leaves no configuration.
+    pub fn told(bench: Bench, disk: Mounted) -> Self {
+        let docker = Docker::start_as_told(Config::new(disk.dir().join("root")), None).unwrap();
+        Self { docker, disk, bench }
     }
 
     fn start(bench: Bench, disk: Mounted, options: &[&str]) -> Self {
@@ -123,6 +135,11 @@ impl Host {
         let writer = self.idle_writer(name, slots);
         writer.start(self);
         writer
+    }
+
+    /// Such a container that was made before a reboot, and does not run.
+    pub fn writer_from_before(&self, name: &str, slots: u64) -> ContainerWriter {
+        ContainerWriter { name: name.to_owned(), reports: self.disk.dir().join("reports"), slots }
     }
 
     /// Makes such a container without starting it: a pool that is nearly full has no room for new ones.

@@ -1,11 +1,15 @@
 //! What dmpool's guest tests share.
 
 #[allow(dead_code, reason = "each suite uses its part")]
+pub mod at_boot;
+#[allow(dead_code, reason = "each suite uses its part")]
 pub mod health;
 #[allow(dead_code, reason = "each suite uses its part")]
 pub mod labels;
 #[allow(dead_code, reason = "each suite uses its part")]
 pub mod linear;
+#[allow(dead_code, reason = "each suite uses its part")]
+pub mod lvm;
 pub mod pools;
 pub mod refusals;
 

@@ -28,6 +28,9 @@ pub fn row<S: Into<String>>(name: &str, cmd: Cmd, exit: i32, says: impl IntoIter
     Row { name: name.to_owned(), cmd, exit, says: says.into_iter().map(Into::into).collect() }
 }
 
+/// How `grow` begins a refusal of its own.
+const GROW: [&str; 2] = ["dmpool: cannot grow the data of pool", "dmpool: cannot grow the metadata of pool"];
+
 /// Runs rows, and tells at its end of all that were not refused as they should be.
 pub struct Table {
     scope: Scope,
@@ -64,6 +67,12 @@ impl Table {
             }
             if row.exit != USAGE && !(ran.stderr.starts_with("dmpool: ") && ran.stderr.contains("\n  next:")) {
                 wrong.push("it must say what could not be done, and what to do next".to_owned());
+            }
+            let next = ran.stderr.lines().find_map(|line| line.trim().strip_prefix("next:")).unwrap_or_default().trim();
+            if GROW.iter().any(|said| ran.stderr.starts_with(said))
+                && next.split_once("  ").is_some_and(|(_, rest)| !rest.starts_with("  # "))
+            {
+                wrong.push("its next step cannot be pasted to the end of the line".to_owned());
             }
             let lacks = row.says.iter().filter(|word| !ran.stderr.contains(word.as_str()));
             wrong.extend(lacks.map(|word| format!("it must say `{word}`")));

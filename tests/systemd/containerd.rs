@@ -8,6 +8,7 @@ use lab::guest::run::Cmd;
 use lab::guest::sys;
 
 use crate::support::Bench;
+use crate::support::at_boot::AtBoot;
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const BACKUP: &str = "/etc/containerd/config.toml.before-dmpool";
@@ -41,7 +42,7 @@ impl Drop for Kept {
 
 #[test]
 fn containerd_is_restarted_for_its_pool_and_its_plugin_is_well() {
-    let bench = Bench::with_faults();
+    let (bench, _at_boot) = (Bench::with_faults(), AtBoot::none());
     systemctl(&["start", "containerd.service"]);
     let kept = Kept(fs::read(CONFIG).unwrap());
     let (pool, dir) = (bench.pool(), bench.dir.to_str().unwrap().to_owned());
@@ -66,5 +67,5 @@ fn containerd_is_restarted_for_its_pool_and_its_plugin_is_well() {
     let again = bench.cmd(&create).arg("--ensure").run().checked().unwrap();
     assert!(again.stdout.contains("unchanged") && process() == third, "{again}");
     drop(kept);
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }

@@ -12,6 +12,8 @@ pub struct Change<'c> {
     pub driver: Option<&'c str>,
     /// Storage options to be added.
     pub options: &'c [String],
+    /// What the keys of storage options begin with that are to go.
+    pub without: Option<&'c str>,
 }
 
 /// The flags of the storage driver (cmd/dockerd/config.go); Docker 1.x took one dash too.
@@ -36,7 +38,39 @@ pub fn edited(text: &str, change: &Change<'_>) -> Option<String> {
     if let (Some(name), Some(at)) = (change.driver, driver) {
         text.replace_range(at, name);
     }
-    Some(text)
+    Some(change.without.map_or_else(|| text.clone(), |prefix| without(&text, prefix)))
+}
+
+/// Takes storage options out, with the white space before them.
+fn without(text: &str, prefix: &str) -> String {
+    let words = words(text);
+    let mut gone: Vec<Range<usize>> = Vec::new();
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        let written = text.get(word.clone()).unwrap_or_default();
+        let value = match written.split_once('=') {
+            Some((name, value)) if OPTION.contains(&name) && !value.is_empty() => {
+                Some(word.end - value.len()..word.end)
+            }
+            // The value is the next word, or stands in quotes of its own.
+            Some((name, _)) if OPTION.contains(&name) => words.next().cloned(),
+            None if OPTION.contains(&written) => words.next().cloned(),
+            _ => None,
+        };
+        let is_meant = |at: &Range<usize>| {
+            text.get(at.clone()).is_some_and(|value| value.to_ascii_lowercase().starts_with(prefix))
+        };
+        let Some(value) = value.filter(is_meant) else { continue };
+        let before = text.get(..word.start).unwrap_or_default();
+        let start = before.trim_end_matches([' ', '\t']).len();
+        let quote =
+            value.start.checked_sub(1).and_then(|at| text.get(at..value.start)).filter(|c| ["\"", "'"].contains(c));
+        let is_own_quote = value.start > word.end && quote.is_some() && text.get(value.end..=value.end) == quote;
+        gone.push(start..value.end + usize::from(is_own_quote));
+    }
+    let mut text = text.to_owned();
+    gone.into_iter().rev().for_each(|range| text.replace_range(range, ""));
+    text
 }
 
 /// Returns where the last value of a flag is, however it is attached.
@@ -86,7 +120,24 @@ mod tests {
 
     fn both(text: &str) -> Option<String> {
         let options = ["dm.thinpooldev=/dev/mapper/p".to_owned()];
-        edited(text, &Change { driver: Some("devicemapper"), options: &options })
+        edited(text, &Change { driver: Some("devicemapper"), options: &options, without: None })
+    }
+
+    #[test]
+    fn options_go_with_the_space_before_them() {
+        for (text, expected) in [
+            ("-s devicemapper --storage-opt dm.fs=xfs --foo", "-s overlay2 --foo"),
+            ("--storage-opt=dm.a=b --storage-opt dm.c=d ", " --storage-driver overlay2 "),
+            (
+                "--storage-driver=devicemapper \\\n --storage-opt \"dm.basesize=20G\" \\\n --storage-opt overlay2.a=b",
+                "--storage-driver=overlay2 \\\n \\\n --storage-opt overlay2.a=b",
+            ),
+            ("--storage-opt='dm.fs=xfs' -s devicemapper -D", " -s overlay2 -D"),
+            ("--storage-opt DM.fs=xfs -s devicemapper -D", " -s overlay2 -D"),
+        ] {
+            let edited = edited(text, &Change { driver: Some("overlay2"), options: &[], without: Some("dm.") });
+            assert_eq!(edited.as_deref(), Some(expected), "{text}");
+        }
     }
 
     #[test]
@@ -116,12 +167,13 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in "(--storage-(opt|driver)[= ]?|-s |[\\PC\\\\\"'= \n]){0,12}") {
             let _ = both(&text);
+            let _ = edited(&text, &Change { driver: Some("x"), options: &[], without: Some("dm.") });
         }
 
         #[test]
         fn other_words_are_kept(before in "[a-rt-z $=\"'-]{0,20}", after in "[a-rt-z $=\"'-]{0,20}") {
             let text = format!("{before} --storage-driver overlay2 {after}");
-            let edited = edited(&text, &Change { driver: Some("x"), options: &[] });
+            let edited = edited(&text, &Change { driver: Some("x"), ..Change::default() });
             let edited = edited.map(|edited| edited.replace("--storage-driver x ", "--storage-driver overlay2 "));
             prop_assert_eq!(edited, Some(text));
         }

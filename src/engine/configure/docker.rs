@@ -11,11 +11,14 @@ use super::command_line::Change;
 use super::json::{self, Unfit};
 use super::{Edit, Obstacle, env_file, unit};
 use crate::engine::configuration::Configuration;
-use crate::engine::dockerd::{Dockerd, Flags};
-use crate::engine::start::{self, Instead, SourceKind, Start, below};
+use crate::engine::dockerd::{DRIVER_VARIABLE, Dockerd, Flags};
+use crate::engine::start::{self, Instead, SourceKind, Start, Starter, below};
 use crate::process::quote;
 
 const DRIVER: &str = "devicemapper";
+const OVERLAY2: &str = "overlay2";
+/// What the keys of devicemapper's options begin with.
+const DM: &str = "dm.";
 /// The two keys that say which storage Docker uses (`storage-opts` is `--storage-opt` on the command line).
 const KEYS: [&str; 2] = ["storage-driver", "storage-opts"];
 /// Options that name another storage than `dm.thinpooldev` does.
@@ -41,8 +44,8 @@ pub struct Telling {
     pub root: PathBuf,
     /// The storage driver that it had by name, when it was another.
     pub driver_before: Option<String>,
-    /// Docker's unit, when systemd starts it.
-    pub unit: Option<&'static str>,
+    /// What starts Docker; nothing when somebody does by hand.
+    pub starter: Option<Starter>,
     /// Whether containers go on while the daemon is away (`live-restore`).
     pub live_restore: bool,
 }
@@ -53,37 +56,95 @@ pub struct Telling {
 /// # Errors
 /// Every reason not to do it.
 pub fn tell(base: &Path, wanted: &Wanted<'_>, running: &[Dockerd]) -> Result<Telling, Obstacle> {
+    add(base, running, |given| {
+        names_no_other(given, wanted)?;
+        let lacks = |key: &str| given.iter().all(|option| key_of(option) != key);
+        let mut options = Vec::new();
+        if lacks("dm.thinpooldev") {
+            options.push(format!("dm.thinpooldev=/dev/mapper/{}", wanted.pool));
+        }
+        if lacks("dm.blkdiscard") {
+            options.push(format!("dm.blkdiscard={}", wanted.discard));
+        }
+        Ok(options)
+    })
+}
+
+/// Returns how that Docker is told storage options beside those that it has: `wanted` makes them of what it is given. Of two with
+/// one key the later counts.
+///
+/// # Errors
+/// Every reason not to do it.
+pub fn add(
+    base: &Path,
+    running: &[Dockerd],
+    wanted: impl Fn(&[&str]) -> Result<Vec<String>, Obstacle>,
+) -> Result<Telling, Obstacle> {
     let start = start::read(base);
     let now = Configuration::of_start(base, &start, &Instead::new());
     can_be_told(&start, &now, running)?;
-    may_be_told(&now, wanted)?;
+    may_be_told(&now)?;
     let driver_before = now.driver().filter(|driver| *driver != DRIVER).map(str::to_owned);
-    let given = now.given_options();
-    let lacks = |key: &str| given.iter().all(|option| key_of(option) != key);
-    let mut options = Vec::new();
-    if lacks("dm.thinpooldev") {
-        options.push(format!("dm.thinpooldev=/dev/mapper/{}", wanted.pool));
-    }
-    if lacks("dm.blkdiscard") {
-        options.push(format!("dm.blkdiscard={}", wanted.discard));
-    }
+    let options = wanted(&now.given_options())?;
     let mut new = Instead::new();
     let [driver_at, options_at] = places(&start, &now);
     let driver = (now.driver() != Some(DRIVER)).then_some(DRIVER);
     if driver_at == options_at {
-        write(base, &start, driver_at, &Change { driver, options: &options }, &mut new)?;
+        write(base, &start, driver_at, &Change { driver, options: &options, without: None }, &mut new)?;
     } else {
-        write(base, &start, driver_at, &Change { driver, options: &[] }, &mut new)?;
-        write(base, &start, options_at, &Change { driver: None, options: &options }, &mut new)?;
+        write(base, &start, driver_at, &Change { driver, ..Change::default() }, &mut new)?;
+        write(base, &start, options_at, &Change { options: &options, ..Change::default() }, &mut new)?;
     }
-    says_what_is_wanted(base, &now, &options, &new)?;
+    let mut given = now.given_options();
+    given.extend(options.iter().map(String::as_str));
+    says_what_is_wanted(base, &now, (DRIVER, &given), &new)?;
+    telling(base, &now, driver_before, new)
+}
+
+fn telling(base: &Path, now: &Configuration, driver_before: Option<String>, new: Instead) -> Result<Telling, Obstacle> {
     Ok(Telling {
         edits: new.into_iter().map(|(path, after)| edit(path, after)).collect::<Result<_, _>>()?,
         root: below(base, &now.root()),
         driver_before,
-        unit: start.unit,
-        live_restore: is_on(&now, "live-restore"),
+        starter: now.starter.clone(),
+        live_restore: is_on(now, "live-restore"),
     })
+}
+
+/// Returns how that Docker is told to use overlay2, and of no option of devicemapper's, with which overlay2 does not start
+/// (`overlay2: unknown option`, graphdriver/overlay2/overlay.go).
+///
+/// # Errors
+/// Every reason not to do it.
+pub fn tell_overlay2(base: &Path, running: &[Dockerd]) -> Result<Telling, Obstacle> {
+    let start = start::read(base);
+    let now = Configuration::of_start(base, &start, &Instead::new());
+    can_be_told(&start, &now, running)?;
+    if let Some(driver) = now.driver_variable.as_deref().filter(|driver| *driver != OVERLAY2) {
+        return Err(other_by_variable(driver));
+    }
+    let stays = |option: &str| !key_of(option).starts_with(DM);
+    let given: Vec<&str> = now.given_options().into_iter().filter(|option| stays(option)).collect();
+    let foreign = |option: &&&str| !key_of(option).starts_with("overlay2.");
+    if let Some(option) = given.iter().find(foreign) {
+        return Err(Obstacle::new(
+            "Docker has a storage option that the overlay2 driver does not start with",
+            format!("take {} out, then run this again", quote(option)),
+        )
+        .found((*option).to_owned()));
+    }
+    let mut new = Instead::new();
+    let [driver_at, options_at] = places(&start, &now);
+    let driver = (now.driver() != Some(OVERLAY2)).then_some(OVERLAY2);
+    let without = (given.len() != now.given_options().len()).then_some(DM);
+    if driver_at == options_at {
+        write(base, &start, driver_at, &Change { driver, options: &[], without }, &mut new)?;
+    } else {
+        write(base, &start, driver_at, &Change { driver, ..Change::default() }, &mut new)?;
+        write(base, &start, options_at, &Change { without, ..Change::default() }, &mut new)?;
+    }
+    says_what_is_wanted(base, &now, (OVERLAY2, &given), &new)?;
+    telling(base, &now, now.driver().map(str::to_owned), new)
 }
 
 /// Refuses when how Docker is started is not known, or it does not start as it is.
@@ -118,8 +179,8 @@ fn storage_of(flags: &Flags) -> String {
     driver.chain(options).collect::<Vec<_>>().join(" ")
 }
 
-/// Refuses when Docker is told of another storage.
-fn may_be_told(now: &Configuration, wanted: &Wanted<'_>) -> Result<(), Obstacle> {
+/// Refuses when Docker uses something else than this driver.
+fn may_be_told(now: &Configuration) -> Result<(), Obstacle> {
     let features = now.json.keys.get("features").map(|json| json.replace(' ', ""));
     if features.is_some_and(|json| json.contains("\"containerd-snapshotter\":true")) {
         return Err(Obstacle::new(
@@ -127,7 +188,23 @@ fn may_be_told(now: &Configuration, wanted: &Wanted<'_>) -> Result<(), Obstacle>
             "set it to false in daemon.json first",
         ));
     }
+    if let Some(driver) = now.driver_variable.as_deref().filter(|driver| *driver != DRIVER) {
+        return Err(other_by_variable(driver));
+    }
     let given = now.given_options();
+    let foreign = |option: &&&str| !key_of(option).starts_with("dm.");
+    if let Some(option) = given.iter().find(foreign) {
+        return Err(Obstacle::new(
+            "Docker has a storage option that the devicemapper driver does not start with",
+            format!("take {} out, then run this again", quote(option)),
+        )
+        .found((*option).to_owned()));
+    }
+    Ok(())
+}
+
+/// Refuses when Docker is told of another storage.
+fn names_no_other(given: &[&str], wanted: &Wanted<'_>) -> Result<(), Obstacle> {
     let own = format!("/dev/mapper/{}", wanted.pool);
     let names_other = |option: &&&str| {
         let value = option.split_once('=').map_or("", |(_, value)| value.trim());
@@ -143,19 +220,19 @@ fn may_be_told(now: &Configuration, wanted: &Wanted<'_>) -> Result<(), Obstacle>
         )
         .found((*option).to_owned()));
     }
-    let foreign = |option: &&&str| !key_of(option).starts_with("dm.");
-    if let Some(option) = given.iter().find(foreign) {
-        return Err(Obstacle::new(
-            "Docker has a storage option that the devicemapper driver does not start with",
-            format!("take {} out, then run this again", quote(option)),
-        )
-        .found((*option).to_owned()));
-    }
     Ok(())
 }
 
-/// Docker compares keys without regard to case.
-fn key_of(option: &str) -> String {
+fn other_by_variable(driver: &str) -> Obstacle {
+    Obstacle::new(
+        format!("{DRIVER_VARIABLE} in Docker's environment names another storage driver, and counts most"),
+        format!("take {DRIVER_VARIABLE} out of the unit or the file of variables that sets it, then run this again"),
+    )
+    .found(format!("{DRIVER_VARIABLE}={driver}"))
+}
+
+/// Returns the key of an option. Docker compares keys without regard to case.
+pub fn key_of(option: &str) -> String {
     option.split_once('=').map_or(option, |(key, _)| key).trim().to_ascii_lowercase()
 }
 
@@ -203,6 +280,11 @@ fn write(base: &Path, start: &Start, place: Place, change: &Change<'_>, new: &mu
                 [] => text,
                 options => json::append_strings(&text, KEYS[1], options).map_err(unfit)?,
             };
+            let text = match change.without {
+                Some(prefix) => json::remove_strings(&text, KEYS[1], |option| key_of(option).starts_with(prefix)),
+                None => Ok(text),
+            };
+            let text = text.map_err(unfit)?;
             new.insert(path, text);
         }
         Place::CommandLine => {
@@ -252,13 +334,16 @@ fn not_editable(start: &Start) -> Obstacle {
     .found(format!("{said}, by {from}"))
 }
 
-/// Reads everything again as it will be, and refuses unless it says what it said with the pool beside it.
-fn says_what_is_wanted(base: &Path, now: &Configuration, added: &[String], new: &Instead) -> Result<(), Obstacle> {
+/// Reads everything again as it will be, and refuses unless it says what it said, with this driver and these options.
+fn says_what_is_wanted(
+    base: &Path,
+    now: &Configuration,
+    (driver, options): (&str, &[&str]),
+    new: &Instead,
+) -> Result<(), Obstacle> {
     let start = start::read_instead(base, new.clone());
     let then = Configuration::of_start(base, &start, new);
-    let mut options = now.given_options();
-    options.extend(added.iter().map(String::as_str));
-    let same = then.driver() == Some(DRIVER)
+    let same = then.driver() == Some(driver)
         && then.given_options() == options
         && then.root() == now.root()
         && other_flags(&then) == other_flags(now)

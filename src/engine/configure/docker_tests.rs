@@ -56,9 +56,11 @@ fn options_that_are_nowhere_go_to_the_json_file() {
     let unit = "[Service]\nExecStart=/usr/bin/dockerd --config-file /srv/d.json\n";
     let machine =
         Machine::new(&[(UNIT, unit), ("srv/d.json", "{\"storage-driver\": \"overlay2\", \"live-restore\": true}")]);
+    machine.write("run/systemd/system/x", "");
     let telling = machine.tell().unwrap();
     assert_eq!((telling.driver_before.as_deref(), telling.live_restore), (Some("overlay2"), true));
-    assert_eq!((telling.unit, telling.root), (Some("docker.service"), machine.0.path().join("var/lib/docker")));
+    assert_eq!(telling.starter, Some(Starter::Unit("docker".to_owned())));
+    assert_eq!(telling.root, machine.0.path().join("var/lib/docker"));
     let told = r#"{"storage-driver": "devicemapper", "live-restore": true, "storage-opts": ["dm.thinpooldev=/dev/mapper/p", "dm.blkdiscard=true"]}"#;
     assert_eq!(machine.told(), [("srv/d.json".to_owned(), told.to_owned())]);
 }
@@ -109,6 +111,7 @@ fn each_key_stays_in_its_own_place() {
 fn what_cannot_be_told_is_refused_with_the_reason() {
     let env = "[Service]\nEnvironment=\"O=--storage-driver overlay2\"\nExecStart=/usr/bin/dockerd $O\n";
     let line = "[Service]\nExecStart=/usr/bin/dockerd --storage-driver overlay2\n";
+    let driver = "[Service]\nEnvironment=DOCKER_DRIVER=overlay2\nExecStart=/usr/bin/dockerd\n";
     for (files, why) in [
         (vec![(JSON, "{")], "cannot be read"),
         (vec![(JSON, r#"{"storage-driver": "a", "storage-driver": "b"}"#)], "has `storage-driver` twice"),
@@ -118,6 +121,7 @@ fn what_cannot_be_told_is_refused_with_the_reason() {
         (vec![(JSON, r#"{"storage-opts": ["overlay2.size=10G"]}"#)], "does not start with"),
         (vec![(JSON, r#"{"features": {"buildkit": true, "containerd-snapshotter": true}}"#)], "no storage driver"),
         (vec![(UNIT, env)], "does not change"),
+        (vec![(UNIT, driver)], "counts most"),
         (vec![(UNIT, CENTOS), (STORAGE, ""), ("etc/sysconfig/docker-storage-setup", "VG=vg\n")], "cannot be read"),
     ] {
         let obstacle = Machine::new(&files).tell().unwrap_err();
@@ -125,10 +129,49 @@ fn what_cannot_be_told_is_refused_with_the_reason() {
     }
 
     let flags = Flags::of_words(&["dockerd", "--storage-opt", "dm.basesize=20G"]).unwrap();
-    let running = [Dockerd { pid: 7, flags }];
+    let running = [Dockerd { pid: 7, flags, driver_variable: None }];
     let machine = Machine::new(&[]);
     let obstacle = tell(machine.0.path(), &WANTED, &running).unwrap_err();
     assert!(obstacle.why.contains("on its command line"), "{obstacle:?}");
     machine.write(UNIT, "[Service]\nExecStart=/usr/bin/dockerd\n");
     assert!(tell(machine.0.path(), &WANTED, &running).is_ok());
+}
+
+#[test]
+fn overlay2_takes_the_place_of_devicemapper_and_its_options_go() {
+    let overlay2 = |machine: &Machine| -> Result<Vec<String>, String> {
+        let telling = tell_overlay2(machine.0.path(), &[]).map_err(|obstacle| obstacle.why)?;
+        for edit in &telling.edits {
+            fs::create_dir_all(edit.path.parent().unwrap()).unwrap();
+            fs::write(&edit.path, &edit.after).unwrap();
+        }
+        assert!(tell_overlay2(machine.0.path(), &[]).unwrap().edits.is_empty());
+        Ok(telling.edits.into_iter().map(|edit| edit.after).collect())
+    };
+    let json = Machine::new(&[(
+        JSON,
+        "{\n  \"debug\": true,\n  \"storage-opts\": [\n    \"dm.thinpooldev=/dev/mapper/p\",\n    \"overlay2.override_kernel_check=true\",\n    \"DM.fs=xfs\"\n  ],\n  \"storage-driver\": \"devicemapper\"\n}\n",
+    )]);
+    assert_eq!(
+        overlay2(&json).unwrap(),
+        [
+            "{\n  \"debug\": true,\n  \"storage-opts\": [\n    \"overlay2.override_kernel_check=true\"\n  ],\n  \"storage-driver\": \"overlay2\"\n}\n"
+        ]
+    );
+    let centos = Machine::new(&[
+        (UNIT, CENTOS),
+        (
+            STORAGE,
+            "DOCKER_STORAGE_OPTIONS=\"--storage-driver devicemapper --storage-opt dm.fs=xfs --storage-opt dm.basesize=20G \"\n",
+        ),
+    ]);
+    assert_eq!(overlay2(&centos).unwrap(), ["DOCKER_STORAGE_OPTIONS=\"--storage-driver overlay2 \"\n"]);
+    let mixed = Machine::new(&[
+        (UNIT, "[Service]\nExecStart=/usr/bin/dockerd --storage-driver=devicemapper\n"),
+        (JSON, "{\"storage-opts\": [\"dm.fs=xfs\"]}"),
+    ]);
+    assert_eq!(overlay2(&mixed).unwrap().len(), 2);
+    assert_eq!(overlay2(&Machine::new(&[])).unwrap(), ["{\n    \"storage-driver\": \"overlay2\"\n}\n"]);
+    let foreign = Machine::new(&[(JSON, "{\"storage-opts\": [\"zfs.fsname=z\"]}")]);
+    assert!(overlay2(&foreign).unwrap_err().contains("does not start with"));
 }

@@ -40,7 +40,15 @@ struct Item {
 /// # Errors
 /// When the text is no JSON object, or has the key twice.
 pub fn set_string(text: &str, key: &str, value: &str) -> Result<String, Unfit> {
-    let json = Value::from(value).to_string();
+    set(text, key, &Value::from(value))
+}
+
+/// Returns the text with `key` set to a value.
+///
+/// # Errors
+/// As [`set_string`].
+pub fn set(text: &str, key: &str, value: &Value) -> Result<String, Unfit> {
+    let json = value.to_string();
     let (text, items) = object(text)?;
     match member(&items, key)? {
         Some(item) => Ok(replaced(&text, item.value.clone(), &json)),
@@ -69,6 +77,38 @@ pub fn append_strings(text: &str, key: &str, values: &[String]) -> Result<String
             })
         }
         _ => Err(Unfit::Damaged(format!("its `{key}` is no array"))),
+    }
+}
+
+/// Returns the text without those strings of the array `key` that are meant; an array that is not there has none.
+///
+/// # Errors
+/// As [`append_strings`].
+pub fn remove_strings(text: &str, key: &str, is_meant: impl Fn(&str) -> bool) -> Result<String, Unfit> {
+    let (mut text, items) = object(text)?;
+    let Some(item) = member(&items, key)? else { return Ok(text) };
+    let at = item.value.start;
+    match text.get(item.value.clone()).unwrap_or_default() {
+        "null" => return Ok(text),
+        array if array.starts_with('[') => {}
+        _ => return Err(Unfit::Damaged(format!("its `{key}` is no array"))),
+    }
+    loop {
+        let Items { open, close, items } =
+            items_at(&text, at).ok_or_else(|| Unfit::Damaged(format!("its `{key}` has no end")))?;
+        let string = |item: &Item| serde_json::from_str::<String>(text.get(item.value.clone())?).ok();
+        let Some(found) = items.iter().position(|item| string(item).is_some_and(|value| is_meant(&value))) else {
+            return Ok(text);
+        };
+        let (before, own, after) =
+            (found.checked_sub(1).and_then(|at| items.get(at)), items.get(found), items.get(found + 1));
+        let range = match (before, own, after) {
+            (_, Some(own), Some(after)) => own.whole.start..after.whole.start,
+            (Some(before), Some(own), None) => before.whole.end..own.whole.end,
+            (None, Some(_), None) => open..close,
+            (_, None, _) => return Ok(text),
+        };
+        text.replace_range(range, "");
     }
 }
 

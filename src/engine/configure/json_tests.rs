@@ -147,3 +147,19 @@ proptest! {
         let _ = (set_string(&text, "k", "v"), append_strings(&text, "k", &["v".to_owned()]));
     }
 }
+
+#[test]
+fn strings_go_from_an_array_and_leave_the_others_as_they_stand() {
+    let removed = |text: &str| remove_strings(text, "a", |value| value.starts_with('x'));
+    for (text, expected) in [
+        ("{\"a\": [\"x1\", \"y\", \"x2\"], \"b\": [\"x\"]}", "{\"a\": [\"y\"], \"b\": [\"x\"]}"),
+        ("{\"a\":[\"x\"]}", "{\"a\":[]}"),
+        ("{\"a\": [\n  \"x1\",\n  \"x2\"\n]}", "{\"a\": []}"),
+        ("{\"a\": [\n  \"y\",\n  \"x\"\n]}", "{\"a\": [\n  \"y\"\n]}"),
+        ("{\"a\": null}", "{\"a\": null}"),
+        ("{\"b\": 1}", "{\"b\": 1}"),
+    ] {
+        assert_eq!(removed(text).unwrap(), expected);
+    }
+    assert!(removed("{\"a\": 1}").is_err() && removed("{\"a\": [], \"a\": []}").is_err());
+}

@@ -52,7 +52,10 @@ impl Obstacle {
 const LARGEST: u64 = 256 << 10;
 
 /// Returns what a file says; nothing when it is not there.
-fn text_of(path: &Path) -> Result<Option<String>, Obstacle> {
+///
+/// # Errors
+/// When it cannot be read, or is no text.
+pub fn text_of(path: &Path) -> Result<Option<String>, Obstacle> {
     let unreadable = |why: String| {
         let next = format!("mend {}, then run this again", path.display());
         Obstacle::new(format!("`{}` cannot be read", path.display()), next).found(why)

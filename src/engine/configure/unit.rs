@@ -66,7 +66,7 @@ mod tests {
                         --storage-driver=overlay2 \\\n  $OPTIONS\nExecReload=/bin/kill -s HUP $MAINPID\n";
 
     fn change() -> Change<'static> {
-        Change { driver: Some("devicemapper"), options: &[] }
+        Change { driver: Some("devicemapper"), ..Change::default() }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::docker_root::Problem;
+use crate::engine::dockerd::{LONGEST_TABLE, SOCKETS};
 use crate::engine::small_file;
 use crate::engine::start;
 
@@ -60,7 +61,7 @@ impl Flags {
 /// are looked at only when some socket has its name: a machine has a kernel thread for each of its thousand thin volumes.
 pub(super) fn running() -> Vec<Flags> {
     let named = |table: Vec<u8>| table.windows(10).any(|word| word == b"containerd");
-    if !fs::read("/proc/net/unix").map_or(true, named) {
+    if !small_file::read_at(Path::new(SOCKETS), LONGEST_TABLE).map_or(true, named) {
         return Vec::new();
     }
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

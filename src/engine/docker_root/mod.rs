@@ -32,6 +32,7 @@ use super::driver::{self, Driver};
 use super::libdm;
 use super::options::{DIRECT_LVM_POOL, StorageOptions};
 use super::small_file::{Directory, Kind};
+use super::start::Starter;
 use super::version::{self, Known};
 
 /// Where Docker keeps everything when nobody told it otherwise.
@@ -114,8 +115,8 @@ pub struct DockerRoot {
     pub next_options: Options,
     /// The storage driver that the daemon is told to use, by name. Without, Docker takes the one that has run here.
     pub storage_driver: Option<String>,
-    /// The unit that starts it, without its suffix: `docker`; nothing when no unit does.
-    pub unit: Option<String>,
+    /// What starts the daemon; nothing when somebody does by hand.
+    pub starter: Option<Starter>,
     /// Options that are set on the command line and in `daemon.json`: the next daemon refuses to start.
     pub twice: Vec<Twice>,
     /// The drivers that have made layers here.
@@ -206,7 +207,7 @@ pub(crate) fn read_if_there(path: &Path, about: About) -> io::Result<Option<Dock
         next_options: next.as_ref().map_or_else(|| options.clone(), Configuration::options),
         options,
         storage_driver: configuration.driver().map(str::to_owned),
-        unit: next.as_ref().unwrap_or(&configuration).unit(),
+        starter: next.as_ref().unwrap_or(&configuration).starter.clone(),
         twice: next.unwrap_or(configuration).twice,
         drivers: driver::of_root(&directory),
         version: version::of_marks(&directory),
@@ -237,7 +238,7 @@ fn numbers_of_directory(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Enters a folder of the driver's home; one that is not there is nothing, one that cannot be entered is nothing and a
 /// problem.
-fn folder(home: Option<&Directory>, name: &str, problems: &mut Vec<Problem>) -> Option<Directory> {
+pub(super) fn folder(home: Option<&Directory>, name: &str, problems: &mut Vec<Problem>) -> Option<Directory> {
     let home = home?;
     match home.enter(name) {
         Ok(folder) => return Some(folder),
@@ -258,7 +259,7 @@ fn not_entered(home: &Directory, name: &str, error: &io::Error) -> String {
 
 /// Returns `docker-MAJOR:MINOR-INODE` of the driver's home, its numbers taken apart as Docker does
 /// (`major` and `minor`, daemon/graphdriver/devmapper/deviceset.go).
-fn device_prefix((device, inode): (u64, u64)) -> String {
+pub(super) fn device_prefix((device, inode): (u64, u64)) -> String {
     let major = (device >> 8) & 0xfff;
     let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
     format!("docker-{major}:{minor}-{inode}")
@@ -290,11 +291,16 @@ impl DockerRoot {
         }
     }
 
+    /// Whether this machine's Docker runs on it, or will.
+    pub const fn is_this_machines(&self) -> bool {
+        matches!(self.standing, Standing::Running | Standing::Configured)
+    }
+
     /// Reads which package of Docker is installed, for a root that this machine's Docker uses. One that is older than
     /// what has run on the root is not the Docker that runs there.
     #[must_use]
     pub fn with_installed_version(self) -> Self {
-        if !matches!(self.standing, Standing::Running | Standing::Configured) {
+        if !self.is_this_machines() {
             return self;
         }
         let installed = version::installed(Path::new("/"));

@@ -1,8 +1,9 @@
 //! How Docker will be started next: the command line that systemd, or an init script, will give the daemon.
 //!
 //! A unit is put together as systemd does it (systemd.unit(5)): the first of its directories that has `docker.service`
-//! gives the unit, drop-ins come from all of them, sorted by name, and one in a more important directory replaces its
-//! namesakes. Generated and transient units are not looked at: nobody generates Docker's.
+//! gives the unit, also by a link (`systemctl link`, an alias); drop-ins come from all of them, for every name that the unit
+//! has, sorted by their own names, and one in a more important place replaces its namesakes. Generated and transient units
+//! are not looked at: nobody generates Docker's.
 
 pub mod env_file;
 pub(crate) mod unit;
@@ -19,8 +20,9 @@ pub use words::Variables;
 
 use super::daemon_json;
 use super::docker_root::Problem;
-use super::dockerd::Flags;
+use super::dockerd::{DRIVER_VARIABLE, Flags};
 use super::small_file;
+use crate::process::quote;
 
 /// Where units are, the most important first.
 const UNIT_DIRECTORIES: [&str; 5] = [
@@ -32,6 +34,9 @@ const UNIT_DIRECTORIES: [&str; 5] = [
 ];
 /// What the unit is called: by Docker and Debian, and by Red Hat's second package.
 const UNITS: [&str; 2] = ["docker.service", "docker-latest.service"];
+const SERVICE: &str = ".service";
+/// What starts Docker where systemd does not: an init script, or a job of upstart.
+const SCRIPTS: [&str; 2] = ["etc/init.d/docker", "etc/init/docker.conf"];
 
 /// Files that init scripts and upstart jobs read with the shell, and the variables in them that hold options.
 const INIT_FILES: [(&str, &[&str]); 3] = [
@@ -62,11 +67,40 @@ pub struct Start {
     pub from: Option<PathBuf>,
     /// The name of its unit; nothing when it has none.
     pub unit: Option<&'static str>,
+    /// The storage driver that its environment will name ([`DRIVER_VARIABLE`]).
+    pub driver_variable: Option<String>,
     /// Every file that was read for it.
     pub sources: Vec<Source>,
     /// What was wrong with one of these.
     pub problems: Vec<Problem>,
     instead: Instead,
+}
+
+/// What starts and stops Docker on a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Starter {
+    /// A unit of systemd, without its suffix.
+    Unit(String),
+    /// An init script or a job of upstart, where systemd does not run the machine.
+    Script(String),
+}
+
+impl Starter {
+    /// Returns the command that does that with it: `start`, `stop`, `restart`.
+    pub fn command(&self, verb: &str) -> String {
+        match self {
+            Self::Unit(unit) => format!("systemctl {verb} {}", quote(unit)),
+            Self::Script(script) => format!("service {} {verb}", quote(script)),
+        }
+    }
+
+    /// Returns the unit, when it is one.
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Unit(unit) => Some(unit),
+            Self::Script(_) => None,
+        }
+    }
 }
 
 /// A file that says something of how Docker is started.
@@ -172,7 +206,7 @@ impl Service {
     fn read(base: &Path, name: &str, path: &Path, text: &str, start: &mut Start) -> Self {
         let mut unit = Unit::default();
         unit.read(text);
-        for drop_in in drop_ins(base, name, &start.instead) {
+        for drop_in in drop_ins(base, &names_of(name, path), &start.instead) {
             if let Some(text) = start.text(&drop_in, SourceKind::Unit) {
                 unit.read(&text);
             }
@@ -206,6 +240,7 @@ impl Service {
 fn of_unit(base: &Path, name: &'static str, path: PathBuf, text: &str, start: &mut Start) {
     start.unit = Some(name);
     let Service { words, variables, mut whole } = Service::read(base, name, &path, text, start);
+    start.driver_variable = variables.get(DRIVER_VARIABLE).filter(|driver| !driver.is_empty()).cloned();
     let storage = variables.get(STORAGE_OPTIONS).is_some_and(|options| !options.trim().is_empty());
     if !storage && will_be_set_up(base, start) {
         whole = false;
@@ -259,16 +294,37 @@ fn of_init_files(base: &Path, start: &mut Start) {
     }
 }
 
-/// Returns the drop-ins of a unit in the order in which they are read.
-fn drop_ins(base: &Path, unit: &str, instead: &Instead) -> Vec<PathBuf> {
+/// Returns the names by which a unit's drop-ins go, the most important first: its own, that of the file that it is a link
+/// to, what each begins with up to a dash (`docker-.service`), and that of all services.
+fn names_of(unit: &str, path: &Path) -> Vec<String> {
+    let linked = if path.is_symlink() { path.canonicalize().ok() } else { None };
+    let linked = linked.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    let mut names = vec![unit.to_owned()];
+    names.extend(linked.filter(|name| name.ends_with(SERVICE)).map(str::to_owned));
+    names.dedup();
+    let beginnings = |name: &String| {
+        let stem = name.strip_suffix(SERVICE).unwrap_or(name).to_owned();
+        let dashes: Vec<usize> = stem.rmatch_indices('-').map(|(at, _)| at).filter(|at| at + 1 < stem.len()).collect();
+        dashes.into_iter().filter_map(move |at| Some(format!("{}{SERVICE}", stem.get(..=at)?)))
+    };
+    let begun: Vec<String> = names.iter().flat_map(beginnings).collect();
+    names.extend(begun);
+    names.push(SERVICE.trim_start_matches('.').to_owned());
+    names
+}
+
+/// Returns the drop-ins of a unit of these names in the order in which they are read.
+fn drop_ins(base: &Path, names: &[String], instead: &Instead) -> Vec<PathBuf> {
     let mut by_name = BTreeMap::new();
-    for directory in UNIT_DIRECTORIES {
-        let directory = base.join(directory).join(format!("{unit}.d"));
-        let there = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
-        let new = instead.keys().filter(|path| path.parent() == Some(directory.as_path())).cloned();
-        for path in there.chain(new).filter(|path| path.extension().is_some_and(|extension| extension == "conf")) {
-            if let Some(name) = path.file_name().map(ToOwned::to_owned) {
-                by_name.entry(name).or_insert(path);
+    for unit in names {
+        for directory in UNIT_DIRECTORIES {
+            let directory = base.join(directory).join(format!("{unit}.d"));
+            let there = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+            let new = instead.keys().filter(|path| path.parent() == Some(directory.as_path())).cloned();
+            for path in there.chain(new).filter(|path| path.extension().is_some_and(|extension| extension == "conf")) {
+                if let Some(name) = path.file_name().map(ToOwned::to_owned) {
+                    by_name.entry(name).or_insert(path);
+                }
             }
         }
     }
@@ -281,6 +337,16 @@ pub(super) fn below(base: &Path, path: &Path) -> PathBuf {
 }
 
 impl Start {
+    /// Returns what starts it on the machine whose root directory that is; nothing when somebody does by hand.
+    pub fn starter(&self, base: &Path) -> Option<Starter> {
+        // sd_booted(3)
+        if base.join("run/systemd/system").is_dir() {
+            let name = self.from.as_ref()?.file_name()?.to_str()?;
+            return name.strip_suffix(SERVICE).map(|unit| Starter::Unit(unit.to_owned()));
+        }
+        SCRIPTS.iter().any(|file| base.join(file).exists()).then(|| Starter::Script("docker".to_owned()))
+    }
+
     /// Returns the configuration file that it will read, as it is seen from here.
     pub fn daemon_json(&self, base: &Path) -> PathBuf {
         let named = self.flags.as_ref().and_then(|flags| flags.config_file.as_deref());

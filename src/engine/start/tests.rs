@@ -75,6 +75,39 @@ fn a_unit_is_put_together_as_systemd_does_it() {
 }
 
 #[test]
+fn a_unit_that_is_a_link_is_read_with_the_drop_ins_of_all_its_names() {
+    let (temp, start) = machine(&[
+        ("opt/docker-ce.service", "[Service]\nExecStart=/usr/bin/dockerd ${A} ${B} ${C}\n"),
+        ("etc/systemd/system/docker-ce.service.d/a.conf", "[Service]\nEnvironment=A=--graph=/a\n"),
+        ("etc/systemd/system/docker-.service.d/b.conf", "[Service]\nEnvironment=B=--storage-opt=dm.fs=xfs\n"),
+        ("etc/systemd/system/docker-.service.d/a.conf", "[Service]\nEnvironment=A=--graph=/not/this\n"),
+        ("usr/lib/systemd/system/service.d/c.conf", "[Service]\nEnvironment=C=--storage-opt=dm.basesize=20G\n"),
+        ("usr/lib/systemd/system/docker-ce.d/d.conf", "[Service]\nExecStart=\n"),
+    ]);
+    assert_eq!(start, Start::default());
+    symlink(temp.path().join("opt/docker-ce.service"), temp.path().join("etc/systemd/system/docker.service")).unwrap();
+    let flags = read(temp.path()).flags.unwrap();
+    assert_eq!(flags.root.unwrap(), Path::new("/a"));
+    assert_eq!(flags.storage_options, ["dm.fs=xfs", "dm.basesize=20G"]);
+}
+
+#[test]
+fn what_starts_docker_is_what_runs_the_machine() {
+    let unit = ("lib/systemd/system/docker-latest.service", "[Service]\nExecStart=/usr/bin/dockerd\n");
+    let script = ("etc/init.d/docker", "#!/bin/sh\n");
+    let command = |files: &[(&str, &str)]| {
+        let (temp, start) = machine(files);
+        start.starter(temp.path()).map(|starter| starter.command("stop"))
+    };
+    let booted = ("run/systemd/system/x", "");
+    assert_eq!(command(&[unit, script, booted]).as_deref(), Some("systemctl stop docker-latest"));
+    assert_eq!(command(&[unit, script]).as_deref(), Some("service docker stop"));
+    assert_eq!(command(&[unit, ("etc/init/docker.conf", "")]).as_deref(), Some("service docker stop"));
+    assert_eq!(command(&[unit]), None);
+    assert_eq!(command(&[script, booted]), None);
+}
+
+#[test]
 fn what_systemd_would_refuse_is_named() {
     let (_temp, start) = machine(&[(
         "etc/systemd/system/docker.service",

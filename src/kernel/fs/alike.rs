@@ -11,15 +11,12 @@ use xattr::FileExt;
 use super::durable::write_replace_with;
 use crate::kernel::{Called, is_gone};
 
-/// The mode of a configuration file that was not there before.
-const MODE: u32 = 0o644;
-
 /// Replaces a file's contents whole, as [`super::write_replace`] does. The file gets the owner, the mode and the extended
-/// attributes (an SELinux label, an ACL) of the file `like`, which may be itself; 0644 when that is not there.
+/// attributes (an SELinux label, an ACL) of the file `like`, which may be itself; the mode `new` when that is not there.
 ///
 /// # Errors
 /// What the kernel said, also of an attribute that cannot be kept; the file then has its old contents.
-pub fn write_alike(path: &Path, bytes: &[u8], like: &Path) -> Result<()> {
+pub fn write_alike(path: &Path, bytes: &[u8], like: &Path, new: u32) -> Result<()> {
     write_replace_with(path, bytes, 0o600, |file| {
         let context = || format!("giving {} what {} has", path.display(), like.display());
         match fs::metadata(like) {
@@ -31,7 +28,7 @@ pub fn write_alike(path: &Path, bytes: &[u8], like: &Path) -> Result<()> {
                 file.set_permissions(mode).called("fchmod", path.display())?;
             }
             Err(e) if is_gone(&e) => {
-                file.set_permissions(Permissions::from_mode(MODE)).called("fchmod", path.display())?;
+                file.set_permissions(Permissions::from_mode(new)).called("fchmod", path.display())?;
             }
             Err(e) => return Err(e).called("stat", like.display()).with_context(context),
         }
@@ -66,13 +63,13 @@ mod tests {
     fn whose_it_is_stays_and_what_it_says_is_new() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.json");
-        write_alike(&path, b"{}", &path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+        write_alike(&path, b"{}", &path, 0o755).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         xattr::set(&path, "user.kept", b"yes").unwrap();
-        write_alike(&path, b"{ }", &path).unwrap();
+        write_alike(&path, b"{ }", &path, 0o644).unwrap();
         let backup = dir.path().join("backup");
-        write_alike(&backup, b"{}", &path).unwrap();
+        write_alike(&backup, b"{}", &path, 0o644).unwrap();
         for (file, says) in [(&path, "{ }"), (&backup, "{}")] {
             assert_eq!(fs::read_to_string(file).unwrap(), says);
             assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o640);

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Failure, Outcome};
+use crate::kernel::ask;
 use crate::kernel::fs::{self as durable, FsFacts};
 use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::{BadSuperblock, Superblock};
 use crate::ops::sight;
 use crate::ops::volumes::{self, Known};
-use crate::pool::FileStore;
+use crate::pool::{Entry, FileStore};
 use crate::units::{Bytes, Sectors};
 
 /// What there is of the files.
@@ -36,6 +37,21 @@ struct FileFacts {
     network: Option<String>,
     /// The loop devices that have it.
     loops: Vec<LoopInfo>,
+}
+
+/// Returns whether the files, or the lack of them, can be seen: asked of a child, since what they lie on may hang.
+pub(super) fn answer(files: [&FileStore; 2]) -> bool {
+    ask::within_limit(|| files.iter().filter(|store| sight::superblock_in(&store.file).is_ok()).count()).is_ok()
+}
+
+/// Returns the refusal of files that hang.
+pub(super) fn silent(entry: &Entry, files: [&FileStore; 2]) -> Failure {
+    let names = files.map(|store| store.file.display().to_string());
+    Failure::refused(format!("cannot activate pool `{}`: its files do not answer", entry.name))
+        .fact("found", names.join(", "))
+        .fact("state", "nothing was touched")
+        .next("dmesg | tail    # may say what hangs beneath them")
+        .awaiting(names)
 }
 
 pub(super) fn look([metadata, data]: [&FileStore; 2]) -> anyhow::Result<Facts> {
@@ -101,7 +117,8 @@ fn attachable(facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<()>
         }
         if file.length.is_none() {
             return Err(refuse(format!("its file {path} is missing"))
-                .next("mount the file system it is on, or put the file back"));
+                .next("mount the file system it is on, or put the file back")
+                .awaiting([path.to_string()]));
         }
         if let Some(kind) = &file.network {
             return Err(refuse(format!("{path} is on a file system that is not this machine's own ({kind})")).next(

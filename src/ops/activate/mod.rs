@@ -2,8 +2,13 @@
 
 mod devices;
 mod files;
+mod lvm;
+mod register;
+pub mod wait;
 
 use std::collections::BTreeMap;
+
+pub use register::{labelled, register, unregistered};
 
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::DmId;
@@ -26,6 +31,8 @@ pub struct Facts {
     pub pool: Option<Option<String>>,
     /// The other devices that have one of the names, with their uuids.
     pub others: Vec<(String, Option<String>)>,
+    /// Those of them that are the pool's own, as they must be: what was ended half way has left them.
+    left: Vec<String>,
     /// What it lies on.
     on: On,
     /// An operation on the pool that was interrupted: which one, and how it can be ended.
@@ -60,12 +67,15 @@ enum On {
 /// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
 pub fn activate(kit: &Kit, entry: &Entry, change: Change) -> Outcome<Done> {
     gate::may_change(kit)?;
+    if let Some(described) = lvm::wake(kit, entry, change)? {
+        return Ok(described);
+    }
     let first = plan(&look(kit, entry)?)?;
     if change == Change::Describe || first.is_empty() {
         return Ok(Done::planned(first));
     }
     let _existence = gate::lock(kit, gate::EXISTENCE, &first.what)?;
-    let _lock = gate::lock(kit, &gate::key_of_entry(entry), &first.what)?;
+    let _lock = gate::lock_entry(kit, entry, &first.what)?;
     let plan = plan(&look(kit, entry)?)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     Ok(Done::ended(plan, ended))
@@ -97,22 +107,26 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     }
     // Of a pool that is up already nothing else is asked.
     let on = match entry.files() {
+        Some(files) if pool.is_none() && !files::answer(files) => return Err(files::silent(entry, files)),
         Some(files) => On::Files(files::look(files).map_err(cannot)?),
         None if pool.is_some() => On::Devices(devices::Facts::default()),
         None => On::Devices(devices::look(kit, entry).map_err(cannot)?),
     };
+    let left = match &on {
+        On::Devices(devices) if !others.is_empty() => devices::left(kit, entry, devices).map_err(cannot)?,
+        On::Devices(_) | On::Files(_) => Vec::new(),
+    };
     let interrupted = journal::of_pool(&kit.state, entry.name.as_str())?
         .map(|Unfinished { journal, .. }| (journal.opened.plan.operation, journal::ways_out(kit, &journal)));
     let volumes = look_at_volumes(kit, entry, &on, live).map_err(cannot)?;
-    Ok(Facts { pool, entry: entry.clone(), others, on, interrupted, volumes })
+    Ok(Facts { pool, entry: entry.clone(), others, left, on, interrupted, volumes })
 }
 
 fn look_at_volumes(kit: &Kit, entry: &Entry, on: &On, live: Option<Live>) -> anyhow::Result<Volumes> {
     let record = volumes::look(&kit.state, &entry.name, &entry.uuid).map_err(|bad| bad.to_string());
-    let none = Known { transaction: 0, volumes: BTreeMap::new() };
     let known = match (&live, on) {
         // Who has no volumes need not have its metadata read.
-        _ if record.as_ref().is_ok_and(VolumeRecord::is_blank) => Ok(none),
+        _ if record.as_ref().is_ok_and(VolumeRecord::is_blank) => Ok(Known::nothing()),
         (Some(live), _) if live.info.suspended => Err("the pool is suspended".to_owned()),
         (Some(live), _) => volumes::known_within_limit(|| volumes::known(live.table.metadata)),
         (None, On::Files(files)) => volumes::known_within_limit(|| files::volumes(files)),
@@ -152,7 +166,7 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
         if uuid.as_deref() != Some(entry.uuid.pool().as_str()) {
             return Err(refuse(format!("another device is called `{name}`"))
                 .fact("found", format!("uuid {}", uuid.as_deref().unwrap_or("none")))
-                .next(format!("dmsetup info {name}    says more; dmsetup rename {name} OTHER    frees the name")));
+                .next(format!("dmsetup info {name}    # says more; dmsetup rename {name} OTHER frees the name")));
         }
         // What was interrupted half way is ended first: it may have taken a volume down.
         if facts.interrupted.is_none() {
@@ -168,11 +182,12 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
             .fact("found", format!("the journal {}, and the device `{device}`", how.id))
             .next(how.ways()));
     }
-    if let Some((device, uuid)) = facts.others.first() {
+    if let Some((device, uuid)) = facts.others.iter().find(|(device, _)| !facts.left.contains(device)) {
         return Err(refuse(format!("a device is called `{device}` already"))
             .fact("found", format!("uuid {}", uuid.as_deref().unwrap_or("none")))
-            .next(format!("dmsetup info {device}    says more; if nothing uses it:  dmsetup remove {device}")));
+            .next(format!("dmsetup info {device}    # says more; if nothing uses it:  dmsetup remove {device}")));
     }
+    plan.notes.extend(facts.left.iter().map(|device| format!("`{device}` is up already, and stays")));
     let superblock = match &facts.on {
         On::Files(files) => files::superblock(files, &refuse)?,
         On::Devices(devices) => devices::superblock(devices, entry, &mut plan.notes, &refuse)?,
@@ -183,7 +198,7 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
         // The kernel writes an empty superblock first, and the size when it resumes the pool.
         return Err(refuse("its superblock counts no data: power failed while the pool was being made".to_owned())
             .fact("found", "nothing was ever stored in it")
-            .next(format!("dmpool destroy {name}    and make it again")));
+            .next(format!("dmpool destroy {name}    # and make it again")));
     }
     let metadata = superblock.metadata_total.bytes();
     let behaviour = &entry.pool;
@@ -245,7 +260,7 @@ fn interrupted(operation: Operation, how: &Interrupted) -> String {
     let side = match operation {
         Operation::Grow => "the pool comes up with the size that its superblock says",
         Operation::Create => "the pool was made, and comes up",
-        Operation::Activate => "the pool comes up",
+        Operation::Activate | Operation::AtBoot => "the pool comes up",
         Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
         Operation::ThinCreate | Operation::ThinSnapshot | Operation::ThinGrow | Operation::ThinRemove => {
             "the pool comes up with the volumes of its transaction id"
@@ -265,7 +280,8 @@ fn usable<'s>(
         Err(BadSuperblock::Zero) => Err(refuse(format!("{place} is blank"))
             .fact("found", "block 0 is all zeros: activating would format a new, empty pool over the data")
             .next("put the pool's metadata back; if there is none, the data cannot be read as a pool")),
-        Err(bad) => Err(refuse(format!("the superblock in {place} cannot be read: {bad}"))
-            .next(format!("copy it before anything else:  cp --sparse=always {place} COPY    then  thin_check COPY"))),
+        Err(bad) => Err(refuse(format!("the superblock in {place} cannot be read: {bad}")).next(format!(
+            "copy it before anything else:  cp --sparse=always {place} COPY    # then  thin_check COPY"
+        ))),
     }
 }

@@ -1,6 +1,6 @@
 //! `grow` on devices that dmpool has formatted: into what they have, what they have gained, and what is added.
 //!
-//! The labels come first, that of an added device before the others: in between the map has more than the pool uses, which
+//! Where the part ends on an LV that is too short, LVM makes that longer before all else. The labels come then, that of an added device before the others: in between the map has more than the pool uses, which
 //! harms nothing. Then the device under the pool is reloaded, and the pool.
 
 use std::collections::BTreeMap;
@@ -8,13 +8,17 @@ use std::path::PathBuf;
 
 use crate::error::{Failure, Outcome};
 use crate::ops::find::Found;
-use crate::ops::grow::plan::{after, state_allows};
+use crate::ops::grow::notes::after;
+use crate::ops::grow::plan::{size_can_be, state_allows};
 use crate::ops::grow::room::{Room, wanted};
-use crate::ops::grow::{Facts, Options, block_of, metadata_of, part_of};
+use crate::ops::grow::{Beneath, Facts, Options, block_of, lvm, metadata_of, part_of};
+use crate::ops::lvm::tag_of;
 use crate::ops::members::{self, Labelled};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::random;
-use crate::ops::steps::{Kit, MapDevices, NamedDevice, Part, ReloadDevices, ReloadPool, Step, UpdateEntry, WriteLabel};
+use crate::ops::steps::{
+    ExtendVolume, Kit, MapDevices, NamedDevice, Part, ReloadDevices, ReloadPool, Step, UpdateEntry, WriteLabel,
+};
 use crate::ops::taking::{self, Named};
 use crate::pool::label::{Assembly, DeviceUuid, Label, Purpose, Segment, layout};
 use crate::pool::{DeviceStore, Entry, PoolReport, Store};
@@ -27,16 +31,27 @@ pub(super) struct OnDevices {
     assembly: Assembly,
     labelled: Vec<Labelled>,
     added: Vec<(Named, DeviceUuid)>,
+    /// The LV that the part ends on, when it is one.
+    under: Beneath,
+}
+
+/// What a part needs to have a size.
+struct Needed {
+    map: Vec<Segment>,
+    from: Bytes,
+    to: Bytes,
+    /// The LV that is made longer first.
+    extend: Option<ExtendVolume>,
 }
 
 /// Looks at the devices of a pool, and at those that shall be added.
 ///
 /// # Errors
 /// Refused when they cannot be put together, or are not all there.
-pub(super) fn look(kit: &Kit, entry: &Entry, add: &[PathBuf]) -> Outcome<OnDevices> {
+pub(super) fn look(kit: &Kit, entry: &Entry, part: Part, add: &[PathBuf]) -> Outcome<OnDevices> {
     let cannot = |e: anyhow::Error| {
         Failure::refused(format!("cannot grow pool `{}`: its devices cannot be put together", entry.name))
-            .next("dmpool disks    shows which labels are here")
+            .next("dmpool disks    # shows which labels are here")
             .because(e)
     };
     let sight = members::look(&kit.dm).map_err(cannot)?;
@@ -44,16 +59,37 @@ pub(super) fn look(kit: &Kit, entry: &Entry, add: &[PathBuf]) -> Outcome<OnDevic
     let mut labelled = sight.labelled;
     labelled.retain(|one| one.member.label.pool == entry.uuid);
     let paths: Vec<_> = add.iter().map(PathBuf::as_path).collect();
-    let named = if paths.is_empty() { Vec::new() } else { taking::look(&paths)? };
+    let named = if paths.is_empty() { Vec::new() } else { taking::look(kit, entry.name.as_str(), &paths)? };
     let with_uuid = |named: Named| Ok((named, DeviceUuid::from_random(random::bits()?)));
     let added = named.into_iter().map(with_uuid).collect::<Result<_, _>>().map_err(cannot)?;
-    Ok(OnDevices { entry: entry.clone(), assembly, labelled, added })
+    let under = match last_device(&assembly.label, part) {
+        Some(device) => {
+            let tag = tag_of(device);
+            let found = assembly.devices.get(&device);
+            found.map_or(Ok(None), |devno| lvm::under(&kit.dm, *devno, Some(&tag)))
+        }
+        None => Ok(None),
+    };
+    Ok(OnDevices { entry: entry.clone(), assembly, labelled, added, under })
+}
+
+/// Returns the device that a part ends on, when it can be given more by making that one longer: not one of stripes, and for
+/// metadata not one with data behind it.
+fn last_device(label: &Label, part: Part) -> Option<DeviceUuid> {
+    let is_of = |segment: &&Segment| (segment.purpose == Purpose::Data) == (part == Part::Data);
+    let device = match label.map.iter().rfind(is_of)?.legs.as_slice() {
+        [one] => one.device,
+        _ => return None,
+    };
+    let has_data =
+        |segment: &Segment| segment.purpose == Purpose::Data && segment.legs.iter().any(|leg| leg.device == device);
+    (part == Part::Data || !label.map.iter().any(has_data)).then_some(device)
 }
 
 /// Returns how much room a part has on its devices; nothing when that cannot be told.
 pub(super) fn room_on(kit: &Kit, found: &Found, report: &PoolReport, part: Part) -> Option<Room> {
-    let on = look(kit, found.entry.as_ref()?, &[]).ok()?;
-    on.room(report, part, &on.map(part))
+    let on = look(kit, found.entry.as_ref()?, part, &[]).ok()?;
+    on.room(report, part, &on.map(part, &on.lengths()))
 }
 
 impl OnDevices {
@@ -69,10 +105,19 @@ impl OnDevices {
     }
 
     /// Returns the map with all that a part can be given.
-    fn map(&self, part: Part) -> Vec<Segment> {
+    fn map(&self, part: Part, lengths: &BTreeMap<DeviceUuid, Sectors>) -> Vec<Segment> {
         match part {
-            Part::Data => layout::with_more_data(self.label(), &self.lengths()),
-            Part::Metadata => layout::with_more_room(self.label(), &self.lengths()),
+            Part::Data => layout::with_more_data(self.label(), lengths),
+            Part::Metadata => layout::with_more_room(self.label(), lengths),
+        }
+    }
+
+    /// Returns how large a part can be with such a map.
+    fn most(&self, part: Part, map: &[Segment]) -> Bytes {
+        let whole = Label { map: map.to_vec(), ..self.label().clone() };
+        match part {
+            Part::Data => whole.length(Purpose::Data).bytes(),
+            Part::Metadata => layout::most_metadata(&whole),
         }
     }
 
@@ -81,18 +126,15 @@ impl OnDevices {
             Part::Data => report.data_space()?,
             Part::Metadata => report.metadata_space()?,
         };
-        let whole = Label { map: map.to_vec(), ..self.label().clone() };
-        let most = match part {
-            Part::Data => whole.length(Purpose::Data).bytes(),
-            Part::Metadata => layout::most_metadata(&whole),
-        };
-        Some(Room {
+        let room = Room {
             size: space.total,
             host_free: None,
             promised: Bytes::default(),
             most: (part == Part::Metadata).then_some(MAX_META_BLOCKS.bytes()),
-            disk: Some(most),
-        })
+            disk: Some(self.most(part, map)),
+            group: None,
+        };
+        lvm::with_room(Some(room), &self.under)
     }
 
     /// Decides what is to be done.
@@ -105,9 +147,9 @@ impl OnDevices {
             Failure::refused(format!("cannot grow the {part} of pool `{name}`: {why}"))
                 .fact("state", "nothing was touched")
         };
-        let working = state_allows(facts, Part::Data, &refuse)?;
+        let working = state_allows(facts, &refuse)?;
         self.added_fit(options, &refuse)?;
-        let (map, from, to) = self.size(facts, options, &refuse)?;
+        let Needed { map, from, to, extend } = self.size(facts, options, &refuse)?;
         let what = format!("grow the {part} of pool `{name}` from {} to {}", from.human(), to.human());
         let mut plan =
             Plan { operation: Operation::Grow, pool: name.clone(), what, steps: Vec::new(), notes: Vec::new() };
@@ -115,6 +157,10 @@ impl OnDevices {
             plan.notes.push(format!("the {part} of pool `{name}` has {} already: unchanged", to.exact()));
             return Ok(plan);
         }
+        if let (Some(extend), Ok(Some(under))) = (&extend, &self.under) {
+            plan.notes.extend(under.full_after(options, extend.to.saturating_sub(extend.from)));
+        }
+        plan.steps.extend(extend.map(Step::from));
         let is_needed = |map: &[Segment]| *map != *self.label().map;
         if is_needed(&map) {
             self.relabel(kit, &map, &mut plan, &refuse)?;
@@ -122,11 +168,15 @@ impl OnDevices {
         if to > from {
             plan.steps.extend(self.reload(facts, part, from, to));
         }
-        plan.notes.extend(after(facts, part, to, working));
+        plan.notes.extend(after(facts, options, to, working));
         Ok(plan)
     }
 
     fn added_fit(&self, options: &Options, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+        if self.entry.ephemeral.is_some() && !self.added.is_empty() {
+            return Err(refuse("it is ephemeral, and made anew of the devices that it was made of".to_owned())
+                .next("dmpool destroy it, and create it on all of them"));
+        }
         if options.part == Part::Metadata && !self.added.is_empty() {
             return Err(refuse("a device is added for data".to_owned()).next("leave out --metadata, or --add-device"));
         }
@@ -141,46 +191,29 @@ impl OnDevices {
         Ok(())
     }
 
-    /// Returns the map that is needed, the size that the part has, and the one that it shall have.
-    fn size(
-        &self,
-        facts: &Facts,
-        options: &Options,
-        refuse: &impl Fn(String) -> Failure,
-    ) -> Outcome<(Vec<Segment>, Bytes, Bytes)> {
+    /// Returns what is needed for the size that is asked for.
+    fn size(&self, facts: &Facts, options: &Options, refuse: &impl Fn(String) -> Failure) -> Outcome<Needed> {
         let part = options.part;
-        let map = self.map(part);
+        let mut map = self.map(part, &self.lengths());
         let room = self.room(&facts.report, part, &map);
         let room = room.ok_or_else(|| refuse("its size is not known".to_owned()))?;
+        let room = Room { group: room.group.filter(|_| options.takes_group), ..room };
         let block = block_of(&facts.report, part);
+        lvm::share_allows(options, &self.under, &facts.report, refuse)?;
         let to = wanted(options.size, &room, block);
         let to = to.ok_or_else(|| refuse("that size is larger than any device can be (2^63 bytes)".to_owned()))?;
-        if to < room.size {
-            return Err(refuse("a pool cannot be made smaller".to_owned())
-                .fact("found", format!("it has {}", room.size.exact()))
-                .fact("needed", format!("at least that; {} was asked for", to.exact()))
-                .next("save what is in it, and make a smaller pool"));
-        }
-        let most = room.max();
-        if to > most && to > room.size {
-            let pool = quote(&facts.report.name);
-            let next = match part {
-                Part::Data => format!(
-                    "dmpool grow {pool} --add-device DEV    with one that dmpool disks shows; or enlarge a device, then  dmpool grow {pool} max"
-                ),
-                Part::Metadata => {
-                    format!("dmpool grow {pool} --metadata {}    is the most that it can have", most.typed())
-                }
-            };
-            return Err(refuse(format!("its devices have less than {} for it", to.exact()))
-                .fact("found", format!("at most {}", most.exact()))
-                .next(next));
+        size_can_be(&facts.report, part, room.size, to, refuse)?;
+        let mut extend = None;
+        if to > room.carried() && to > room.size {
+            let none = || no_room(&facts.report.name, part, to, room.max(), refuse);
+            let (longer, step) = self.extended(facts, options, (room.size, to), none, refuse)?;
+            (map, extend) = (longer, Some(step));
         }
         for (named, uuid) in &self.added {
             if !map.iter().any(|segment| segment.legs.iter().any(|leg| leg.device == *uuid)) {
                 return Err(refuse(format!("`{}` is too small", named.given.display()))
                     .fact("needed", "room for a label and one block")
-                    .next("dmpool disks    shows larger ones"));
+                    .next("dmpool disks    # shows larger ones"));
             }
         }
         let map = match part {
@@ -195,7 +228,35 @@ impl OnDevices {
                     .ok_or_else(|| refuse("the room behind it is used up".to_owned()))?
             }
         };
-        Ok((map, room.size, to))
+        Ok(Needed { map, from: room.size, to, extend })
+    }
+
+    /// Returns the map for a size that the devices have no room for, and the step that makes the LV of the last one longer.
+    fn extended(
+        &self,
+        facts: &Facts,
+        options: &Options,
+        (from, to): (Bytes, Bytes),
+        none: impl FnOnce() -> Failure,
+        refuse: &impl Fn(String) -> Failure,
+    ) -> Outcome<(Vec<Segment>, ExtendVolume)> {
+        let part = options.part;
+        let under = lvm::to_extend(&self.under, none, refuse)?;
+        let device = last_device(self.label(), part).ok_or_else(|| refuse("it ends on no one device".to_owned()))?;
+        let mut lengths = self.lengths();
+        let mut length = under.longer_by(to.saturating_sub(self.most(part, &self.map(part, &lengths))));
+        loop {
+            lengths.insert(device, length.sectors());
+            let map = self.map(part, &lengths);
+            under.can_have(length, length.saturating_sub(under.volume.size), &facts.report, refuse)?;
+            if self.most(part, &map) >= to {
+                let label = Some((self.entry.uuid.clone(), device));
+                let step = ExtendVolume { label, ..under.extend(facts, options, length, from) };
+                return Ok((map, step));
+            }
+            // Pieces are whole MiB and whole blocks, an LV is whole extents.
+            length = Bytes::new(length.get().saturating_add(under.volume.group.extent.get()));
+        }
     }
 
     /// Adds the steps that write the map into all labels, and into the registry which devices there are.
@@ -242,4 +303,18 @@ impl OnDevices {
             ReloadPool { name: pool, metadata: metadata_of(&facts.report), part, from, to }.into(),
         ]
     }
+}
+
+/// Returns the refusal of a size that the devices have no room for, where none of them is an LV that could be made longer.
+fn no_room(pool: &str, part: Part, to: Bytes, most: Bytes, refuse: &impl Fn(String) -> Failure) -> Failure {
+    let pool = quote(pool);
+    let next = match part {
+        Part::Data => format!(
+            "dmpool grow {pool} --add-device DEV    # one that dmpool disks shows; or enlarge a device, and grow to max"
+        ),
+        Part::Metadata => format!("dmpool grow {pool} --metadata {}    # is the most that it can have", most.typed()),
+    };
+    refuse(format!("its devices have less than {} for it", to.exact()))
+        .fact("found", format!("at most {}", most.exact()))
+        .next(next)
 }

@@ -1,30 +1,32 @@
-//! `grow`: a pool on loop files becomes larger while everything runs.
+//! `grow`: a pool becomes larger while everything runs.
 //!
 //! The file is extended and synced, the loop device told, a linear device in between reloaded, and then the pool: one
 //! load and one ioctl by which the kernel itself suspends, swaps and resumes. The thin volumes above need nothing.
 
 mod devices;
+mod lvm;
+mod notes;
 mod plan;
 mod room;
 
+pub use lvm::{Beneath, Under};
 pub use plan::plan;
-pub use room::{Room, room};
+pub use room::{GroupRoom, Room, room};
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::minimum_free;
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::{self as durable, FsFacts};
 use crate::kernel::loopdev::LoopInfo;
 use crate::metadata::Superblock;
 use crate::ops::find::Found;
 use crate::ops::plan::Plan;
-use crate::ops::steps::{Kit, Part};
+use crate::ops::steps::{self, Kit, Part};
 use crate::ops::{Change, Done, facts, gate, ground, journal, promised, sight};
-use crate::pool::{Backing, Carrier, LoopFile, PoolReport, Space};
+use crate::pool::{Backing, Carrier, LoopFile, Maker, PoolReport};
 use crate::process::quote;
-use crate::units::{BlockSize, Bytes, DataBlocks, META_BLOCK_BYTES, SizeArg};
+use crate::units::{BlockSize, Bytes, META_BLOCK_BYTES, SizeArg};
 
 /// What `grow` is asked for.
 #[derive(Clone, Debug)]
@@ -33,12 +35,23 @@ pub struct Options {
     pub part: Part,
     /// How large it shall be.
     pub size: SizeArg,
+    /// Whether `max` takes what the volume group of its LVs has left.
+    pub takes_group: bool,
+    /// How large the metadata will be by then, when it is grown before this part.
+    pub metadata: Option<Bytes>,
     /// Whether it may promise more than the host's file system has, even when nothing is gained now.
     pub overcommit: bool,
     /// The devices that are added to a pool on devices.
     pub add: Vec<PathBuf>,
     /// Whether what others have left on them goes.
     pub wipe: bool,
+}
+
+impl Options {
+    /// Asks that a part shall have a size, and nothing else.
+    pub const fn new(part: Part, size: SizeArg) -> Self {
+        Self { part, size, takes_group: true, metadata: None, overcommit: false, add: Vec::new(), wipe: false }
+    }
 }
 
 /// What decides whether it can be done.
@@ -62,6 +75,8 @@ pub struct Facts {
     pub file_size_limit: Option<Bytes>,
     /// What other pools' files on the same file system may still take of it.
     pub promised_to_others: Bytes,
+    /// The LV beneath the part, or LVM's thin pool itself; of a pool on labelled devices that is found by the labels.
+    pub under: Beneath,
     /// dmpool's own needs that lie on the pool.
     pub needs_on_it: Vec<PathBuf>,
     /// How many hundredths of its pool Docker keeps free, when Docker uses it and its options are known.
@@ -87,6 +102,7 @@ pub enum FileFacts {
 /// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
 pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outcome<Done> {
     let first = decide(kit, found, options)?;
+    steps::agreed_by_lvm(&first.steps, &first.what)?;
     gate::may_change(kit)?;
     gate::no_interrupted(kit, &found.name)?;
     if change == Change::Describe || first.is_empty() {
@@ -108,13 +124,14 @@ pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outc
 fn decide(kit: &Kit, found: &Found, options: &Options) -> Outcome<Plan> {
     let facts = look(kit, found, options)?;
     match found.entry.as_ref().filter(|entry| !entry.devices().is_empty()) {
-        Some(entry) => devices::look(kit, entry, &options.add)?.plan(kit, &facts, options),
+        Some(entry) => devices::look(kit, entry, options.part, &options.add)?.plan(kit, &facts, options),
         None if !options.add.is_empty() => Err(Failure::refused(format!(
             "cannot grow pool `{}`: a device can be added only to a pool on devices that dmpool has formatted",
             found.name
         ))
         .fact("state", "nothing was touched")
-        .next(format!("dmpool grow {}    says what can be chosen", quote(&found.name)))),
+        .next(format!("dmpool grow {}    # says what can be chosen", quote(&found.name)))),
+        None if facts.report.maker == Maker::Lvm => lvm::plan(&facts, options),
         None => plan(&facts, options),
     }
 }
@@ -123,8 +140,21 @@ fn decide(kit: &Kit, found: &Found, options: &Options) -> Outcome<Plan> {
 pub fn room_of(kit: &Kit, found: &Found, report: &PoolReport, part: Part) -> Option<Room> {
     match &found.entry {
         Some(entry) if !entry.devices().is_empty() => devices::room_on(kit, found, report, part),
-        _ => room(report, part, promised_to_others(kit, report, part)),
+        _ if report.maker == Maker::Lvm => lvm::room_of(report, part, lvm::thin_pool(report).ok()?.as_ref()?),
+        _ => lvm::with_room(room(report, part, promised_to_others(kit, report, part)), &beneath(kit, report, part)),
     }
+}
+
+/// Returns what LVM says of what is beneath a part of a pool that has no labels.
+fn beneath(kit: &Kit, report: &PoolReport, part: Part) -> Beneath {
+    let backing = part_of(report, part);
+    let device = match (&backing.carrier, report.maker) {
+        (_, Maker::Lvm) => return lvm::thin_pool(report),
+        (Carrier::Device { .. }, _) if backing.linear.is_none() => backing.device,
+        (Carrier::LoopOverDevice { disk, .. }, _) => disk.number,
+        _ => None,
+    };
+    device.map_or(Ok(None), |device| lvm::under(&kit.dm, device, None))
 }
 
 /// Looks at what decides.
@@ -151,6 +181,8 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
         Carrier::LoopOverDevice { disk, .. } => look_at_disk(&disk.path),
         _ => (Vec::new(), FileFacts::Missing, None, None),
     };
+    let is_labelled = found.entry.as_ref().is_some_and(|entry| !entry.devices().is_empty());
+    let under = if is_labelled { Ok(None) } else { beneath(kit, &report, options.part) };
     let needs_on_it = report.device.map(|device| ground::needs_on(&kit.state, device)).unwrap_or_default();
     Ok(Facts {
         docker_minimum: found.docker.as_ref().and_then(|root| root.options.minimum_free_percent()),
@@ -163,6 +195,7 @@ pub fn look(kit: &Kit, found: &Found, options: &Options) -> Outcome<Facts> {
         holds,
         file_size_limit,
         promised_to_others,
+        under,
         needs_on_it,
     })
 }
@@ -239,41 +272,4 @@ fn metadata_of(report: &PoolReport) -> PathBuf {
         (Carrier::Devices { .. } | Carrier::Unknown, Some(device)) => PathBuf::from(format!("/dev/block/{device}")),
         (Carrier::Devices { .. } | Carrier::Unknown, None) => PathBuf::new(),
     }
-}
-
-/// Returns what Docker makes of a pool's size: whether it makes new layers, and from which size on it does. It asks the
-/// same of data and metadata, the data first (`poolHasFreeSpace`).
-pub(super) fn docker_note(
-    used: DataBlocks,
-    total: DataBlocks,
-    metadata: Space,
-    block: BlockSize,
-    percent: u8,
-) -> Option<String> {
-    let kept = block.bytes_of(DataBlocks::new(minimum_free::kept_free(total.get(), percent)));
-    let metadata = [metadata.used, metadata.total].map(|bytes| bytes.get() / META_BLOCK_BYTES);
-    let [metadata_used, metadata_total] = metadata;
-    if minimum_free::lets_docker_work(used.get(), total.get(), percent)
-        && !minimum_free::lets_docker_work(metadata_used, metadata_total, percent)
-    {
-        let enough = minimum_free::smallest_total(metadata_used, percent)?;
-        return Some(format!(
-            "Docker keeps {percent}% of its pool's metadata free too: it still refuses pulls and new containers; with {} of metadata it does not",
-            Bytes::new(enough.saturating_mul(META_BLOCK_BYTES)).exact()
-        ));
-    }
-    if minimum_free::lets_docker_work(used.get(), total.get(), percent) {
-        return Some(format!(
-            "Docker keeps {percent}% of its pool free, {} of {}: pulls and new containers work at that size",
-            kept.human(),
-            block.bytes_of(total).human()
-        ));
-    }
-    let enough = minimum_free::smallest_total(used.get(), percent)?;
-    Some(format!(
-        "Docker keeps {percent}% of its pool free, {} of {}: it still refuses pulls and new containers; from {} on it does not",
-        kept.human(),
-        block.bytes_of(total).human(),
-        block.bytes_of(DataBlocks::new(enough)).exact()
-    ))
 }

@@ -3,20 +3,24 @@
 use std::path::Path;
 
 use crate::error::{Failure, Outcome};
+use crate::ops::grow::notes::after;
 use crate::ops::grow::room::{self, Room};
-use crate::ops::grow::{Facts, FileFacts, Options, block_of, docker_note, metadata_of, part_of};
-use crate::ops::health::logical_volume;
+use crate::ops::grow::{Facts, FileFacts, Options, block_of, lvm, metadata_of, part_of};
+use crate::ops::health;
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{ExtendFile, Part, ReloadLinear, ReloadPool, SetCapacity, Step};
-use crate::pool::{Activity, Carrier, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus, Space, Working};
-use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
+use crate::ops::steps::{ExtendFile, ExtendVolume, Part, ReloadLinear, ReloadPool, SetCapacity, Step};
+use crate::pool::{Activity, Carrier, LoopDisk, LoopFile, Maker, PoolReport, PoolStatus, Working};
+use crate::process::quote;
+use crate::units::{Bytes, MAX_META_BLOCKS, Sectors, SizeArg};
 
 /// What is behind the loop device.
 #[derive(Clone, Copy)]
 enum Beneath<'f> {
     File(&'f LoopFile),
-    /// A disk: whoever owns it makes it larger, and nothing here shortens it.
+    /// A disk behind a loop device: whoever owns it makes it larger, and nothing here shortens it.
     Disk(&'f LoopDisk),
+    /// A disk, or another device, in the pool's own table.
+    Device(&'f Path, Option<Bytes>),
 }
 
 impl Beneath<'_> {
@@ -24,6 +28,7 @@ impl Beneath<'_> {
         match self {
             Self::File(file) => &file.path,
             Self::Disk(disk) => &disk.path,
+            Self::Device(path, _) => path,
         }
     }
 
@@ -31,6 +36,7 @@ impl Beneath<'_> {
         match self {
             Self::File(file) => file.size,
             Self::Disk(disk) => disk.size,
+            Self::Device(_, size) => *size,
         }
     }
 }
@@ -41,6 +47,8 @@ struct Growth<'f> {
     room: Room,
     from: Bytes,
     to: Bytes,
+    /// The LV that is made longer first.
+    extend: Option<ExtendVolume>,
 }
 
 /// Decides what is to be done.
@@ -53,7 +61,7 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
     let refuse = |why: String| {
         Failure::refused(format!("cannot grow the {part} of pool `{name}`: {why}")).fact("state", "nothing was touched")
     };
-    let working = state_allows(facts, part, &refuse)?;
+    let working = state_allows(facts, &refuse)?;
     let beneath = carrier_allows(facts, part, &refuse)?;
     let growth = size_allows(facts, options, beneath, &refuse)?;
     let what = format!("grow the {part} of pool `{name}` from {} to {}", growth.from.human(), growth.to.human());
@@ -64,45 +72,29 @@ pub fn plan(facts: &Facts, options: &Options) -> Outcome<Plan> {
     }
     space_allows(facts, options, &growth, &mut plan.notes, &refuse)?;
     plan.steps = steps(facts, part, &growth);
-    plan.notes.extend(after(facts, part, growth.to, working));
+    plan.notes.extend(after(facts, options, growth.to, working));
     Ok(plan)
 }
 
-/// Returns how LVM grows that part, with the pool by LVM's name for it where that can be told.
-fn lvextend(report: &PoolReport, part: Part) -> String {
-    let option = match part {
-        Part::Data => "-L",
-        Part::Metadata => "--poolmetadatasize",
-    };
-    format!("lvextend {option} +SIZE {}", logical_volume(report).unwrap_or_else(|| "VG/POOL".to_owned()))
-}
-
 /// The pool itself must be able to take a larger size.
-pub(super) fn state_allows<'f>(
-    facts: &'f Facts,
-    part: Part,
-    refuse: &impl Fn(String) -> Failure,
-) -> Outcome<&'f Working> {
+pub(super) fn state_allows<'f>(facts: &'f Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<&'f Working> {
     let report = &facts.report;
-    let name = &report.name;
-    if report.maker == Maker::Lvm {
-        return Err(refuse("LVM made it, and LVM must know its size".to_owned())
-            .fact("found", format!("uuid {}", report.uuid.as_deref().unwrap_or("unknown")))
-            .next(lvextend(report, part)));
-    }
+    let (word, argument) = (quote(&report.name), health::argument(report));
     match report.activity {
         Activity::Active => {}
         Activity::Suspended => {
             return Err(refuse("somebody left it suspended, and all I/O on it waits".to_owned())
                 .fact("found", "the pool is suspended; dmpool did not do that now, and does not know why it was done")
-                .next(format!("if nobody is working on it:  dmsetup resume {name}    then run this again")));
+                .next(format!("dmsetup resume {word}    # when nobody works on it; then run this again")));
         }
         Activity::Inactive => {
             let next = match report.maker {
-                Maker::Docker => "start Docker, then run this again",
-                _ => "dmpool activate POOL, then run this again",
+                Maker::Docker => "start Docker, then run this again".to_owned(),
+                Maker::Dmpool => format!("dmpool activate {word}    # then run this again"),
+                Maker::Lvm => "have LVM bring it up (lvchange -ay), then run this again".to_owned(),
+                Maker::Unknown => "bring it up as it was made, then run this again".to_owned(),
             };
-            return Err(refuse("it is not active".to_owned()).next(next.replace("POOL", name)));
+            return Err(refuse("it is not active".to_owned()).next(next));
         }
     }
     let working = match &report.status {
@@ -110,17 +102,19 @@ pub(super) fn state_allows<'f>(
         Some(PoolStatus::Fail) => {
             return Err(refuse("it has failed, and every I/O on it ends with an error".to_owned())
                 .fact("found", "status `Fail`: the kernel could not go on with its metadata")
-                .next("stop what uses it, take it down, and check a copy of its metadata:  thin_check COPY"));
+                .next(format!(
+                    "dmpool health {argument}    # says how its metadata is checked, and it is brought back"
+                )));
         }
         Some(PoolStatus::Error) => {
             return Err(refuse("the kernel cannot read its metadata".to_owned())
                 .fact("found", "status `Error`")
-                .next("dmesg | tail    says which device fails"));
+                .next("dmesg | tail    # says which device fails"));
         }
         Some(PoolStatus::Unreadable(line)) => {
             return Err(refuse("its status cannot be understood".to_owned())
                 .fact("found", format!("`{line}`"))
-                .next(format!("dmsetup status --noflush {name}    and dmesg | tail say more")));
+                .next(format!("dmsetup status --noflush {word}; dmesg | tail")));
         }
         None => {
             return Err(refuse("the kernel does not tell its status".to_owned())
@@ -132,9 +126,7 @@ pub(super) fn state_allows<'f>(
     if working.needs_check == Some(true) || flagged {
         return Err(refuse("its metadata needs a check first".to_owned())
             .fact("found", "needs_check is set: the kernel would say yes to a larger table and grow nothing")
-            .next(
-                "stop what uses it, take the pool down, then:  thin_check METADATA && thin_check --clear-needs-check-flag METADATA",
-            ));
+            .next(format!("dmpool health {argument}    # says how its metadata is checked")));
     }
     if let Err(bad) = &facts.superblock {
         return Err(refuse("its superblock cannot be read".to_owned()).fact("cause", bad).next("dmesg | tail"));
@@ -148,16 +140,13 @@ pub(super) fn state_allows<'f>(
     Ok(working)
 }
 
-/// What carries the part must be a loop file that can be made longer, or a disk behind a loop device.
+/// What carries the part must be a loop file that can be made longer, or a device.
 fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> Failure) -> Outcome<Beneath<'f>> {
     let backing = part_of(&facts.report, part);
     let beneath = match &backing.carrier {
         Carrier::Loop { file, .. } => Beneath::File(file),
         Carrier::LoopOverDevice { disk, .. } => Beneath::Disk(disk),
-        Carrier::Device { path } => {
-            return Err(refuse(format!("its {part} is on the device {}, not on a loop file", path.display()))
-                .next("enlarge that device, then reload the pool's table; dmpool grows pools on loop files, and on devices that it has formatted"));
-        }
+        Carrier::Device { path } => return Ok(Beneath::Device(path, backing.size.map(Sectors::bytes))),
         Carrier::Devices { paths } => {
             let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
             return Err(refuse(format!("its {part} is on the devices {}, not on a loop file", paths.join(" and ")))
@@ -166,47 +155,54 @@ fn carrier_allows<'f>(facts: &'f Facts, part: Part, refuse: &impl Fn(String) -> 
         Carrier::Unknown => {
             return Err(refuse(format!("it cannot be told what its {part} is kept on"))
                 .fact("cause", facts.report.unread.join("; "))
-                .next(format!("dmsetup table {}    names its devices", facts.report.name)));
+                .next(format!("dmsetup table {}    # names its devices", quote(&facts.report.name))));
         }
     };
-    let path = beneath.path().display();
+    let (path, word) = (beneath.path().display(), quote(&beneath.path().to_string_lossy()));
     if let Beneath::File(file) = beneath
         && file.deleted
     {
         return Err(refuse(format!("its loop file {path} is deleted; it lives only as long as the pool is active"))
-            .next("copy what is on it away before anything is stopped or the machine reboots"));
+            .next(format!(
+                "dmpool health {}    # says how it is copied back, before anything is stopped or the machine reboots",
+                quote(&facts.report.argument)
+            )));
     }
     match facts.file {
         FileFacts::Same => {}
         FileFacts::Device if matches!(beneath, Beneath::Disk(_)) => {}
         FileFacts::Another => {
             return Err(refuse(format!("{path} is another file than the loop device has"))
-                .next("find the right file by its inode:  losetup -l -O NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE"));
+                .next("losetup -l -O NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE    # tells the right file by its inode"));
         }
         FileFacts::Device => {
-            return Err(refuse(format!("{path} is a disk behind a loop device, not a file"))
-                .next("enlarge the disk, then losetup -c on the loop device; this dmpool grows loop files"));
+            return Err(refuse(format!("the loop device has a file, and {path} is a device"))
+                .next("losetup -l -O NAME,BACK-INO,BACK-MAJ:MIN,BACK-FILE    # tells the right file by its inode"));
         }
         FileFacts::Missing => {
             return Err(refuse(format!("its loop file {path} cannot be looked at"))
                 .fact("cause", facts.report.unread.join("; "))
-                .next(format!("ls -l {path}    says why; mount the file system that it is on where it was")));
+                .next(format!("ls -l {word}    # says why; mount the file system that it is on where it was")));
         }
     }
     if let [first, second, ..] = facts.loops.as_slice() {
         return Err(refuse(format!("two loop devices have its file {path}"))
             .fact("found", format!("{} and {}", first.path().display(), second.path().display()))
-            .next(format!("find out who uses the other one; losetup -d {}", second.path().display())));
+            .next(format!(
+                "lsblk {} {}    # shows who uses which; losetup -d detaches the other one",
+                first.path().display(),
+                second.path().display()
+            )));
     }
     if let Some(odd) = facts.loops.iter().find(|l| l.offset.get() != 0 || l.size_limit.get() != 0) {
         return Err(refuse(format!("its loop device {} shows only a part of {path}", odd.path().display()))
             .fact("found", format!("offset {}, size limit {}", odd.offset, odd.size_limit))
-            .next("who attached it so must enlarge it: losetup -l says how it is"));
+            .next("losetup -l    # says how it is attached; who did so must enlarge it"));
     }
-    if backing.linear.is_some() && facts.entry.is_none() {
-        let linear = backing.linear.as_deref().unwrap_or_default();
+    if let (Some(linear), None) = (&backing.linear, &facts.entry) {
+        let linear = quote(linear);
         return Err(refuse(format!("its {part} stands on the device `{linear}`, which dmpool did not make"))
-            .next(format!("dmsetup table {linear}    shows it; who made it must enlarge it")));
+            .next(format!("dmsetup table {linear}    # shows it; who made it must enlarge it")));
     }
     if let Some(fs) = &facts.fs
         && fs.is_network
@@ -240,21 +236,14 @@ fn size_allows<'f>(
         .ok_or_else(|| refuse("its size is not known".to_owned()))?;
     let block = block_of(&facts.report, part);
     let too_large = || refuse("that size is larger than any file can be (2^63 bytes)".to_owned());
+    lvm::share_allows(options, &facts.under, &facts.report, refuse)?;
+    let room = lvm::with_room(Some(room), &facts.under).unwrap_or(room);
     let to = room::wanted(options.size, &room, block).ok_or_else(too_large)?;
-    if to < room.size {
-        return Err(refuse("a pool cannot be made smaller".to_owned())
-            .fact("found", format!("it has {}", room.size.exact()))
-            .fact("needed", format!("at least that; {} was asked for", to.exact()))
-            .next("save what is in it, and make a smaller pool"));
-    }
-    if part == Part::Metadata && to > MAX_META_BLOCKS.bytes() && to > room.size {
-        return Err(refuse("the kernel uses no more than 15.875 GiB of metadata".to_owned())
-            .fact("needed", format!("at most {}", MAX_META_BLOCKS.bytes().exact()))
-            .next(format!("dmpool grow {} --metadata 16256M", facts.report.name)));
-    }
-    if let Beneath::Disk(disk) = beneath {
-        disk_allows(facts, disk, to, refuse)?;
-        return Ok(Growth { beneath, from: room.size, room, to });
+    size_can_be(&facts.report, part, room.size, to, refuse)?;
+    let growth = Growth { beneath, from: room.size, room, to, extend: None };
+    if matches!(beneath, Beneath::Disk(_) | Beneath::Device(..)) {
+        let extend = device_allows(facts, options, &growth, refuse)?;
+        return Ok(Growth { extend, ..growth });
     }
     let largest = facts.fs.as_ref().and_then(|fs| fs.max_file_size);
     if facts.holds == Some(false) || largest.is_some_and(|most| to > most) {
@@ -262,29 +251,87 @@ fn size_allows<'f>(
         return Err(refuse(format!("its file system ({kind}) cannot hold a file of that length"))
             .fact("needed", to.exact())
             .fact("found", format!("its largest file: {}", largest.map_or_else(|| "less".to_owned(), Bytes::exact)))
-            .next(format!("choose a smaller size; dmpool grow {}    says what there is", facts.report.name)));
+            .next(format!(
+                "dmpool grow {}    # says what there is; choose a smaller size",
+                quote(&facts.report.name)
+            )));
     }
     crate::ops::gate::file_size(to, facts.file_size_limit, refuse)?;
-    Ok(Growth { beneath, from: room.size, room, to })
+    Ok(growth)
 }
 
-/// A disk must have the size already: it is never made longer or shorter here.
-fn disk_allows(facts: &Facts, disk: &LoopDisk, to: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    let path = disk.path.display();
-    let Some(size) = disk.size else {
-        return Err(refuse(format!("the size of the disk {path} behind its loop device is not known")));
+/// A part is never made smaller, and the kernel uses only so much metadata.
+pub(super) fn size_can_be(
+    report: &PoolReport,
+    part: Part,
+    from: Bytes,
+    to: Bytes,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<()> {
+    if to < from {
+        return Err(refuse("a pool cannot be made smaller".to_owned())
+            .fact("found", format!("it has {}", from.exact()))
+            .fact("needed", format!("at least that; {} was asked for", to.exact()))
+            .next("save what is in it, and make a smaller pool"));
+    }
+    if part == Part::Metadata && from >= MAX_META_BLOCKS.bytes() && to > from {
+        return Err(refuse(format!("it has {} already, and the kernel uses no more", from.human())).next(
+            "remove volumes, images or snapshots that nobody needs: that alone frees metadata now; a pool with larger blocks needs less of it",
+        ));
+    }
+    if part == Part::Metadata && to > MAX_META_BLOCKS.bytes() && to > from {
+        return Err(refuse("the kernel uses no more than 15.875 GiB of metadata".to_owned())
+            .fact("needed", format!("at most {}", MAX_META_BLOCKS.bytes().exact()))
+            .next(format!("dmpool grow {} --metadata 16256M", quote(&report.name))));
+    }
+    Ok(())
+}
+
+/// A disk must have the size already; an LV is made longer first, when its group has room.
+fn device_allows(
+    facts: &Facts,
+    options: &Options,
+    growth: &Growth<'_>,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<Option<ExtendVolume>> {
+    let (path, to) = (growth.beneath.path().display(), growth.to);
+    let Some(size) = growth.beneath.size() else {
+        return Err(refuse(format!("the size of the device {path} is not known")));
     };
     if to <= size {
-        return Ok(());
+        return Ok(None);
     }
-    let by = disk.link.as_ref().map(|link| format!("the symbolic link {}", link.at.display()));
-    Err(refuse(format!("it is kept on the disk {path}, which is too small"))
-        .fact("found", format!("{path} has {}{}", size.exact(), by.map(|by| format!(", by {by}")).unwrap_or_default()))
-        .fact("needed", to.exact())
-        .next(format!(
-            "enlarge the disk (lvextend, or where it comes from), then  dmpool grow {} max    does the rest, losetup -c too",
-            crate::process::quote(&facts.report.name)
-        )))
+    let under = lvm::to_extend(&facts.under, || too_small(facts, options.part, growth, size, refuse), refuse)?;
+    let length = under.longer_by(to.saturating_sub(size));
+    under.can_have(length, length.saturating_sub(under.volume.size), &facts.report, refuse)?;
+    Ok(Some(under.extend(facts, options, length, growth.from)))
+}
+
+/// Returns the refusal of a device that is no LV, with what its owner has to do.
+fn too_small(
+    facts: &Facts,
+    part: Part,
+    growth: &Growth<'_>,
+    size: Bytes,
+    refuse: &impl Fn(String) -> Failure,
+) -> Failure {
+    let (path, pool) = (growth.beneath.path().display(), quote(&facts.report.name));
+    let option = if part == Part::Metadata { "--metadata " } else { "" };
+    let then = format!("dmpool grow {pool} {option}max");
+    if let (Beneath::Device(..), Some(linear)) = (growth.beneath, &part_of(&facts.report, part).linear) {
+        let (linear, needed) = (quote(linear), growth.to.sectors().get());
+        return refuse(format!("it stands on the device `{linear}`, which dmpool did not make"))
+            .fact("found", format!("{linear} has {}, over {path}", size.exact()))
+            .fact("needed", growth.to.exact())
+            .next(format!(
+                "dmsetup table {linear} | awk '{{ $2 = {needed}; print }}' | dmsetup load {linear} && dmsetup resume {linear} && {then}    # if it is yours to make longer"
+            ));
+    }
+    let link = part_of(&facts.report, part).link().map(|link| format!(", by the symbolic link {}", link.at.display()));
+    refuse(format!("it is kept on the disk {path}, which is too small"))
+        .fact("found", format!("{path} has {}{}", size.exact(), link.unwrap_or_default()))
+        .fact("needed", growth.to.exact())
+        .next(format!("{then}    # once the disk is larger, where it comes from; dmpool disks says how to look again"))
 }
 
 /// The host's file system must have something to give.
@@ -305,7 +352,10 @@ fn space_allows(
                 .fact("file", path.display().to_string())
                 .fact("needed", format!("{} more", more.exact()))
                 .fact("free", format!("{} on {mount} that is not promised to the pool's files", unpromised.exact()))
-                .next(format!("choose a smaller size; dmpool grow {}    says what there is", facts.report.name)));
+                .next(format!(
+                    "dmpool grow {}    # says what there is; choose a smaller size",
+                    quote(&facts.report.name)
+                )));
         }
         return Ok(());
     }
@@ -315,8 +365,8 @@ fn space_allows(
             .fact("free", format!("{} on {mount}", host.free.exact()))
             .fact("needed", format!("{} for what the pool may take already", growth.room.promised.exact()))
             .next(format!(
-                "make room on {mount}; or, if room will be made later:  dmpool grow {} {}{} --overcommit",
-                facts.report.name,
+                "dmpool grow {} {}{} --overcommit    # if you make room on {mount} before it is needed",
+                quote(&facts.report.name),
                 if options.part == Part::Metadata { "--metadata " } else { "" },
                 growth.to.get()
             )));
@@ -368,7 +418,10 @@ fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
             .into(),
         );
     }
-    steps.push(SetCapacity { file: path, to: growth.to }.into());
+    steps.extend(growth.extend.clone().map(Step::from));
+    if !matches!(growth.beneath, Beneath::Device(..)) {
+        steps.push(SetCapacity { file: path, to: growth.to }.into());
+    }
     let backing = part_of(&facts.report, part);
     if let (Some(linear), Some(entry), Some(size)) = (&backing.linear, &facts.entry, backing.size) {
         let uuid = match part {
@@ -393,23 +446,21 @@ fn steps(facts: &Facts, part: Part, growth: &Growth<'_>) -> Vec<Step> {
     steps
 }
 
-/// What the user should know of the pool at its new size.
-pub(super) fn after(facts: &Facts, part: Part, to: Bytes, working: &Working) -> Vec<String> {
-    let mut notes = Vec::new();
-    if facts.report.gave_up_queueing() {
-        notes.push(
-            "the pool was full for longer than the kernel queues writes: writes that had been acknowledged were lost; check the file systems on its volumes"
-                .to_owned(),
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::docker_pool;
+
+    #[test]
+    fn metadata_that_is_as_large_as_the_kernel_uses_it_stays_so() {
+        let pool = docker_pool("0 6211/524288 9/1638400 - rw discard_passdown queue_if_no_space - 1024", 1 << 40);
+        let most = MAX_META_BLOCKS.bytes();
+        let can = |from: Bytes, to: Bytes| size_can_be(&pool, Part::Metadata, from, to, &|why| Failure::refused(why));
+        let more = Bytes::new(most.get() + (1 << 30));
+        let full = can(most, more).map_err(|f| (f.kind, f.what));
+        let said = "it has 15.9 GiB already, and the kernel uses no more".to_owned();
+        assert_eq!(full, Err((crate::error::Kind::Refused, said)));
+        assert!(can(Bytes::GIB, more).is_err_and(|f| f.next.is_some_and(|next| next.ends_with("--metadata 16256M"))));
+        assert!(can(Bytes::GIB, most).is_ok() && can(most, most).is_ok());
     }
-    if let (Some(percent), Some(block), Some(metadata)) =
-        (facts.docker_minimum, facts.report.block_size(), facts.report.metadata_space())
-    {
-        let (data, metadata) = match part {
-            Part::Data => (block.blocks_in(to.sectors()), metadata),
-            Part::Metadata => (working.data_total, Space { total: to, ..metadata }),
-        };
-        notes.extend(docker_note(working.data_used, data, metadata, block, percent));
-    }
-    notes
 }

@@ -3,7 +3,7 @@
 use crate::ops::grow::part_of;
 use crate::ops::steps::Part;
 use crate::pool::{Carrier, PoolReport};
-use crate::units::{Bytes, MAX_META_BLOCKS, SizeArg};
+use crate::units::{Bytes, MAX_META_BLOCKS, Sectors, Share, SizeArg};
 
 /// What one part of a pool has, and what is beneath it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +16,32 @@ pub struct Room {
     pub promised: Bytes,
     /// The largest it can be; nothing when nothing but what lies beneath limits it.
     pub most: Option<Bytes>,
-    /// How large the disk beneath is, when one stands in its loop file's place.
+    /// How large the disk beneath is, when one stands in its loop file's place, or no loop file is beneath.
     pub disk: Option<Bytes>,
+    /// What the volume group has left for the LV beneath, when one is.
+    pub group: Option<GroupRoom>,
+}
+
+/// What a volume group has for an LV beneath a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRoom {
+    /// Free.
+    pub free: Bytes,
+    /// In all.
+    pub size: Bytes,
+    /// The length of an extent.
+    pub extent: Bytes,
+    /// Whether `max` takes it: of LVs that LVM made for this pool, not of those that somebody else has made.
+    pub is_its: bool,
+}
+
+impl GroupRoom {
+    /// Returns how many bytes a share of the group is.
+    fn share(self, share: Share) -> Option<Bytes> {
+        let extents = |bytes: Bytes| bytes.get().checked_div(self.extent.get());
+        let taken = share.extents(extents(self.free)?, extents(self.size)?);
+        taken.checked_mul(self.extent.get()).map(Bytes::new)
+    }
 }
 
 impl Room {
@@ -26,11 +50,17 @@ impl Room {
         self.host_free.unwrap_or_default().saturating_sub(self.promised)
     }
 
-    /// Returns the largest size that the file system, or the disk, can really carry.
+    /// Returns the largest size that the file system, the disk, or the pool's own volume group can really carry.
     pub fn max(&self) -> Bytes {
-        let on_file = || Bytes::new(self.size.get().saturating_add(self.unpromised().get()));
-        let carried = self.disk.unwrap_or_else(on_file);
+        let more = self.group.filter(|group| group.is_its).map(|group| group.free).unwrap_or_default();
+        let carried = Bytes::new(self.carried().get().saturating_add(more.get()));
         self.most.map_or(carried, |most| carried.min(most))
+    }
+
+    /// Returns the same of the file system or the disk as it is now.
+    pub fn carried(&self) -> Bytes {
+        let on_file = || Bytes::new(self.size.get().saturating_add(self.unpromised().get()));
+        self.disk.unwrap_or_else(on_file)
     }
 }
 
@@ -53,12 +83,15 @@ pub fn room(report: &PoolReport, part: Part, others: Bytes) -> Option<Room> {
         most: (part == Part::Metadata).then_some(MAX_META_BLOCKS.bytes()),
         disk: match &part_of(report, part).carrier {
             Carrier::LoopOverDevice { disk, .. } => disk.size,
-            Carrier::Loop { .. } | Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
+            Carrier::Device { .. } => part_of(report, part).size.map(Sectors::bytes),
+            Carrier::Loop { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
         },
+        group: None,
     })
 }
 
-/// Returns the size that an argument means, rounded up to whole blocks (`max` down); nothing when it does not fit 64 bits.
+/// Returns the size that an argument means, rounded up to whole blocks (`max` and shares down); nothing when it does not fit
+/// 64 bits, or is a share where there is no volume group.
 pub fn wanted(size: SizeArg, room: &Room, block: Bytes) -> Option<Bytes> {
     let whole = |bytes: u64| bytes.checked_next_multiple_of(block.get()).map(Bytes::new);
     match size {
@@ -68,10 +101,15 @@ pub fn wanted(size: SizeArg, room: &Room, block: Bytes) -> Option<Bytes> {
             let more = u128::from(room.size.get()) * u128::from(percent) / 100;
             whole(room.size.get().checked_add(u64::try_from(more).ok()?)?)
         }
+        SizeArg::ByShare(share) => {
+            let to = room.size.checked_add(room.group?.share(share)?)?;
+            Some(Bytes::new((to.get() / block.get() * block.get()).max(room.size.get())))
+        }
         SizeArg::Max => {
             let gib = Bytes::GIB.get();
             let max = room.max().get();
-            let unit = if max >= gib && room.disk.is_none() { gib.max(block.get()) } else { block.get() };
+            let is_whole = room.disk.is_some() || room.most.is_some_and(|most| max == most.get());
+            let unit = if max >= gib && !is_whole { gib.max(block.get()) } else { block.get() };
             Some(Bytes::new((max / unit * unit).max(room.size.get())))
         }
     }
@@ -91,6 +129,7 @@ mod tests {
             promised: Bytes::new(promised),
             most: None,
             disk: None,
+            group: None,
         }
     }
 
@@ -117,6 +156,30 @@ mod tests {
         assert_eq!(wanted(SizeArg::Max, &disk, Bytes::new(65536)), Some(Bytes::new(20 * G + 65536)));
         let same = Room { disk: Some(Bytes::new(10 * G)), ..disk };
         assert_eq!(wanted(SizeArg::Max, &same, Bytes::new(65536)), Some(Bytes::new(10 * G)));
+    }
+
+    #[test]
+    fn an_lv_has_what_its_group_has_left() {
+        let group = |is_its| GroupRoom {
+            free: Bytes::new(6 * G),
+            size: Bytes::new(20 * G),
+            extent: Bytes::new(4 << 20),
+            is_its,
+        };
+        let lv = |is_its| Room {
+            disk: Some(Bytes::new(12 * G)),
+            host_free: None,
+            group: Some(group(is_its)),
+            ..room(10 * G, 0, 0)
+        };
+        let block = Bytes::new(65536);
+        let arg = |text: &str| SizeArg::parse(text).unwrap_or(SizeArg::Max);
+        assert_eq!(wanted(arg("+50%FREE"), &lv(false), block), Some(Bytes::new(13 * G)));
+        assert_eq!(wanted(arg("+10%VG"), &lv(true), block), Some(Bytes::new(12 * G)));
+        assert_eq!(wanted(arg("+1%FREE"), &lv(true), Bytes::GIB), Some(Bytes::new(10 * G)));
+        assert_eq!(wanted(SizeArg::Max, &lv(true), block), Some(Bytes::new(18 * G)));
+        assert_eq!(wanted(SizeArg::Max, &lv(false), block), Some(Bytes::new(12 * G)));
+        assert_eq!(wanted(arg("+50%FREE"), &room(10 * G, 0, 0), block), None);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Handover, Target, refusal};
+use super::Handover;
 use crate::engine::configure::Obstacle;
 use crate::engine::configure::containerd::{self as configure, Cri, Telling, Wanted};
 use crate::engine::containerd::holds_something;
 use crate::error::{Failure, Outcome};
 use crate::ops::steps::configure::{self as steps, Reader};
 use crate::ops::steps::{RestartContainerd, Step};
+use crate::ops::target::{Target, refusal};
 use crate::pool::Spec;
 use crate::process::quote;
 
@@ -51,19 +52,21 @@ pub(super) fn plan(facts: &Facts, spec: &Spec, refuse: &impl Fn(String) -> Failu
         return Err(refuse("containerd's devmapper snapshotter has snapshots of another pool".to_owned())
             .fact("found", database.display().to_string())
             .fact("state", "its plugin does not start on a pool without them")
-            .next(format!("mv {place} {place}.old    when none of them is needed any more, with containerd stopped")));
+            .next(format!(
+                "mv {place} {place}.old    # when none of them is needed any more, with containerd stopped"
+            )));
     }
     let mut notes = vec![target.note()];
     let mut to_do = Vec::new();
     match facts.unit {
         Some(unit) => {
-            to_do.push(target.step(Reader::Service(unit.to_owned()), refuse)?);
+            to_do.push(target.write(Reader::Service(unit.to_owned()), refuse)?.into());
             let database = telling.root_path.join(format!("{}.db", spec.name));
             to_do.push(Step::from(RestartContainerd { unit: unit.to_owned(), database }));
         }
         None => {
-            to_do.push(target.step(Reader::Later, refuse)?);
-            let check = "ctr plugins ls    shows devmapper with ok then";
+            to_do.push(target.write(Reader::Later, refuse)?.into());
+            let check = "ctr plugins ls    # shows devmapper with ok then";
             notes.push(match telling.daemon.runs {
                 true => format!("containerd runs, and looks for its pool only when it starts: start it again; {check}"),
                 false => format!("containerd uses the pool when it starts; {check}"),

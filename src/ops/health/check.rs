@@ -1,5 +1,6 @@
 //! How a pool is brought back whose metadata must be checked, or cannot be gone on with.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::Facts;
@@ -21,7 +22,7 @@ pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
     if let Some(lv) = logical_volume(pool) {
         return of_lvm(pool, root, &lv);
     }
-    let Some(device) = metadata(pool) else {
+    let Some(device) = metadata(pool).map(Cow::into_owned) else {
         let what = format!("{BY_HAND}, take it down, and run thin_check on its metadata device");
         return vec![Way::act(what, "stopped meanwhile")];
     };
@@ -36,11 +37,17 @@ pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
         Maker::Dmpool => format!("dmpool deactivate {0} && {check} && dmpool activate {0}", argument(pool)),
         // Its loop devices go with it, and Docker attaches them again.
         Maker::Docker => format!("dmsetup remove {name} && {check}"),
-        Maker::Lvm | Maker::Unknown => {
-            let table = pool.table.as_ref().map(ToString::to_string);
-            let again = table.map(|table| format!(" && dmsetup create {name} --table {}", quote(&table)));
-            format!("dmsetup remove {name} && {check}{}", again.unwrap_or_default())
-        }
+        Maker::Lvm | Maker::Unknown => match again(pool) {
+            Some(again) => format!("dmsetup remove {name} && {check} && {again}"),
+            None => {
+                let what = format!("{BY_HAND}, note `dmsetup table {name}` and `losetup -l`");
+                return vec![Way::after(
+                    what,
+                    format!("dmsetup remove {name} && {check}"),
+                    "stopped until it is made again",
+                )];
+            }
+        },
     };
     let mut ways = vec![stopped(pool, root, &whole, cost::check(pool))];
     // These open the file by its name when they start: another one may take its place.
@@ -53,6 +60,38 @@ pub(super) fn ways(facts: &Facts<'_>) -> Vec<Way> {
         ways.push(Way::after("when thin_check finds damage, with the pool down", repair, time));
     }
     ways
+}
+
+/// Returns what makes a pool of somebody's again once it was removed, of its live table: a loop device that has gone away with
+/// it is attached again first, and goes with it again. Nothing when that table is not known, or what such a device showed of
+/// its file.
+fn again(pool: &PoolReport) -> Option<String> {
+    let table = pool.table.as_ref()?;
+    let name = quote(&pool.name);
+    let uuid = pool.uuid.as_ref().map(|uuid| format!(" --uuid {}", quote(uuid))).unwrap_or_default();
+    let parts = [("m", table.metadata, &pool.metadata), ("d", table.data, &pool.data)];
+    let (mut attach, mut detach, mut devices) = (String::new(), String::new(), Vec::new());
+    for (variable, number, backing) in parts {
+        match backing.loop_file().filter(|file| file.autoclear && backing.linear.is_none()) {
+            Some(file) if file.is_part || file.deleted => return None,
+            Some(file) => {
+                let path = quote(&file.path.to_string_lossy());
+                attach.push_str(&format!("{variable}=$(losetup --find --show {path}) && "));
+                detach.push_str(&format!(" \"${variable}\""));
+                devices.push(format!("${variable}"));
+            }
+            None => devices.push(number.to_string()),
+        }
+    }
+    if attach.is_empty() {
+        return Some(format!("dmsetup create {name}{uuid} --table {}", quote(&table.to_string())));
+    }
+    let numbers = format!(" {} {} ", table.metadata, table.data);
+    let line = table.to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || " :_-".contains(c);
+    let line =
+        Some(line).filter(|line| line.chars().all(plain))?.replacen(&numbers, &format!(" {} ", devices.join(" ")), 1);
+    Some(format!("{attach}dmsetup create {name}{uuid} --table \"{line}\" && losetup --detach{detach}"))
 }
 
 /// LVM runs thin_check when it activates, on some distributions without the flag that lets the kernel write again
@@ -89,13 +128,19 @@ fn stopped(pool: &PoolReport, root: Option<&DockerRoot>, command: &str, seconds:
     }
 }
 
-/// What holds the metadata, by a name that is there without the pool.
-fn metadata(pool: &PoolReport) -> Option<&Path> {
+/// What holds the metadata, by a name that is there without the pool: the first of what the pool stands on that stays, since
+/// all below may hold more than the metadata.
+fn metadata(pool: &PoolReport) -> Option<Cow<'_, Path>> {
+    let stays = matches!(pool.maker, Maker::Unknown) && pool.activity != Activity::Inactive;
+    if let Some(linear) = pool.metadata.linear.as_ref().filter(|_| stays) {
+        return Some(Path::new("/dev/mapper").join(linear).into());
+    }
     match &pool.metadata.carrier {
-        Carrier::Loop { file, .. } => Some(file.path.as_path()).filter(|_| !file.deleted),
-        Carrier::LoopOverDevice { disk, .. } => Some(&disk.path),
+        Carrier::Loop { device: Some(device), file } if stays && !file.autoclear => Some(device.into()),
+        Carrier::Loop { file, .. } => Some(file.path.as_path().into()).filter(|_| !file.deleted && !file.is_part),
+        Carrier::LoopOverDevice { disk, .. } => Some(disk.path.as_path().into()),
         // On a device with a label it begins somewhere behind that.
-        Carrier::Device { path } if pool.metadata.linear.is_none() => Some(path),
+        Carrier::Device { path } if pool.metadata.linear.is_none() => Some(path.into()),
         Carrier::Device { .. } | Carrier::Devices { .. } | Carrier::Unknown => None,
     }
 }
@@ -104,6 +149,7 @@ fn metadata(pool: &PoolReport) -> Option<&Path> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::pool::{Backing, LoopFile};
     use crate::report::samples::{docker_pool, docker_root, lvm_pool, mute_pool};
 
     const LINE: &str = "0 487/512 9/1638400 - ro discard_passdown queue_if_no_space needs_check 1024";
@@ -124,7 +170,7 @@ mod tests {
              docker"
         );
         assert_eq!(of(&docker, Some(&root))[0], Way::run(pasted, "~40 s with Docker stopped"));
-        let by_hand = DockerRoot { unit: None, ..root };
+        let by_hand = DockerRoot { starter: None, ..root };
         assert_eq!(of(&docker, Some(&by_hand))[0].first.as_deref(), Some("stop Docker"));
         let own =
             PoolReport { maker: Maker::Dmpool, name: "p0".to_owned(), argument: "p0".to_owned(), ..docker.clone() };
@@ -133,10 +179,42 @@ mod tests {
         let idle = PoolReport { open_count: Some(0), ..own };
         assert_eq!(of(&idle, None)[0], Way::run(pasted, "~10 s stopped"));
         let other = PoolReport { maker: Maker::Unknown, ..idle };
-        let table = "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing";
-        let pasted = format!("dmsetup remove p0 && {checked} && dmsetup create p0 --table '{table}'");
+        let attached = "m=$(losetup --find --show /var/lib/docker/devicemapper/devicemapper/metadata) && \
+                        d=$(losetup --find --show /var/lib/docker/devicemapper/devicemapper/data)";
+        let pasted = format!(
+            "dmsetup remove p0 && {checked} && {attached} && dmsetup create p0 --table \
+             \"0 209715200 thin-pool $m $d 128 32768 1 skip_block_zeroing\" && losetup --detach \"$m\" \"$d\""
+        );
         assert_eq!(of(&other, None), [Way::run(pasted, "~10 s stopped")]);
         assert_eq!(of(&mute_pool(), None)[0].command, None);
+    }
+
+    /// A pool that somebody has made on loop devices, changed so.
+    fn of_somebody(change: impl Fn(&mut Backing, &mut LoopFile)) -> Vec<Way> {
+        let mut pool = docker_pool(LINE, 0);
+        (pool.maker, pool.name, pool.open_count) = (Maker::Unknown, "p0".to_owned(), Some(0));
+        for backing in [&mut pool.data, &mut pool.metadata] {
+            let Carrier::Loop { device, mut file } = backing.carrier.clone() else { unreachable!() };
+            change(backing, &mut file);
+            backing.carrier = Carrier::Loop { device, file };
+        }
+        of(&pool, None)
+    }
+
+    #[test]
+    fn what_stays_without_the_pool_is_checked_as_it_stands() {
+        let table = "0 209715200 thin-pool 7:1 7:0 128 32768 1 skip_block_zeroing";
+        let whole = |device: &str| {
+            let checked = format!("thin_check {device} && thin_check --clear-needs-check-flag {device}");
+            format!("dmsetup remove p0 && {checked} && dmsetup create p0 --table '{table}'")
+        };
+        let attached = of_somebody(|_, file| (file.autoclear, file.is_part) = (false, true));
+        assert_eq!(attached[0].command.as_deref(), Some(whole("/dev/loop1").as_str()));
+        // Only a part of what is below may be the metadata.
+        let linear = of_somebody(|backing, _| backing.linear = Some("meta".to_owned()));
+        assert_eq!(linear[0].command.as_deref(), Some(whole("/dev/mapper/meta").as_str()));
+        let gone = of_somebody(|_, file| file.is_part = true);
+        assert_eq!(gone[0].command, None);
     }
 
     #[test]

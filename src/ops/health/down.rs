@@ -4,6 +4,7 @@ use super::Facts;
 use super::docker_log::{Cause, Why};
 use super::ways::{self, argument};
 use crate::engine::docker_root::Standing;
+use crate::engine::start::Starter;
 use crate::pool::{Activity, Finding, Key, Maker, PoolReport, Severity, Way};
 
 /// Judges why a Docker that is down does not start; nothing for a root whose daemon runs, or that no longer is Docker's.
@@ -30,7 +31,7 @@ pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
     };
     let sentence = format!("Docker does not start: {why}: {}", cause.line);
     let mut finding = Finding::new(Key::DockerDown, Severity::Critical, root.path.to_string_lossy(), sentence);
-    finding.ways = ways_out(facts.pool, root.unit.as_deref().unwrap_or("docker"), cause);
+    finding.ways = ways_out(facts.pool, root.starter.as_ref(), cause);
     Some(finding)
 }
 
@@ -38,16 +39,22 @@ pub(super) fn judge(facts: &Facts<'_>, cause: &Cause) -> Option<Finding> {
 pub(super) fn not_seen(facts: &Facts<'_>, why: &str) -> Option<Finding> {
     let root = facts.docker.filter(|root| root.daemon.is_none())?;
     let sentence = format!("not seen: whether Docker fails to start, by its log: {why}");
-    let (object, unit) = (root.path.to_string_lossy(), root.unit.as_deref().unwrap_or("docker"));
+    let object = root.path.to_string_lossy();
+    let unit = root.starter.as_ref().and_then(Starter::unit).unwrap_or("docker");
     Some(
         Finding::new(Key::NotSeen, Severity::Unknown, object, sentence)
             .run(format!("journalctl -u {unit} -n 50"), "online"),
     )
 }
 
-fn ways_out(pool: &PoolReport, unit: &str, cause: &Cause) -> Vec<Way> {
+fn ways_out(pool: &PoolReport, starter: Option<&Starter>, cause: &Cause) -> Vec<Way> {
     let all = Way::run("dmpool list", "shows every pool, and whose it is; Docker is down until then");
-    let told = format!("systemctl cat {unit}.service; cat /etc/docker/daemon.json");
+    let unit = starter.and_then(Starter::unit);
+    let told = match unit {
+        Some(unit) => format!("systemctl cat {unit}.service; cat /etc/docker/daemon.json"),
+        None => "cat /etc/default/docker /etc/sysconfig/docker* /etc/docker/daemon.json".to_owned(),
+    };
+    let udevd = if unit.is_some() { "systemctl restart systemd-udevd" } else { "service udev restart" };
     let unit = Way::run(&told, "shows what it was told");
     match cause.why {
         Why::MissingPool => activation(pool).into_iter().chain([all]).collect(),
@@ -65,7 +72,7 @@ fn ways_out(pool: &PoolReport, unit: &str, cause: &Cause) -> Vec<Way> {
         Why::BaseSize => {
             vec![Way::act("set dm.basesize to the size that the line above names, or leave it out", "seconds")]
         }
-        Why::Udev => vec![Way::run("systemctl restart systemd-udevd", "seconds; then start Docker")],
+        Why::Udev => vec![Way::run(udevd, "seconds; then start Docker")],
         Why::NoSpace => vec![Way::run("df -h", "shows where; free some space there, and start Docker")],
     }
 }

@@ -1,12 +1,11 @@
 //! The files under the pool: short, deleted, of another pool, or there at all.
 
-use std::path::Path;
-
-use super::Facts;
-use super::cost::{self, ONLINE};
-use super::ways::with_docker_stopped;
+use super::cost;
+use super::{Facts, disk_names};
+use crate::engine::docker_root::DockerRoot;
 use crate::metadata::BadSuperblock;
-use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopFile, PoolReport, Severity, Space, User, Way};
+use crate::ops::deleted;
+use crate::pool::{Activity, Backing, Finding, Key, LoopFile, Maker, PoolReport, Severity, Space, User, Way};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -20,11 +19,11 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     let pool = facts.pool;
     let mut findings = Vec::new();
     for (part, file) in [("data", pool.data.loop_file()), ("metadata", pool.metadata.loop_file())] {
-        findings.extend(file.and_then(|file| deleted(pool, part, file)));
+        findings.extend(file.and_then(|file| deleted(facts, part, file)));
     }
     findings.extend(short(pool));
     findings.extend(mismatch(facts));
-    findings.extend(symlinked(facts, &|_| None));
+    findings.extend(disk_names::judge(facts, &|_| None));
     if pool.data.loop_file().is_some() && pool.activity != Activity::Inactive {
         let sentence = "it is on loop files: slower than a disk or LV of its own, and as large as their file system";
         findings.push(Finding::new(Key::LoopFiles, Severity::Info, &pool.name, sentence));
@@ -32,94 +31,61 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
-fn deleted(pool: &PoolReport, part: &str, file: &LoopFile) -> Option<Finding> {
+fn deleted(facts: &Facts<'_>, part: &str, file: &LoopFile) -> Option<Finding> {
     if !file.deleted {
         return None;
     }
+    let pool = facts.pool;
     let path = file.path.to_string_lossy();
     let sentence = format!("its {part} file {path} was deleted while in use: its contents go when the pool does");
     let finding = Finding::new(Key::DeletedFile, Severity::Critical, path.as_ref(), sentence);
-    // Docker's own pool goes when Docker stops; one that nobody has open is what `rm -rf` of a root has left.
-    if pool.user == User::Unknown && pool.open_count == Some(0) {
-        let way = format!("dmsetup remove {}", quote(&pool.name));
-        return Some(finding.run(way, "online; gives its space back, and what is in it is gone"));
+    let cost = |what: &str| match to_copy(pool) {
+        Some(bytes) => format!("~{} {what}; needs {} there", cost::time(cost::copy(bytes)), bytes.human()),
+        None => format!("{what}; needs room there for what is in use, which is not known"),
+    };
+    let files = deleted::of(pool);
+    if pool.maker == Maker::Dmpool
+        && let Some(command) = deleted::way_back(&pool.name, &files)
+    {
+        let cost = cost("in which writes wait; the pool goes on with copies");
+        return Some(finding.run(command, cost));
     }
-    let cost = to_copy(pool).map_or_else(
-        || "stopped meanwhile; needs what is in use, which is not known, where it is pasted".to_owned(),
-        |bytes| format!("~{} stopped; needs {} where it is pasted", cost::time(cost::copy(bytes)), bytes.human()),
-    );
-    Some(finding.with(Way::after("stop what writes, and leave the pool active", copies(pool), cost)))
+    // Docker's own pool goes when Docker stops, and Docker makes it again of the files that it finds.
+    if let Some(root) = facts.docker.filter(|_| pool.maker == Maker::Docker && pool.user != User::Unknown) {
+        let first = if root.daemon.is_some() { "stop all containers, and leave Docker running" } else { UNMOUNT };
+        let command = deleted::copied_back(&pool.name, &files, again(pool, root).as_deref());
+        return Some(finding.with(Way::after(first, command, cost("with all containers stopped"))));
+    }
+    let command = deleted::copied_back(&pool.name, &files, None);
+    let first = "stop what writes, and leave the pool active";
+    let finding = finding.with(Way::after(first, command, cost("stopped; then make the pool again, on the copies")));
+    // One that nobody has open is what `rm -rf` of a root has left.
+    if pool.maker != Maker::Dmpool && pool.user == User::Unknown && pool.open_count == Some(0) {
+        let way = format!("dmsetup remove {}", quote(&pool.name));
+        return Some(finding.run(way, "online; gives its space back, and what is in it is gone for good"));
+    }
+    Some(finding)
+}
+
+const UNMOUNT: &str = "unmount what is on its volumes, and leave the pool active";
+
+/// Returns what has Docker make its own pool again: a running one takes it down as it stops.
+fn again(pool: &PoolReport, root: &DockerRoot) -> Option<String> {
+    let starter = root.starter.as_ref()?;
+    Some(match &root.daemon {
+        Some(_) => starter.command("restart"),
+        None => format!("dmsetup remove {} && {}", quote(&pool.name), starter.command("start")),
+    })
 }
 
 /// Returns what both files hold. Nobody sees any more what a deleted one has on its disk: the pool knows what is in use.
 fn to_copy(pool: &PoolReport) -> Option<Bytes> {
-    let held = |backing: &Backing, space: Option<Space>| {
-        let allocated = backing.loop_file().and_then(|file| file.allocated);
-        allocated.or_else(|| space.map(|space| space.used)).map(Bytes::get)
+    let held = |backing: &Backing, space: Option<Space>| match backing.loop_file().filter(|file| file.deleted) {
+        Some(file) => file.allocated.or_else(|| space.map(|space| space.used)).map(Bytes::get),
+        None => Some(0),
     };
     let (data, metadata) = (held(&pool.data, pool.data_space())?, held(&pool.metadata, pool.metadata_space())?);
     Some(Bytes::new(data.saturating_add(metadata)))
-}
-
-fn copies(pool: &PoolReport) -> String {
-    let copy = |device: &std::path::Path, to| format!("dd if={} of={to} bs=1M conv=sparse,fsync", device.display());
-    let mut commands = Vec::new();
-    for (backing, to) in [(&pool.data, "data.copy"), (&pool.metadata, "metadata.copy")] {
-        if let Carrier::Loop { device: Some(device), .. } = &backing.carrier {
-            commands.push(copy(device, to));
-        }
-    }
-    commands.join(" && ")
-}
-
-/// Disks behind loop devices that Docker finds by a link to a name that another disk may have after the next boot.
-/// `stable` gives a disk's name that no other has, when somebody has looked.
-pub(super) fn symlinked(facts: &Facts<'_>, stable: &dyn Fn(DevNo) -> Option<String>) -> Vec<Finding> {
-    let pool = facts.pool;
-    let parts = [("data", "dm.datadev", &pool.data), ("metadata", "dm.metadatadev", &pool.metadata)];
-    let finding = |(part, option, backing): (&str, &str, &Backing)| {
-        let Carrier::LoopOverDevice { disk, .. } = &backing.carrier else { return None };
-        let link = disk.link.as_ref().filter(|link| !is_stable(&link.target))?;
-        let (at, target) = (link.at.to_string_lossy(), link.target.display());
-        let sentence = format!(
-            "its {part} is the disk behind the link {at}: after a boot {target} may be another disk, which Docker then \
-             writes on"
-        );
-        let finding = Finding::new(Key::SymlinkedDevice, Severity::Critical, at.as_ref(), sentence);
-        // A command with a name to be filled in would make a link to nothing, and Docker a new file behind it.
-        let Some(name) = disk.number.and_then(stable) else {
-            let path = disk.path.display();
-            let then = format!("shows a name of {path} that stays, for {option} among Docker's storage options");
-            return Some(finding.run("ls -l /dev/disk/by-id/", then));
-        };
-        let away = format!("rm {}", quote(&at));
-        let cost = format!("{}; nothing is copied", cost::docker_stopped(0));
-        let restart = facts.docker.map(|root| with_docker_stopped(root, &away, cost));
-        let set = format!("add {option}={name} to Docker's storage options, where the others are");
-        let relink = format!("ln -sfn {} {}", quote(&name), quote(&at));
-        let finding = match restart {
-            Some(Way { first, command, cost }) => {
-                let first = first.map_or_else(|| set.clone(), |first| format!("{set}, {first}"));
-                finding.with(Way { first: Some(first), command, cost })
-            }
-            None => finding,
-        };
-        Some(finding.run(relink, ONLINE))
-    };
-    parts.into_iter().filter_map(finding).collect()
-}
-
-/// Whether a name stays with its disk: udev's links by identity, and names that device-mapper and LVM keep.
-fn is_stable(target: &Path) -> bool {
-    let text = target.to_string_lossy();
-    match text.strip_prefix("/dev/") {
-        Some(name) => {
-            ["disk/by-id/", "disk/by-uuid/", "disk/by-partuuid/", "mapper/"].iter().any(|kind| name.starts_with(kind))
-            // `/dev/VG/LV`
-            || (name.matches('/').count() == 1 && !["disk/", "block/", "loop/"].iter().any(|kind| name.starts_with(kind)))
-        }
-        None => false,
-    }
 }
 
 /// The data file ends before the pool does.
@@ -156,8 +122,9 @@ fn mismatch(facts: &Facts<'_>) -> Option<Finding> {
     let Some(data) = pool.data_space() else {
         let zero = BadSuperblock::Zero.to_string();
         let new = pool.unread.iter().any(|why| why.ends_with(&zero));
-        return (new && much)
-            .then(|| critical(format!("its metadata was never written, and its data file {path} holds {holds}")));
+        return (new && much).then(|| {
+            critical(format!("its metadata was never written or was erased, and its data file {path} holds {holds}"))
+        });
     };
     // A Docker that has a base device has blocks in use; others may have deleted all they had.
     let has_base = facts.docker.is_some_and(|root| root.base.is_some());
@@ -178,7 +145,7 @@ fn mismatch(facts: &Facts<'_>) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::engine::docker_root::DockerRoot;
-    use crate::pool::{Carrier, Link, LoopDisk};
+    use crate::pool::Carrier;
     use crate::report::samples::{docker_pool, docker_root, stopped_docker_pool};
 
     fn found(pool: &PoolReport, docker: Option<&DockerRoot>) -> Vec<Finding> {
@@ -200,43 +167,6 @@ mod tests {
         for pool in [docker_pool(line, 1 << 40), stopped_docker_pool()] {
             assert_eq!(found(&pool, Some(&docker_root())), []);
         }
-    }
-
-    #[test]
-    fn a_disk_behind_a_link_by_a_name_that_changes_is_told_with_one_that_does_not() {
-        let mut pool = docker_pool("0 9/524288 9/1638400", 1 << 40);
-        let root = docker_root();
-        let mut linked = |target: &str| {
-            pool.data.carrier = Carrier::LoopOverDevice {
-                device: Some("/dev/loop0".into()),
-                disk: LoopDisk {
-                    path: "/dev/sdb".into(),
-                    number: Some(DevNo { major: 8, minor: 16 }),
-                    size: None,
-                    link: Some(Link {
-                        at: "/var/lib/docker/devicemapper/devicemapper/data".into(),
-                        target: target.into(),
-                    }),
-                },
-            };
-            let facts = Facts { docker: Some(&root), ..Facts::of(&pool) };
-            symlinked(&facts, &|_| Some("/dev/disk/by-id/wwn-0x5000".to_owned()))
-        };
-        let told = linked("/dev/sdb");
-        assert_eq!((told[0].key, told[0].severity), (Key::SymlinkedDevice, Severity::Critical));
-        let first = "add dm.datadev=/dev/disk/by-id/wwn-0x5000 to Docker's storage options, where the others are";
-        assert_eq!(told[0].ways[0].first.as_deref(), Some(first));
-        let away =
-            "systemctl stop docker && rm /var/lib/docker/devicemapper/devicemapper/data && systemctl start docker";
-        assert!(told[0].ways[0].command.as_deref().unwrap().ends_with(away), "{told:?}");
-        assert_eq!(
-            told[0].ways[1].command.as_deref().unwrap(),
-            "ln -sfn /dev/disk/by-id/wwn-0x5000 /var/lib/docker/devicemapper/devicemapper/data"
-        );
-        for stable in ["/dev/disk/by-id/wwn-0x5000", "/dev/mapper/vg-data", "/dev/vg/data"] {
-            assert_eq!(linked(stable), [], "{stable}");
-        }
-        assert_eq!(linked("/dev/disk/by-path/pci-0000").len(), 1);
     }
 
     #[test]
@@ -272,22 +202,30 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_file_is_saved_or_its_space_given_back() {
+    fn a_deleted_file_is_brought_back_before_its_space_is() {
         let mut pool = docker_pool("0 9/524288 9/1638400", 1 << 40);
         data_file(&mut pool).deleted = true;
-        let used = found(&pool, None);
+        let root = docker_root();
+        let used = found(&pool, Some(&root));
         assert_eq!(used[0].key, Key::DeletedFile);
-        assert!(used[0].ways[0].command.as_deref().unwrap().contains("dd if=/dev/loop0 of=data.copy"), "{used:?}");
+        let way = used[0].ways[0].command.clone().unwrap();
+        assert!(way.contains("dd if=/dev/loop0 of=/var/lib/docker/devicemapper/devicemapper/data bs=1M"), "{way}");
+        assert!(!way.contains("remove"), "{way}");
         // As the kernel leaves it: what a deleted file has on its disk nobody sees; what is in use is copied all the same.
         let mut unseen = docker_pool("0 9/524288 16384/1638400", 1 << 40);
         data_file(&mut unseen).deleted = true;
         data_file(&mut unseen).allocated = None;
         let cost = &found(&unseen, None)[0].ways[0].cost;
-        assert!(cost.contains("needs 1.0 GiB where it is pasted"), "{cost}");
-        let left = PoolReport { user: User::Unknown, open_count: Some(0), ..pool };
-        assert_eq!(
-            found(&left, None)[0].ways[0].command.as_deref().unwrap(),
-            "dmsetup remove docker-179:2-1049372-pool"
-        );
+        assert!(cost.contains("needs 1.0 GiB there"), "{cost}");
+        let left = PoolReport { user: User::Unknown, open_count: Some(0), maker: Maker::Docker, ..pool.clone() };
+        let left = found(&left, None);
+        assert!(left[0].ways[0].command.as_deref().unwrap().contains("dd if=/dev/loop0"), "{left:?}");
+        assert_eq!(left[0].ways[1].command.as_deref().unwrap(), "dmsetup remove docker-179:2-1049372-pool");
+        let mut ours = PoolReport { user: User::Unknown, open_count: Some(0), maker: Maker::Dmpool, ..pool };
+        ours.data.linear = Some("p0_tdata".to_owned());
+        let ours = found(&ours, None);
+        assert_eq!(ours[0].ways.len(), 1);
+        let way = ours[0].ways[0].command.as_deref().unwrap();
+        assert!(way.contains("dmsetup load p0_tdata") && !way.contains("remove"), "{way}");
     }
 }

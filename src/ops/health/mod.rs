@@ -5,6 +5,7 @@
 mod check;
 mod cost;
 mod disk_name;
+mod disk_names;
 mod docker;
 pub(crate) mod docker_log;
 mod down;

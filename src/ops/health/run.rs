@@ -9,12 +9,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Thresholds, disk_name, docker_log, down, files, filling, lvm, owners, space, start, stray, unprivileged,
+    Thresholds, disk_name, disk_names, docker_log, down, filling, lvm, owners, space, start, stray, unprivileged,
     volume_findings, volumes,
 };
 use crate::error::Failure;
 use crate::kernel::ask;
 use crate::kernel::dm::{Dm, DmUnavailable};
+use crate::ops::boot::found;
 use crate::ops::find::{self, All, Found};
 use crate::ops::status::{self, Status};
 use crate::ops::steps::Kit;
@@ -140,9 +141,18 @@ fn of_machine(finding: Finding) -> PoolHealth {
 }
 
 /// A pool that was named and is not there is never as it should be.
-fn no_pool(options: &Options, sentence: &str) -> PoolHealth {
+fn no_pool(options: &Options, sentence: &str) -> Finding {
     let severity = if options.pool.is_some() { Severity::Unknown } else { options.no_pool };
-    of_machine(Finding::new(Key::NotSeen, severity, MACHINE, sentence))
+    Finding::new(Key::NotSeen, severity, MACHINE, sentence)
+}
+
+/// A kernel without device-mapper has no pool; with it, there may be one.
+fn no_kernel_support(options: &Options, why: &DmUnavailable, module: &str, loadable: bool) -> Finding {
+    let finding = no_pool(options, &format!("there is no thin pool: {why}"));
+    match loadable {
+        true => finding.run(gate::modprobe(module), "online; then run this again"),
+        false => finding.act(gate::OTHER_KERNEL, "a reboot"),
+    }
 }
 
 /// A failure as a finding: nobody knows how the pool is.
@@ -161,8 +171,8 @@ fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
     // One pool that hangs shall not use up the time of the others.
     let share = (options.limit / 4).max(Duration::from_secs(1));
     ask::limit_each(share);
-    if let Err(why @ DmUnavailable::NoKernelSupport { .. }) = Dm::open() {
-        seen.pools.push(no_pool(options, &format!("there is no thin pool: {why}")));
+    if let Err(why @ DmUnavailable::NoKernelSupport { module, loadable }) = Dm::open() {
+        seen.pools.push(of_machine(no_kernel_support(options, &why, module, loadable)));
         return seen.pools.clone();
     }
     let kit = match gate::open(state) {
@@ -174,7 +184,7 @@ fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
     };
     let found = match &options.pool {
         Some(argument) => {
-            find::find(&kit.dm, &kit.state, Some(argument)).map(|found| All { found: vec![found], broken: Vec::new() })
+            find::find(&kit.dm, &kit.state, argument).map(|found| All { found: vec![found], broken: Vec::new() })
         }
         None => find::find_all(&kit.dm, &kit.state),
     };
@@ -189,7 +199,7 @@ fn look(seen: &mut Seen, state: Option<State>, options: &Options) -> Answer {
         }
     };
     if found.is_empty() {
-        seen.pools.push(no_pool(options, "there is no thin pool"));
+        seen.pools.push(of_machine(no_pool(options, "there is no thin pool")));
     }
     let (answers, hangs) = by_answer(&kit, found, share);
     for found in answers {
@@ -271,8 +281,8 @@ fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
 }
 
 fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
-    let Seen { kit: Some(_), statuses, pools, .. } = seen else { return seen.pools.clone() };
-    let dmpool = std::env::current_exe().unwrap_or_else(|_| "dmpool".into());
+    let Seen { kit: Some(kit), statuses, pools, .. } = seen else { return seen.pools.clone() };
+    let state = kit.state.directory.as_deref();
     for status in statuses.iter() {
         let facts = status.facts();
         let binds = status.findings.iter().any(|f| f.key == Key::HostFileSystem);
@@ -280,9 +290,9 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
             let filling = filling::look(root, &status.report);
             add(pools, &status.report, filling::judge(&status.report, &status.findings, &filling));
         }
-        add(pools, &status.report, files::symlinked(&facts, &disk_name::by_id));
-        let activator = start::activator(std::path::Path::new("/"), &status.report.name);
-        add(pools, &status.report, start::judge(&facts, activator.as_deref(), &dmpool, &disk_name::by_id));
+        add(pools, &status.report, disk_names::judge(&facts, &disk_name::by_id));
+        let activator = found::activator(std::path::Path::new("/"), &status.report.name, state);
+        add(pools, &status.report, start::judge(&facts, activator.as_deref(), &disk_name::by_id));
     }
     let known: Vec<&PoolReport> = statuses.iter().map(|status| &status.report).collect();
     if whole_machine {
@@ -294,7 +304,9 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
 fn with_programs(seen: &mut Seen, thresholds: &Thresholds, limit: Duration) -> Answer {
     let Seen { kit: Some(_), statuses, pools, hung } = seen else { return seen.pools.clone() };
     let stopped = statuses.iter().any(|s| s.docker.as_ref().is_some_and(|root| root.daemon.is_none()));
-    let units = docker_log::units(statuses.iter().filter_map(|s| s.docker.as_ref()?.unit.clone()));
+    let units = docker_log::units(
+        statuses.iter().filter_map(|s| s.docker.as_ref()?.starter.as_ref()?.unit().map(str::to_owned)),
+    );
     let cause = if stopped { docker_log::look(&units, limit) } else { Ok(None) };
     for status in statuses.iter_mut() {
         let lvm =

@@ -83,29 +83,33 @@ fn of_metadata(pool: &PoolReport, threshold: Threshold) -> Option<Finding> {
     Some(finding)
 }
 
-/// The file system under the data file, when it binds first and little is left of what the pool can really have, or
-/// little of what its file promises.
+/// The file system under the data file: when much of it is in use; and, when it binds first, when little is left of what
+/// the pool can really have, or little of what its file promises.
 fn of_host(pool: &PoolReport, threshold: Threshold) -> Option<Finding> {
-    let (limit, left) = pool.binding_limit()?;
     let host = pool.data.loop_file()?.host.as_ref()?;
-    if limit != Limit::HostFileSystem {
-        return None;
-    }
     let data = pool.data_space()?;
-    let real = Space { used: data.used, total: data.used.checked_add(left)? };
-    let of_promise = match (left.get(), data.total.get()) {
-        (left, total) if left < total / 100 => Some(Severity::Critical),
-        (left, total) if left < total / 20 => Some(Severity::Warning),
-        _ => None,
-    };
-    let severity = threshold.severity(real.percent()).max(of_promise)?;
-    Some(host_finding(severity, host, data.free(), None))
+    let mut severity = host_in_use(host.free, host.total, threshold);
+    if let (Limit::HostFileSystem, left) = pool.binding_limit()? {
+        let real = Space { used: data.used, total: data.used.checked_add(left)? };
+        let of_promise = match (left.get(), data.total.get()) {
+            (left, total) if left < total / 100 => Some(Severity::Critical),
+            (left, total) if left < total / 20 => Some(Severity::Warning),
+            _ => None,
+        };
+        severity = severity.max(threshold.severity(real.percent())).max(of_promise);
+    }
+    Some(host_finding(severity?, host, data.free(), None))
+}
+
+/// Returns how bad it is that so much of a file system is in use under Docker's root or a pool's files, whoever looks.
+pub(super) fn host_in_use(free: Bytes, total: Bytes, threshold: Threshold) -> Option<Severity> {
+    threshold.severity(Space { used: total.saturating_sub(free), total }.percent())
 }
 
 /// The finding about a host's file system; `filled` says with what, when somebody has looked.
 pub(super) fn host_finding(severity: Severity, host: &HostFs, wanted: Bytes, filled: Option<&str>) -> Finding {
     let mount = host.mount_point.to_string_lossy();
-    let left = host.free.human();
+    let left = format!("{} of {}", host.free.human(), host.total.human());
     let filled = filled.map(|what| format!("; on it: {what}")).unwrap_or_default();
     let sentence = format!(
         "the file system under its loop file, {mount}, has {left} left, and the pool may still take {}{filled}",
@@ -193,9 +197,10 @@ mod tests {
             (9, 0, vec![(Key::HostFileSystem, Severity::Critical)]),
             // 40 GiB used and 9 more to have: four fifths.
             (655_360, 9 * GIB, vec![(Key::HostFileSystem, Severity::Warning)]),
-            (655_360, 11 * GIB, vec![(Key::Overcommit, Severity::Info)]),
-            // Nothing is left to take: the host does not matter.
+            (655_360, 12 * GIB, vec![(Key::Overcommit, Severity::Info)]),
+            // More than the pool may still take, and all the same four fifths of the host's 59.6 GiB are in use.
             (1_300_000, 23 * GIB, vec![]),
+            (1_500_000, 11 * GIB, vec![(Key::DataUse, Severity::Warning), (Key::HostFileSystem, Severity::Warning)]),
         ] {
             let line = format!("0 6211/524288 {used}/1638400 - rw discard_passdown queue_if_no_space - 1024");
             assert_eq!(found(&loop_pool(&line, used * 65536, host_free)), expected, "{used} {host_free}");

@@ -21,7 +21,8 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     let unknown = |key, sentence: &str| finding(key, Severity::Unknown, sentence);
     let mut findings = Vec::new();
     if let Some(it) = &pool.interrupted {
-        let finding = critical(Key::Interrupted, &format!("an operation of dmpool was interrupted: {}", it.id));
+        let finding =
+            critical(Key::Interrupted, &format!("an operation of dmpool was interrupted: {} ({})", it.what, it.id));
         findings.push(Finding { ways: it.ways_out(), ..finding });
     }
     match pool.activity {
@@ -39,7 +40,10 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             } else {
                 unknown(Key::Inactive, "it is not active")
             };
+            findings.extend(missing(facts));
             findings.push(match pool.maker {
+                // What has to be done first is said by another finding, and `activate` would refuse.
+                _ if pool.interrupted.is_some() || !pool.missing.is_empty() => inactive,
                 Maker::Dmpool => inactive.run(format!("dmpool activate {}", argument(pool)), ONLINE),
                 Maker::Docker | Maker::Lvm | Maker::Unknown => inactive,
             });
@@ -71,6 +75,29 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Devices that are not here keep the whole pool down.
+fn missing(facts: &Facts<'_>) -> Option<Finding> {
+    let pool = facts.pool;
+    let (is, it) = match pool.missing.len() {
+        0 => return None,
+        1 => ("is", "it"),
+        _ => ("are", "them"),
+    };
+    let word = argument(pool);
+    let sentence = format!(
+        "{} {is} missing: {}",
+        if it == "it" { "a device of it" } else { "devices of it" },
+        pool.missing.join("; ")
+    );
+    let look = format!("connect {it} (dmpool disks shows what is here, and how to look again)");
+    let gone = "if that is gone for good with what was on it";
+    Some(
+        Finding::new(Key::MissingDevice, Severity::Critical, &pool.name, sentence)
+            .with(Way::after(look, format!("dmpool activate {word}"), "seconds"))
+            .with(Way::after(gone, format!("dmpool destroy {word} --keep-data"), "forgets the pool")),
+    )
+}
+
 /// Returns the root whose stopped Docker brings the pool up when it starts.
 fn waits_for<'a>(facts: &Facts<'a>) -> Option<&'a DockerRoot> {
     let is_dockers = facts.pool.maker == Maker::Docker && facts.pool.tie != Some(Tie::Before);
@@ -85,8 +112,8 @@ pub(super) fn offer_start(facts: &Facts<'_>, findings: &mut [Finding]) {
         return;
     }
     if let Some(inactive) = findings.iter_mut().find(|finding| finding.key == Key::Inactive) {
-        inactive.ways.push(match &root.unit {
-            Some(unit) => Way::run(format!("systemctl start {}", quote(unit)), "seconds; Docker makes it active"),
+        inactive.ways.push(match &root.starter {
+            Some(starter) => Way::run(starter.command("start"), "seconds; Docker makes it active"),
             None => Way::act("start Docker", "seconds; Docker makes it active"),
         });
     }
@@ -148,7 +175,40 @@ fn of_working(facts: &Facts<'_>, working: &Working) -> Option<Finding> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::engine::start::Starter;
+    use crate::pool::{Interrupted, PoolReport};
     use crate::report::samples::{docker_root, stopped_docker_pool};
+
+    #[test]
+    fn a_pool_that_cannot_be_activated_says_what_has_to_be_done_first() {
+        let down = PoolReport { maker: Maker::Dmpool, argument: "p1".to_owned(), ..stopped_docker_pool() };
+        let ways = |pool: &PoolReport| {
+            let found = judge(&Facts::of(pool)).into_iter().flat_map(|f| f.ways.into_iter());
+            found.filter_map(|way| way.command).collect::<Vec<_>>()
+        };
+        assert_eq!(ways(&down), ["dmpool activate p1"]);
+        let it = Interrupted {
+            id: "grow-1".to_owned(),
+            what: "grow".to_owned(),
+            destroys: false,
+            can_finish: true,
+            can_go_back: true,
+        };
+        let interrupted = PoolReport { interrupted: Some(it), ..down.clone() };
+        assert_eq!(ways(&interrupted), ["dmpool continue grow-1", "dmpool undo grow-1"]);
+        let lacks = |missing: &[&str]| {
+            let missing = missing.iter().map(|&name| name.to_owned()).collect();
+            judge(&Facts::of(&PoolReport { missing, ..down.clone() }))
+        };
+        let found = &lacks(&["device 2 of 3, /dev/sdb (as it was called last)"])[0];
+        let sentence = "a device of it is missing: device 2 of 3, /dev/sdb (as it was called last)";
+        assert_eq!(
+            (found.key, found.severity, found.sentence.as_str()),
+            (Key::MissingDevice, Severity::Critical, sentence)
+        );
+        assert!(found.ways[0].first.as_deref().unwrap().starts_with("connect it ("), "{found:?}");
+        assert!(lacks(&["a", "b"])[0].sentence.starts_with("devices of it are missing: a; b"));
+    }
 
     #[test]
     fn a_pool_that_waits_for_docker_says_how_it_is_started_unless_something_is_to_be_done_first() {
@@ -162,8 +222,8 @@ mod tests {
             let way = inactive.ways.first().and_then(|way| way.command.clone());
             (inactive.severity, inactive.sentence, way)
         };
-        let unit = Some("docker2".to_owned());
-        let stopped = DockerRoot { daemon: None, standing: Standing::Configured, unit, ..docker_root() };
+        let starter = Some(Starter::Unit("docker2".to_owned()));
+        let stopped = DockerRoot { daemon: None, standing: Standing::Configured, starter, ..docker_root() };
         let sentence = "it is not active: Docker is not running".to_owned();
         let way = Some("systemctl start docker2".to_owned());
         assert_eq!(said(&stopped, &[]), (Severity::Unknown, sentence.clone(), way));

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::Thresholds;
 use super::run::PoolHealth;
+use super::{Thresholds, space};
 use crate::engine::docker_root::DEFAULT_ROOT;
 use crate::error::Failure;
 use crate::kernel::fs::FsFacts;
-use crate::pool::{Finding, Key, Severity, Space};
+use crate::pool::{Finding, Key, Severity};
 use crate::process::quote;
 
 /// A device-mapper device as sysfs shows it to everybody.
@@ -81,10 +81,10 @@ fn judge(device: &Shown) -> Option<PoolHealth> {
 
 fn host(thresholds: &Thresholds) -> Option<Finding> {
     let host = FsFacts::of(Path::new(DEFAULT_ROOT)).ok()?;
-    let space = Space { used: host.total.saturating_sub(host.free), total: host.total };
-    let severity = thresholds.data.severity(space.percent())?;
+    let severity = space::host_in_use(host.free, host.total, thresholds.data)?;
     let mount = host.mount_point.to_string_lossy();
-    let sentence = format!("{mount}, where {DEFAULT_ROOT} is, has {} left", host.free.human());
+    let (left, of) = (host.free.human(), host.total.human());
+    let sentence = format!("{mount}, where {DEFAULT_ROOT} is, has {left} of {of} left");
     Some(
         Finding::new(Key::HostFileSystem, severity, mount.as_ref(), sentence)
             .act(format!("free space on {}", quote(&mount)), "online"),

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::cost::ONLINE;
 use crate::engine::docker_root::DockerRoot;
 use crate::engine::dockerd::Flags;
-use crate::pool::{Carrier, LoopDisk, Maker, PoolReport, Space, Way};
+use crate::pool::{Backing, Carrier, Maker, PoolReport, Space, Way};
 use crate::process::quote;
-use crate::units::Bytes;
+use crate::units::{Bytes, META_BLOCK_BYTES, Sectors};
 
 /// The cost of what LVM can do as long as it has something to give.
 const IN_GROUP: &str = "online, when the volume group has room";
@@ -32,9 +32,12 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     if let Some(lv) = logical_volume(pool) {
         return Some(Way::run(format!("lvextend -L {size} {lv}"), IN_GROUP));
     }
+    if let Some(way) = into_room(pool, &pool.data, pool.data_space()?.total, pool.block_bytes()?, ("", size)) {
+        return Some(way);
+    }
     match &pool.data.carrier {
-        Carrier::Device { path } if pool.data.linear.is_none() => return Some(reload(pool, path)),
-        Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, disk, "")),
+        Carrier::Device { path } if pool.data.linear.is_none() => return Some(with_disk(pool, path, "")),
+        Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, &disk.path, "")),
         Carrier::Device { .. } | Carrier::Devices { .. } if pool.maker == Maker::Dmpool => {
             let command = format!("dmpool grow {} max", argument(pool));
             return Some(Way::after("enlarge one of the devices that it lies on", command, ONLINE));
@@ -51,18 +54,28 @@ fn grow_data_by(pool: &PoolReport, size: &str) -> Option<Way> {
     Some(Way::run(format!("dmpool grow {} {size}{}", argument(pool), overcommit(pool)), ONLINE))
 }
 
-/// A pool on a device by somebody's own table: that table, as long as the device is by then.
-fn reload(pool: &PoolReport, device: &Path) -> Way {
-    let (name, device) = (quote(&pool.name), quote(&device.to_string_lossy()));
-    let length = format!("awk -v n=$(blockdev --getsz {device}) '{{ $2 = n; print }}'");
-    let load = format!("dmsetup table {name} | {length} | dmsetup load {name} && dmsetup resume {name}");
-    Way::after(format!("enlarge {device}"), load, ONLINE)
+/// Returns how a part grows into what its device has already, or with the LV that it ends on; nothing where that has to be
+/// made larger by somebody first. `asked` are the option of that part and a size.
+fn into_room(pool: &PoolReport, part: &Backing, has: Bytes, block: Bytes, asked: (&str, &str)) -> Option<Way> {
+    let room = match &part.carrier {
+        Carrier::Device { .. } if part.linear.is_none() => part.size.map(Sectors::bytes)?.saturating_sub(has),
+        Carrier::LoopOverDevice { disk, .. } => disk.size.unwrap_or_default().saturating_sub(has),
+        Carrier::Device { .. } | Carrier::Devices { .. } => part.room,
+        Carrier::Loop { .. } | Carrier::Unknown => return None,
+    };
+    let (option, size) = asked;
+    let grow = |size: &str| format!("dmpool grow {} {option}{size}", argument(pool));
+    // On devices that dmpool has formatted pieces are whole MiB.
+    if room >= block.max(Bytes::MIB) {
+        return Some(Way::run(grow("max"), ONLINE));
+    }
+    part.on_lv.then(|| Way::run(grow(size), IN_GROUP))
 }
 
-/// A disk behind a loop device, which `grow` takes as large as it has become.
-fn with_disk(pool: &PoolReport, disk: &LoopDisk, option: &str) -> Way {
+/// A disk beneath, which `grow` takes as large as it has become.
+fn with_disk(pool: &PoolReport, disk: &Path, option: &str) -> Way {
     let command = format!("dmpool grow {} {option}max", argument(pool));
-    Way::after(format!("enlarge {}", disk.path.display()), command, ONLINE)
+    Way::after(format!("enlarge {}", disk.display()), command, ONLINE)
 }
 
 /// Returns how the metadata of a pool grows: by half.
@@ -71,8 +84,18 @@ pub(super) fn grow_metadata(pool: &PoolReport) -> Option<Way> {
     if let Some(lv) = logical_volume(pool) {
         return Some(Way::run(format!("lvextend --poolmetadatasize +{by} {lv}"), IN_GROUP));
     }
-    if let Carrier::LoopOverDevice { disk, .. } = &pool.metadata.carrier {
-        return Some(with_disk(pool, disk, "--metadata "));
+    let (metadata, block) = (pool.metadata_space()?.total, Bytes::new(META_BLOCK_BYTES));
+    if pool.maker != Maker::Dmpool
+        && let Some(way) = into_room(pool, &pool.metadata, metadata, block, ("--metadata ", &format!("+{by}")))
+    {
+        return Some(way);
+    }
+    match &pool.metadata.carrier {
+        Carrier::LoopOverDevice { disk, .. } => return Some(with_disk(pool, &disk.path, "--metadata ")),
+        Carrier::Device { path } if pool.metadata.linear.is_none() => {
+            return Some(with_disk(pool, path, "--metadata "));
+        }
+        _ => {}
     }
     if pool.maker == Maker::Dmpool && pool.metadata.loop_file().is_none() {
         return Some(Way::run(format!("dmpool grow {} --metadata max", argument(pool)), ONLINE));
@@ -89,14 +112,13 @@ fn overcommit(pool: &PoolReport) -> &'static str {
 
 /// Returns what is done while Docker is stopped. `cost` is what that costs, Docker's stop and start included.
 pub(super) fn with_docker_stopped(root: &DockerRoot, command: &str, cost: String) -> Way {
-    match &root.unit {
-        // The socket would start it again.
-        Some(unit) => Way::run(
-            format!("systemctl stop {unit}.socket; systemctl stop {unit} && {command} && systemctl start {unit}"),
-            cost,
-        ),
-        None => Way::after("stop Docker", command, format!("{cost}; it is started again afterwards")),
-    }
+    let Some(starter) = &root.starter else {
+        return Way::after("stop Docker", command, format!("{cost}; it is started again afterwards"));
+    };
+    // The socket would start it again.
+    let socket = starter.unit().map(|unit| format!("systemctl stop {}; ", quote(&format!("{unit}.socket"))));
+    let (stop, start) = (starter.command("stop"), starter.command("start"));
+    Way::run(format!("{}{stop} && {command} && {start}", socket.unwrap_or_default()), cost)
 }
 
 /// Returns how Docker gives back what nobody uses, when it runs.
@@ -144,7 +166,9 @@ fn half(space: Space) -> String {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::report::samples::{docker_pool, lvm_pool};
+    use crate::engine::start::Starter;
+    use crate::pool::LoopDisk;
+    use crate::report::samples::{docker_pool, docker_root, lvm_pool};
 
     const LINE: &str = "0 6211/524288 1638400/1638400 - out_of_data_space discard_passdown queue_if_no_space - 1024";
 
@@ -161,6 +185,19 @@ mod tests {
         assert_eq!(ways(91), [format!("{data} --overcommit"), format!("{metadata} --overcommit")]);
         let first = "free space on /: growing would gain nothing";
         assert_eq!(ways(90), [first.to_owned(), format!("{metadata} --overcommit")]);
+    }
+
+    #[test]
+    fn docker_is_stopped_by_what_runs_the_machine() {
+        let stopped = |starter: Option<Starter>| {
+            let way = with_docker_stopped(&DockerRoot { starter, ..docker_root() }, "true", "10 s".to_owned());
+            (way.first, way.command.unwrap())
+        };
+        let by_systemd = "systemctl stop docker.socket; systemctl stop docker && true && systemctl start docker";
+        assert_eq!(stopped(Some(Starter::Unit("docker".to_owned()))), (None, by_systemd.to_owned()));
+        let by_script = "service docker stop && true && service docker start";
+        assert_eq!(stopped(Some(Starter::Script("docker".to_owned()))), (None, by_script.to_owned()));
+        assert_eq!(stopped(None), (Some("stop Docker".to_owned()), "true".to_owned()));
     }
 
     #[test]
@@ -181,9 +218,30 @@ mod tests {
     #[test]
     fn a_disk_behind_a_loop_device_grows_by_itself_first() {
         let mut pool = docker_pool(LINE, 0);
-        let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None };
+        let disk = LoopDisk { path: "/dev/sdb".into(), number: None, size: None, link: None, volume: None };
         pool.data.carrier = Carrier::LoopOverDevice { device: Some("/dev/loop0".into()), disk };
         assert_eq!(grow_data(&pool), Some(Way::after("enlarge /dev/sdb", "dmpool grow docker max", ONLINE)));
+    }
+
+    #[test]
+    fn a_device_that_has_more_than_the_pool_is_taken_first_and_an_lv_is_extended_by_grow() {
+        let mut pool = docker_pool(LINE, 0);
+        let disk = LoopDisk {
+            path: "/dev/sdb".into(),
+            number: None,
+            size: Some(Bytes::new(200 << 30)),
+            link: None,
+            volume: None,
+        };
+        pool.data.carrier = Carrier::LoopOverDevice { device: Some("/dev/loop0".into()), disk };
+        assert_eq!(grow_data(&pool), Some(Way::run("dmpool grow docker max", ONLINE)));
+        pool.data.carrier = Carrier::Device { path: "/dev/sdb".into() };
+        assert_eq!(grow_data(&pool).unwrap().first.as_deref(), Some("enlarge /dev/sdb"));
+        pool.data.on_lv = true;
+        assert_eq!(grow_data(&pool), Some(Way::run("dmpool grow docker +50G", IN_GROUP)));
+        (pool.maker, pool.data.linear) = (Maker::Dmpool, Some("p0_tdata".to_owned()));
+        pool.data.room = Bytes::new(5 << 30);
+        assert_eq!(grow_data(&pool), Some(Way::run("dmpool grow docker max", ONLINE)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::kernel::lock::AtWork;
 use crate::kernel::{Called, fs, identity};
 use crate::ops::State;
 use crate::ops::journal::record::{self, Journal, Opened, Record};
-use crate::ops::plan::Plan;
+use crate::ops::plan::{Operation, Plan};
 use crate::units::Bytes;
 
 /// Room for the records of steps that are done, taken back and begun again several times, each with an error.
@@ -151,7 +151,8 @@ pub fn open_journals(state: &State) -> Result<Vec<String>> {
 /// Returns the pools that an operation was interrupted on. A journal that cannot be used says nothing here.
 pub fn pools(state: &State) -> Vec<String> {
     let ids = open_journals(state).unwrap_or_default();
-    ids.iter().filter_map(|id| read(&path_of(state, id)).ok()).map(|journal| journal.opened.plan.pool).collect()
+    let plans = ids.iter().filter_map(|id| read(&path_of(state, id)).ok()).map(|journal| journal.opened.plan);
+    plans.filter(|plan| plan.operation != Operation::AtBoot).map(|plan| plan.pool).collect()
 }
 
 /// Returns the operation on a pool that was begun and has not ended.
@@ -159,18 +160,39 @@ pub fn pools(state: &State) -> Vec<String> {
 /// # Errors
 /// When the journals cannot be listed, or one of them cannot be used: it might be this pool's.
 pub fn of_pool(state: &State, pool: &str) -> Outcome<Option<Unfinished>> {
+    find(state, |plan| plan.pool == pool)
+}
+
+/// Returns an operation that was begun and has not ended, of which that is so.
+///
+/// # Errors
+/// As [`of_pool`].
+pub fn find(state: &State, is_it: impl Fn(&Plan) -> bool) -> Outcome<Option<Unfinished>> {
     let ids = open_journals(state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
     for id in ids {
         let path = path_of(state, &id);
         // One that ended since it was listed, or since it was read, is none.
-        let of_pool = read_if_there(&path)?.filter(|journal| journal.opened.plan.pool == pool);
-        if let Some(journal) = of_pool
+        let found = read_if_there(&path)?.filter(|journal| is_it(&journal.opened.plan));
+        if let Some(journal) = found
             && let Some(at_work) = AtWork::on(&path)
         {
             return Ok(Some(Unfinished { journal, at_work }));
         }
     }
     Ok(None)
+}
+
+/// Returns the operations on all pools but one that were begun and have not ended.
+///
+/// # Errors
+/// As [`of_pool`].
+pub fn others(state: &State, pool: &str) -> Outcome<Vec<Journal>> {
+    let ids = open_journals(state).map_err(|e| Failure::failed("cannot list the journals").because(e))?;
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(read_if_there(&path_of(state, &id))?.filter(|journal| journal.opened.plan.pool != pool));
+    }
+    Ok(found)
 }
 
 fn path_of(state: &State, id: &str) -> PathBuf {
@@ -185,7 +207,7 @@ fn unused_id(state: &State, wanted: &str) -> String {
 }
 
 /// Returns a moment as `20261121T101500Z`.
-fn stamp(moment: SystemTime) -> String {
+pub fn stamp(moment: SystemTime) -> String {
     humantime::format_rfc3339_seconds(moment).to_string().replace(['-', ':'], "")
 }
 
@@ -196,7 +218,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ops::plan::Operation;
 
     #[test]
     fn an_operation_that_is_carried_out_is_never_taken_for_an_interrupted_one() {

@@ -6,7 +6,7 @@ mod run;
 pub mod volumes;
 mod ways;
 
-pub use log::{Log, Unfinished, of_id, of_pool, open_journals, pools};
+pub use log::{Log, Unfinished, find, of_id, of_pool, open_journals, others, pools, stamp};
 pub use record::{BadJournal, Journal, Opened, Progress, Record};
 pub use run::{Ended, carry_out, finish, take_back};
-pub use ways::{used, was_brought_up_since, ways_out};
+pub use ways::{destroys, used, was_brought_up_since, ways_out};

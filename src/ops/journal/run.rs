@@ -100,8 +100,12 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
     match revert_all(kit, &mut log) {
         Ok(stands) if stands.is_empty() => {
             let state = "everything that had been done was taken back; the machine is as it was";
+            let left = kit.said();
             Err(match close(log, "taken back") {
-                Ok(()) => Failure::failed(what).fact("state", state).because(first.why),
+                Ok(()) => {
+                    let failure = Failure::failed(what).fact("state", state).because(first.why);
+                    left.into_iter().fold(failure, |failure, left| failure.fact("left", left))
+                }
                 Err(then) => Failure::new(Kind::Partial, what)
                     .fact("state", state)
                     .fact("then", then.what)
@@ -143,7 +147,7 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
             log.write(Record::Begun(step))?;
             fault::reached(step, Point::Before)?;
             if let Err(why) = act.apply(kit, attempt) {
-                if attempt == Attempt::First && errno_of(&why) == Some(Errno::EEXIST) {
+                if attempt == Attempt::First && act.is_one_thing() && errno_of(&why) == Some(Errno::EEXIST) {
                     // Somebody else made it since the plan was made: it is not ours to take back.
                     log.write(Record::Reverted(step))?;
                 }
@@ -163,29 +167,32 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
 ///
 /// After a reboot also those steps that do not outlast one: a device that was not yet to be removed is gone all the same.
 fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
-    let mut stands = Vec::new();
+    let mut stands: Vec<String> = Vec::new();
     let rebooted = log.journal.opened.boot != log.journal.boot;
     for step in (0..log.journal.progress.len()).rev() {
-        let mut go = || -> Result<()> {
+        let mut go = || -> Result<bool> {
             let it = log.journal.opened.plan.steps.get(step).context("reading the plan")?.clone();
             let undone = matches!(log.journal.progress.get(step), None | Some(Progress::Not | Progress::Reverted));
             if undone && (it.act().lasts() || !rebooted) {
-                return Ok(());
+                return Ok(false);
             }
             let _ = log.write(Record::Reverting(step));
             fault::reached(step, Point::BeforeRevert)?;
-            match it.act().revert(kit)? {
-                Reverted::Gone => {}
-                Reverted::Stands(what) => stands.push(what),
-            }
+            let (what, ends) = match it.act().revert(kit)? {
+                Reverted::Gone => (None, false),
+                Reverted::Left(what) => (Some(what), false),
+                Reverted::Stands(what) => (Some(what), true),
+            };
+            // Two steps on one device may say the same of it.
+            stands.extend(what.filter(|what| !stands.contains(what)));
             fault::reached(step, Point::AfterRevert)?;
             let _ = log.write(Record::Reverted(step));
-            Ok(())
+            Ok(ends)
         };
-        go().map_err(|why| Stop { step, why, unbegun: false })?;
-        if !stands.is_empty() {
+        let ends = go().map_err(|why| Stop { step, why, unbegun: false })?;
+        if ends {
             // What came before a step that stands is what it stands on.
-            break;
+            return Ok(stands);
         }
     }
     Ok(stands)
@@ -227,7 +234,10 @@ fn sentence(log: &Log, stop: &Stop) -> String {
 }
 
 /// Adds to a failure what an interrupted operation leaves behind and how to go on.
-fn kept(kit: &Kit, log: &Log, failure: Failure) -> Failure {
+fn kept(kit: &Kit, log: &Log, mut failure: Failure) -> Failure {
+    for left in kit.said() {
+        failure = failure.fact("left", left);
+    }
     let done = log.journal.progress.iter().filter(|p| **p == Progress::Done).count();
     failure
         .fact("state", format!("{done} of {} steps stand", log.journal.progress.len()))

@@ -77,7 +77,7 @@ pub fn is_back(kit: &Kit, journal: &Journal) -> Result<Option<String>> {
         return Ok(None);
     }
     for (step, progress) in plan.steps.iter().zip(&journal.progress) {
-        if let (Step::TakeDown(TakeDown { made_by }), Progress::Done) = (step, progress)
+        if let (Step::TakeDown(TakeDown { made_by, .. }), Progress::Done) = (step, progress)
             && let Step::MapVolume(MapVolume { name, .. }) = &**made_by
             && kit.dm.info(&DmId::name(name))?.is_some_and(|info| info.live_table)
         {

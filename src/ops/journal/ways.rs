@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::kernel::ask;
+use crate::kernel::{ask, identity};
 use crate::metadata::BadSuperblock;
 use crate::ops::journal::{Journal, Opened, Progress, volumes};
-use crate::ops::plan::Operation;
+use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step, TakeDown};
 use crate::ops::{members, sight};
 use crate::pool::Interrupted;
@@ -24,17 +24,42 @@ pub fn ways_out(kit: &Kit, journal: &Journal) -> Interrupted {
         (can_finish, can_go_back)
     });
     let (can_finish, can_go_back) = looked.unwrap_or((true, true));
-    Interrupted { id: opened.id.clone(), can_finish, can_go_back }
+    Interrupted {
+        id: opened.id.clone(),
+        what: opened.plan.what.clone(),
+        destroys: can_go_back && destroys(&opened.plan),
+        can_finish,
+        can_go_back,
+    }
+}
+
+/// Returns whether it is asked for that data go: files, what labels lead to, LVs, a volume.
+pub fn destroys(plan: &Plan) -> bool {
+    let goes = |step: &Step| {
+        matches!(
+            step,
+            Step::DeleteFile(_)
+                | Step::EraseLabel(_)
+                | Step::RemoveVolume(_)
+                | Step::DeleteThin(_)
+                | Step::TakeDown(TakeDown { deletes: Some(_), .. })
+        )
+    };
+    matches!(plan.operation, Operation::Destroy | Operation::ThinRemove) && plan.steps.iter().any(goes)
 }
 
 /// Returns whether the effect of a step that was begun is there for good.
 fn stands(kit: &Kit, journal: &Journal) -> bool {
     let mut steps = journal.opened.plan.steps.iter().zip(&journal.progress);
+    let rebooted = identity::boot_id().is_ok_and(|boot| boot != journal.opened.boot);
     // What stands when it is taken back is written down as taken back too.
-    steps.any(|(step, progress)| *progress != Progress::Not && step.act().stands(kit).unwrap_or(false))
+    steps.any(|(step, progress)| {
+        let may_stand = *progress != Progress::Not || rebooted && !step.act().lasts();
+        may_stand && step.act().stands(kit).unwrap_or(false)
+    })
 }
 
-/// Returns what shows that a pool which an interrupted `create` made has been used: taking it back would delete that.
+/// Returns what shows that a pool which was being made has been used: taking it back would delete that.
 /// Nothing when nothing shows it, or another operation was interrupted.
 ///
 /// # Errors
@@ -55,7 +80,8 @@ pub fn used(kit: &Kit, opened: &Opened) -> Result<Option<String>> {
         };
         match recorded {
             Some(Ok(superblock)) => (superblock.transaction_id, superblock.data_used),
-            Some(Err(BadSuperblock::Zero)) | None => return Ok(None),
+            // A file is empty from when it is made until it has its length: nothing was ever in it.
+            Some(Err(BadSuperblock::Zero | BadSuperblock::Short(0))) | None => return Ok(None),
             Some(Err(bad)) => return Ok(Some(format!("what is in it cannot be told: {bad}"))),
         }
     };
@@ -72,7 +98,7 @@ pub fn was_brought_up_since(kit: &Kit, journal: &Journal) -> Result<bool> {
     let plan = &journal.opened.plan;
     let taken_down = plan.operation == Operation::Destroy
         && plan.steps.iter().zip(&journal.progress).any(|(step, progress)| {
-            matches!((step, progress), (Step::TakeDown(TakeDown { made_by }), Progress::Done)
+            matches!((step, progress), (Step::TakeDown(TakeDown { made_by, .. }), Progress::Done)
                 if matches!(**made_by, Step::MakePool(_)))
         });
     Ok(taken_down && sight::live(&kit.dm, &plan.pool)?.is_some())

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel;
 use crate::kernel::processes;
+use crate::ops::registry;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, Rewrite, WayBack};
+use crate::pool::PoolName;
 use crate::process;
 use crate::units::Bytes;
 
@@ -50,12 +52,25 @@ pub struct WriteConfig {
     pub folder: bool,
     /// Who reads it.
     pub reader: Reader,
+    /// Whether it is run: a new one gets the mode for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub program: bool,
+    /// The pools that may be registered when it is taken back: it stays while another one is, which counts on it. None for
+    /// what no pool counts on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolName>,
 }
 
 impl WriteConfig {
     fn says(&self) -> Result<Option<String>> {
         let bytes = kernel::fs::read_limited(&self.path, LONGEST)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Writes the file; a new one gets the mode of its kind.
+    fn write(&self, text: &str) -> Result<()> {
+        let mode = if self.program { 0o755 } else { 0o644 };
+        kernel::fs::write_alike(&self.path, text.as_bytes(), &self.path, mode)
     }
 
     fn folder(&self) -> &Path {
@@ -102,9 +117,9 @@ impl Act for WriteConfig {
                 kernel::fs::make_dir_durably(self.folder(), 0o755)?;
             }
             if let Some(before) = &self.before {
-                kernel::fs::write_alike(&self.backup, before.as_bytes(), &self.path)?;
+                kernel::fs::write_alike(&self.backup, before.as_bytes(), &self.path, 0o644)?;
             }
-            kernel::fs::write_alike(&self.path, self.after.as_bytes(), &self.path)?;
+            self.write(&self.after)?;
         }
         self.read_by_systemd()
     }
@@ -115,17 +130,24 @@ impl Act for WriteConfig {
         Ok(())
     }
 
-    fn revert(&self, _: &Kit) -> Result<Reverted> {
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        if let Some(pool) = needed_by(kit, &self.pools)? {
+            return Ok(Reverted::Left(format!("{} stays: pool `{pool}` is brought up by it", self.path.display())));
+        }
         let says = self.says()?;
         let was_written = says.as_deref() == Some(self.after.as_str());
         let kept = self.before.is_some() && self.backup.exists();
         if was_written {
             match &self.before {
-                Some(before) => kernel::fs::write_alike(&self.path, before.as_bytes(), &self.path)?,
+                Some(before) => self.write(before)?,
                 None => kernel::fs::remove_durably(&self.path).map(drop)?,
             }
         } else if says != self.before && (kept || self.before.is_none()) {
-            return Ok(Reverted::Stands(format!("{} was changed since, and stays as it is", self.path.display())));
+            let was = match kept {
+                true => format!("; what it said before is in {}", self.backup.display()),
+                false => String::new(),
+            };
+            return Ok(Reverted::Stands(format!("{} was changed since, and stays as it is{was}", self.path.display())));
         }
         self.read_by_systemd()?;
         match &self.reader {
@@ -196,6 +218,14 @@ impl Act for RestartContainerd {
     }
 }
 
+/// Returns a registered pool that is none of these; nothing when it is asked for none.
+pub(super) fn needed_by(kit: &Kit, pools: &[PoolName]) -> Result<Option<PoolName>> {
+    if pools.is_empty() {
+        return Ok(None);
+    }
+    Ok(registry::names(&kit.state)?.into_iter().find(|name| !pools.contains(name)))
+}
+
 fn is_open_in_containerd(database: &Path) -> Result<bool> {
     Ok(processes::with_open(database)?.into_iter().any(|pid| processes::comm(pid).contains("containerd")))
 }
@@ -214,7 +244,7 @@ fn restart(unit: &str) -> Result<()> {
     systemctl(&["restart", unit])
 }
 
-fn systemctl(args: &[&str]) -> Result<()> {
+pub(in crate::ops) fn systemctl(args: &[&str]) -> Result<()> {
     let ran = process::run_within("systemctl", args, RESTART, OUTPUT);
     ran.map(drop).with_context(|| format!("asking systemd for {}", args.join(" ")))
 }

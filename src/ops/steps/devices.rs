@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::dm::{Dm, DmId, DmInfo, TargetLine};
 use crate::kernel::{fs, loopdev, udev};
-use crate::ops::sight;
 use crate::ops::steps::files::refuse_attached;
 use crate::ops::steps::{Act, Attempt, Kit, MapDevices, Part, Reverted, Step, WayBack};
+use crate::ops::{deleted, sight};
 use crate::pool::{Behaviour, DevNo, Entry, PoolName, PoolTable, THIN_POOL};
 use crate::units::Sectors;
 
@@ -50,6 +50,9 @@ pub struct MakePool {
 pub struct TakeDown {
     /// The step that makes it: [`MapFile`], [`MapDevices`], [`MakePool`] or [`super::MapVolume`].
     pub made_by: Box<Step>,
+    /// The file that goes with it: it was deleted, and only the loop device beneath has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletes: Option<PathBuf>,
 }
 
 impl MapFile {
@@ -82,11 +85,12 @@ impl Act for MapFile {
     }
 
     fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
-        if attempt == Attempt::Again {
-            if self.verify(kit).is_ok() {
-                return Ok(());
-            }
-            remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        if attempt == Attempt::Again && self.verify(kit).is_err() {
+            // What is half made is made anew, but never while it is the last to have a file.
+            deleted::refuse_last(&kit.dm, &self.name)?;
+        }
+        if made_before(self, kit, attempt, &self.name, &self.uuid)? {
+            return Ok(());
         }
         // Two devices on one file would be two pools on one set of metadata.
         refuse_attached(&self.file)?;
@@ -125,11 +129,8 @@ impl Act for MakePool {
     }
 
     fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
-        if attempt == Attempt::Again {
-            if self.verify(kit).is_ok() {
-                return Ok(());
-            }
-            remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        if made_before(self, kit, attempt, &self.name, &self.uuid)? {
+            return Ok(());
         }
         let devno = |name: &str| -> Result<DevNo> {
             let info = kit.dm.info(&DmId::name(name))?;
@@ -181,7 +182,10 @@ impl TakeDown {
 
 impl Act for TakeDown {
     fn sentence(&self) -> String {
-        format!("remove the device {}", self.name())
+        match &self.deletes {
+            None => format!("remove the device {}", self.name()),
+            Some(path) => format!("remove the device {}, and with it the deleted file {}", self.name(), path.display()),
+        }
     }
 
     fn lasts(&self) -> bool {
@@ -189,7 +193,10 @@ impl Act for TakeDown {
     }
 
     fn way_back(&self) -> WayBack {
-        WayBack::By("made again")
+        match self.deletes {
+            None => WayBack::By("made again"),
+            Some(_) => WayBack::None,
+        }
     }
 
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
@@ -204,8 +211,18 @@ impl Act for TakeDown {
     }
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        if let Some(path) = &self.deletes {
+            return Ok(match self.stands(kit)? {
+                true => Reverted::Stands(format!("the file {} is deleted", path.display())),
+                false => Reverted::Gone,
+            });
+        }
         self.made_by.act().apply(kit, Attempt::Again)?;
         Ok(Reverted::Gone)
+    }
+
+    fn stands(&self, kit: &Kit) -> Result<bool> {
+        Ok(self.deletes.is_some() && kit.dm.info(&DmId::name(self.name()))?.is_none())
     }
 }
 
@@ -240,15 +257,30 @@ pub fn devices_of(entry: &Entry, metadata_length: Sectors, length: Sectors) -> [
 
 /// Whether udev's rules look into a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(in crate::ops) enum Seen {
     /// They do not: it is beneath a pool, or the pool.
     Private,
     /// They do: it is for people.
     Public,
 }
 
+/// Returns whether an earlier attempt has made a step's device; what one left half made is removed.
+///
+/// # Errors
+/// When what is there cannot be removed, or is somebody else's.
+pub(in crate::ops) fn made_before(step: &dyn Act, kit: &Kit, attempt: Attempt, name: &str, uuid: &str) -> Result<bool> {
+    if attempt == Attempt::First {
+        return Ok(false);
+    }
+    if step.verify(kit).is_ok() {
+        return Ok(true);
+    }
+    remove_ours(&kit.dm, name, uuid)?;
+    Ok(false)
+}
+
 /// Makes a device, gives it its table and lets it run; on any error the empty device is removed again.
-pub(super) fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &[TargetLine], seen: Seen) -> Result<()> {
+pub(in crate::ops) fn bring_up(dm: &Dm, name: &str, uuid: &str, table: &[TargetLine], seen: Seen) -> Result<()> {
     let devno = dm.create(name, Some(uuid))?;
     let id = DmId::name(name);
     let up = || -> Result<()> {
@@ -286,7 +318,7 @@ pub(super) fn sole_line(dm: &Dm, name: &str, uuid: &str) -> Result<TargetLine> {
 }
 
 /// Removes a device when it is there and has our uuid.
-pub(super) fn remove_ours(dm: &Dm, name: &str, uuid: &str) -> Result<()> {
+pub(in crate::ops) fn remove_ours(dm: &Dm, name: &str, uuid: &str) -> Result<()> {
     let id = DmId::name(name);
     let Some(info) = dm.info(&id)? else { return Ok(()) };
     ensure!(info.uuid.as_deref() == Some(uuid), "`{name}` ({}) is not the device that dmpool made", info.devno);

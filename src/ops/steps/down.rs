@@ -3,10 +3,14 @@
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::{DmId, DmInfo};
 use crate::kernel::holders::{self, Holder};
-use crate::ops::steps::{Kit, MapVolume, Step, TakeDown, devices_of};
+use crate::ops::deleted::{self, Held};
+use crate::ops::steps::{Kit, MapVolume, Part, Step, TakeDown, devices_of};
 use crate::ops::volumes::{self, ThinDevice};
 use crate::pool::{DevNo, Entry, VolumeId};
 use crate::units::Sectors;
+
+/// Who it is when nobody is seen.
+const UNSEEN: &str = "nobody that can be seen: the kernel itself (exportfs -v, targetcli ls), or a mount in a namespace without processes";
 
 /// How many holders a refusal names.
 const NAMED: usize = 12;
@@ -24,6 +28,8 @@ pub struct Facts {
     pub holders: Vec<String>,
     /// The devices of its volumes, whoever made them.
     pub volumes: Vec<ThinDevice>,
+    /// What those under data and metadata stand on, when that is files.
+    pub held: Vec<Held>,
 }
 
 /// One of the three.
@@ -67,13 +73,20 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
         Ok(Some(Device { info, length }))
     };
     let pool = device(entry.name.as_str())?;
-    let holders = match &pool {
+    let volumes = pool.as_ref().map_or(Ok(Vec::new()), |pool| volumes::devices(&kit.dm, pool.info.devno));
+    let volumes = volumes.map_err(cannot)?;
+    let mut holders = match &pool {
         Some(pool) if pool.info.open_count > 0 => holders_of(pool.info.devno),
         _ => Vec::new(),
     };
-    let volumes = pool.as_ref().map_or(Ok(Vec::new()), |pool| volumes::devices(&kit.dm, pool.info.devno));
+    for open in volumes.iter().filter(|volume| volume.info.open_count > 0) {
+        if holders::of(open.info.devno).is_ok_and(|by| by.is_empty()) {
+            holders.push(format!("  who has {} open: {UNSEEN}", open.info.name));
+        }
+    }
     Ok(Facts {
-        volumes: volumes.map_err(cannot)?,
+        volumes,
+        held: deleted::held(&kit.dm, entry).map_err(cannot)?,
         pool,
         data: device(&entry.name.data_device())?,
         metadata: device(&entry.name.metadata_device())?,
@@ -132,9 +145,17 @@ pub fn steps(facts: &Facts, entry: &Entry) -> Result<Vec<Step>, Kept> {
     let [metadata, data, _] = devices_of(entry, length(&facts.metadata), length(&facts.data));
     // The device under the data may be longer than the pool: stripes are whole, and a grow may have been interrupted.
     let [_, _, pool] = devices_of(entry, length(&facts.metadata), length(&facts.pool));
-    let there = [(&facts.pool, pool), (&facts.data, data), (&facts.metadata, metadata)];
-    let there = there.into_iter().filter(|(device, _)| device.is_some()).map(|(_, made_by)| made_by);
-    Ok(down.into_iter().chain(there).map(|made_by| TakeDown { made_by: Box::new(made_by) }.into()).collect())
+    let there = [
+        (&facts.pool, pool, None),
+        (&facts.data, data, Some(Part::Data)),
+        (&facts.metadata, metadata, Some(Part::Metadata)),
+    ];
+    let there = there.into_iter().filter(|(device, ..)| device.is_some()).map(|(_, made_by, part)| {
+        let deleted = facts.held.iter().find(|held| held.is_deleted && Some(held.part) == part);
+        (made_by, deleted.map(|held| held.path.clone()))
+    });
+    let down = down.into_iter().map(|made_by| (made_by, None)).chain(there);
+    Ok(down.map(|(made_by, deletes)| TakeDown { made_by: Box::new(made_by), deletes }.into()).collect())
 }
 
 /// Returns the steps that made the volumes of a pool that only these keep open.
@@ -171,7 +192,7 @@ pub fn open(what: &str, count: u32, mut by: Vec<String>) -> Failure {
         named.push_str(&format!("\nand {more} more"));
     }
     if named.is_empty() {
-        named = "nobody that can be seen: a mount in a namespace without processes, or the kernel itself".to_owned();
+        named = UNSEEN.to_owned();
     }
     let times = if count == 1 { "time" } else { "times" };
     Failure::refused(format!("cannot {what}: it is open {count} {times}"))
@@ -192,7 +213,7 @@ impl Kept {
                 open(what, count, by).next("unmount and remove its volumes first (umount …; dmsetup remove VOLUME)")
             }
             Self::NotOurs(name) => refuse(format!("the device {name} has its name and is not the one dmpool made"))
-                .next("dmsetup info    says more"),
+                .next("dmsetup info    # says more"),
             Self::Suspended(name) => refuse(format!("somebody left the device {name} suspended, and I/O on it waits"))
                 .next("if nobody is working on it, dmsetup resume it, then run this again"),
         }

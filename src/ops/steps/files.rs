@@ -195,52 +195,6 @@ impl Act for ExtendFile {
     }
 }
 
-/// Deletes a file for good.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeleteFile {
-    /// Which.
-    pub path: PathBuf,
-}
-
-impl Act for DeleteFile {
-    fn sentence(&self) -> String {
-        format!("delete the file {}", self.path.display())
-    }
-
-    fn lasts(&self) -> bool {
-        true
-    }
-
-    fn way_back(&self) -> WayBack {
-        WayBack::None
-    }
-
-    fn apply(&self, _: &Kit, _: Attempt) -> Result<()> {
-        refuse_attached(&self.path)?;
-        kernel::fs::remove_durably(&self.path).map(drop)
-    }
-
-    fn verify(&self, _: &Kit) -> Result<()> {
-        ensure!(fs::symlink_metadata(&self.path).is_err(), "{} is still there", self.path.display());
-        Ok(())
-    }
-
-    fn revert(&self, kit: &Kit) -> Result<Reverted> {
-        Ok(match self.stands(kit)? {
-            true => Reverted::Stands(format!("the file {} is deleted", self.path.display())),
-            false => Reverted::Gone,
-        })
-    }
-
-    fn stands(&self, _: &Kit) -> Result<bool> {
-        Ok(fs::symlink_metadata(&self.path).is_err())
-    }
-
-    fn leftover(&self) -> Option<Leftover> {
-        self.path.is_file().then(|| Leftover::File(self.path.clone()))
-    }
-}
-
 /// Removes a directory, when it is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveDirectory {
@@ -258,7 +212,7 @@ impl Act for RemoveDirectory {
     }
 
     fn way_back(&self) -> WayBack {
-        WayBack::By("made again")
+        WayBack::None
     }
 
     fn apply(&self, _: &Kit, _: Attempt) -> Result<()> {
@@ -272,11 +226,16 @@ impl Act for RemoveDirectory {
         Ok(())
     }
 
-    fn revert(&self, _: &Kit) -> Result<Reverted> {
-        if !self.path.is_dir() {
-            kernel::fs::make_dir(&self.path, 0o700)?;
-        }
-        Ok(Reverted::Gone)
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        // It goes after all that was in it.
+        Ok(match self.stands(kit)? {
+            true => Reverted::Stands(format!("{} is deleted, with the files that were in it", self.path.display())),
+            false => Reverted::Gone,
+        })
+    }
+
+    fn stands(&self, _: &Kit) -> Result<bool> {
+        Ok(!self.path.is_dir())
     }
 
     fn leftover(&self) -> Option<Leftover> {

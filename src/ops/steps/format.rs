@@ -1,18 +1,16 @@
 //! Steps that write on devices themselves: what was there is kept, and goes back when the operation is taken back.
 
-use std::fmt;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::disks::label::{self as on_disk, Claim};
-use crate::kernel::{Called, block, fs, identity};
+use crate::kernel::{Called, block, fs};
 use crate::ops::members;
-use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
-use crate::pool::disk;
-use crate::pool::label::{AREA, DeviceUuid, Label, SLOT_BYTES, Slots};
+use crate::ops::steps::{Act, Attempt, Kit, NamedDevice, Reverted, WayBack, whose};
+use crate::pool::label::{DeviceUuid, Label, SLOT_BYTES, Slots};
 use crate::pool::{DevNo, PoolUuid};
 use crate::units::Bytes;
 
@@ -30,17 +28,6 @@ pub struct Area {
     pub checksum: u32,
     /// The file that keeps what was there; nothing where that was zeros.
     pub saved: Option<PathBuf>,
-}
-
-/// A device as it was called when an operation was planned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedDevice {
-    /// Its name: the best that it has.
-    pub path: PathBuf,
-    /// How long it was.
-    pub length: Bytes,
-    /// The boot in which it was called so, when that name can be another device's in the next (`/dev/sdb`).
-    pub boot: Option<String>,
 }
 
 /// Fills the parts of a device with zeros that a label, a superblock or a foreign signature is in.
@@ -95,43 +82,13 @@ pub fn bytes_of(device: DevNo, at: Bytes, length: Bytes) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-impl NamedDevice {
-    /// Takes a device by the best name that it has.
-    ///
-    /// # Errors
-    /// When the kernel does not tell which boot this is.
-    pub fn of(path: &Path, length: Bytes) -> Result<Self> {
-        let boot = if disk::rank(path).is_none() { Some(identity::boot_id()?) } else { None };
-        Ok(Self { path: path.to_owned(), length, boot })
-    }
-
-    /// Returns the number of the device that has the name, when it can be no other than the one that was meant.
-    ///
-    /// # Errors
-    /// When there is none, or it may be another by now.
-    fn devno(&self) -> Result<DevNo> {
-        let path = self.path.display();
-        if let Some(boot) = &self.boot {
-            let same = identity::boot_id()? == *boot;
-            ensure!(same, "{path} may be another device since the machine was booted: it has no name that lasts");
-        }
-        let devno = block::devno_of(&self.path)?;
-        let length = block::size(devno)?.bytes();
-        ensure!(length == self.length, "{path} is another device: it has {}", length.exact());
-        Ok(devno)
-    }
-}
-
-impl fmt::Display for NamedDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.display().fmt(f)
-    }
-}
-
 impl ClearDevice {
     /// Whether the label stands already: then everything was cleared, and the pool may have written since.
     fn is_labelled(&self, kit: &Kit) -> Result<bool> {
-        Ok(members::device(&kit.dm, &self.pool, self.device)?.is_some())
+        let Some(found) = members::device(&kit.dm, &self.pool, self.device)? else { return Ok(false) };
+        // Who formats a disk need not come by its label.
+        ensure!(whose::is_bare(found.member.devno)?, "{}", whose::sentence(&self.on));
+        Ok(true)
     }
 
     fn clear(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
@@ -147,7 +104,11 @@ impl ClearDevice {
                     fs::write_replace(path, &found, 0o600)?;
                 }
                 (Some(_), Attempt::Again) => {
-                    ensure!(kept.is_some_and(|kept| is_mix(&found, &kept)), "{}", self.changed(area));
+                    ensure!(
+                        kept.is_some_and(|kept| whose::is_mix(&found, &[&kept], piece())),
+                        "{}",
+                        self.changed(area)
+                    );
                 }
                 (Some(_), Attempt::First) => bail!("{}", self.changed(area)),
             }
@@ -157,6 +118,16 @@ impl ClearDevice {
             block::write_direct(&file, area.at.get(), &vec![0; usize::try_from(area.length.get())?])?;
         }
         settle(&file, devno)
+    }
+
+    /// Says what is left as it is, and where that is kept which was there before.
+    fn left(&self, why: String) -> Reverted {
+        let saved = self.areas.iter().filter_map(|area| area.saved.as_deref()).filter(|path| path.exists());
+        let kept: Vec<_> = saved.map(|path| path.display().to_string()).collect();
+        Reverted::Left(match kept.as_slice() {
+            [] => why,
+            kept => format!("{why}; what was there before is kept in {}", kept.join(" and ")),
+        })
     }
 
     fn changed(&self, area: &Area) -> String {
@@ -173,14 +144,13 @@ impl Area {
     }
 }
 
-/// Whether each piece is either what was kept or zeros: as far as a death let the clearing, or its way back, come.
-fn is_mix(found: &[u8], kept: &[u8]) -> bool {
-    let piece = usize::try_from(PIECE).unwrap_or(usize::MAX);
-    found.len() == kept.len()
-        && found.chunks(piece).zip(kept.chunks(piece)).all(|(f, k)| f == k || f.iter().all(|b| *b == 0))
+/// How long a piece is, as memory is counted.
+fn piece() -> usize {
+    usize::try_from(PIECE).unwrap_or(usize::MAX)
 }
 
-fn settle(file: &File, devno: DevNo) -> Result<()> {
+/// Makes durable what was written to a device.
+pub(super) fn settle(file: &File, devno: DevNo) -> Result<()> {
     file.sync_all().called("fsync", devno).context("making durable what was written to a device")
 }
 
@@ -225,29 +195,37 @@ impl Act for ClearDevice {
         Ok(())
     }
 
-    fn revert(&self, _: &Kit) -> Result<Reverted> {
-        let devno = self.on.devno()?;
-        for area in self.areas.iter().filter(|area| area.saved.is_some()) {
-            // Without the file nothing has been cleared yet.
-            let Some(kept) = area.kept()? else { continue };
-            // Behind the label is the superblock, which the kernel has written since.
-            let behind = usize::try_from(AREA.saturating_sub(area.at).get())?;
-            let end = if area.at < AREA { kept.len().min(behind) } else { kept.len() };
-            let found = bytes_of(devno, area.at, area.length)?;
-            let (found, kept) = (found.get(..end).unwrap_or_default(), kept.get(..end).unwrap_or_default());
-            ensure!(is_mix(found, kept), "{}", self.changed(area));
-        }
-        let file = on_disk::open(devno, Claim::Free)?;
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        let devno = match (members::device(&kit.dm, &self.pool, self.device)?, self.on.here()?) {
+            (Some(found), _) => found.member.devno,
+            (None, Ok(devno)) => devno,
+            (None, Err(why)) => return Ok(self.left(format!("{why}; nothing on it was taken back"))),
+        };
+        let mut back = Vec::new();
         for area in &self.areas {
-            let bytes = match area.kept()? {
+            let before = match area.kept()? {
                 Some(kept) => kept,
+                // Without the file nothing has been cleared yet.
                 None if area.saved.is_some() => continue,
-                // A label, or a superblock, was the only thing to come into it.
                 None => vec![0; usize::try_from(area.length.get())?],
             };
-            block::write_direct(&file, area.at.get(), &bytes)?;
+            let found = bytes_of(devno, area.at, area.length)?;
+            if !whose::is_its(area.at, &found, &before, &self.pool, self.device) {
+                return Ok(self.left(whose::sentence(&self.on)));
+            }
+            if found != before {
+                back.push((area.at.get(), found, before));
+            }
         }
-        settle(&file, devno)?;
+        if !back.is_empty() {
+            let file = on_disk::open(devno, Claim::Free)?;
+            for (at, found, before) in &back {
+                let is_same = block::read_direct(&file, *at, found.len())? == *found;
+                ensure!(is_same, "somebody writes to {} while it is taken back", self.on);
+                block::write_direct(&file, *at, before)?;
+            }
+            settle(&file, devno)?;
+        }
         for path in self.areas.iter().filter_map(|area| area.saved.as_deref()) {
             fs::remove_durably(path)?;
         }
@@ -255,23 +233,58 @@ impl Act for ClearDevice {
     }
 }
 
-/// Returns the device of a step: by its label, else by its path, which has none then.
-fn find(kit: &Kit, on: &NamedDevice, pool: &PoolUuid, device: DeviceUuid) -> Result<(DevNo, Slots)> {
-    if let Some(found) = members::device(&kit.dm, pool, device)? {
-        return Ok((found.member.devno, found.slots));
-    }
-    let devno = on.devno()?;
-    let slots = slots_of(devno)?;
-    match slots.newest() {
-        Ok(Some(label)) => bail!("{on} carries a label of pool `{}` and is another device", label.name),
-        // A slot that was being written is torn.
-        Ok(None) | Err(_) => Ok((devno, slots)),
+/// The device of a step that writes a label.
+pub(super) enum Found {
+    /// It carries the label, or nothing in its slots but what a death leaves of one.
+    Its(DevNo, Box<Slots>),
+    /// Its slots have something else.
+    Foreign,
+    /// It is not here: why it cannot be told which one it is.
+    Gone(String),
+}
+
+/// Says of what a step should have erased where it stays; nothing where it is erased already.
+pub(super) fn stays_on(found: Result<Found>, on: &NamedDevice, what: &str, attempt: Attempt) -> Option<String> {
+    let stays = match attempt {
+        Attempt::First => "stays on it",
+        // An earlier attempt may have come so far.
+        Attempt::Again => "may still be on it",
+    };
+    match found {
+        Ok(Found::Its(..)) => None,
+        Ok(Found::Foreign) => Some(whose::sentence(on)),
+        Ok(Found::Gone(_)) if !on.path.exists() => Some(format!("{on} is not here any more: its {what} {stays}")),
+        Ok(Found::Gone(why)) => Some(format!("{why}: its {what} may still be on it")),
+        Err(why) => Some(format!("{on} cannot be read: its {what} {stays} ({:#})", why.root_cause())),
     }
 }
 
-fn slots_of(devno: DevNo) -> Result<Slots> {
+/// Looks for the device of a step: by its label, else by its path, where its slots have nothing but these labels, whole or torn.
+pub(super) fn find(
+    kit: &Kit,
+    on: &NamedDevice,
+    pool: &PoolUuid,
+    device: DeviceUuid,
+    labels: &[&Label],
+) -> Result<Found> {
+    let sight = members::look(&kit.dm)?;
+    if let Some(found) = sight.device(pool, device)? {
+        return Ok(Found::Its(found.member.devno, Box::new(found.slots.clone())));
+    }
+    let devno = match on.here()? {
+        Ok(devno) => devno,
+        Err(why) => return Ok(Found::Gone(why)),
+    };
+    // Who reads it here would wait for it as long as it hangs.
+    ensure!(!sight.silent.contains(&devno), "{on} is here, and cannot be read");
+    if sight.of(pool).iter().any(|other| other.devno == devno) {
+        return Ok(Found::Gone(format!("{on} is another device of the pool")));
+    }
     let [first, second] = on_disk::read(devno)?;
-    Ok(Slots::decode([&first, &second]))
+    Ok(match [&first, &second].iter().all(|slot| whose::is_slot(slot, labels)) {
+        true => Found::Its(devno, Box::new(Slots::decode([&first, &second]))),
+        false => Found::Foreign,
+    })
 }
 
 /// Returns the bytes of a slot: zeros for no label.
@@ -280,8 +293,31 @@ fn slot_bytes(label: Option<&Label>) -> Result<Vec<u8>> {
 }
 
 impl WriteLabel {
+    fn look(&self, kit: &Kit) -> Result<Found> {
+        let labels: Vec<_> = self.over.iter().chain([&self.label]).collect();
+        find(kit, &self.on, &self.label.pool, self.label.device, &labels)
+    }
+
     fn find(&self, kit: &Kit) -> Result<(DevNo, Slots)> {
-        find(kit, &self.on, &self.label.pool, self.label.device)
+        match self.look(kit)? {
+            Found::Its(devno, slots) if self.is_still_its(devno)? => Ok((devno, *slots)),
+            Found::Its(..) | Found::Foreign => bail!("{}", whose::sentence(&self.on)),
+            Found::Gone(why) => bail!("{why}"),
+        }
+    }
+
+    /// Whether nobody else has taken a device that the pool does not have yet: one that it has is held.
+    fn is_still_its(&self, devno: DevNo) -> Result<bool> {
+        Ok(self.before.is_some() || whose::is_bare(devno)?)
+    }
+
+    /// What becomes of a label that cannot be taken back. As long as the pool's older devices have the label of that number,
+    /// what came before stands too: they agree.
+    fn left(&self, why: String) -> Reverted {
+        match self.before {
+            Some(_) => Reverted::Stands(format!("{why}; the labels of pool `{}` stay as they are", self.label.name)),
+            None => Reverted::Left(why),
+        }
     }
 
     /// A device that the pool has already is held by its linear devices, which keep clear of the label.
@@ -328,7 +364,15 @@ impl Act for WriteLabel {
     }
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
-        let (devno, slots) = self.find(kit)?;
+        let (devno, slots) = match self.look(kit)? {
+            Found::Its(devno, slots) if self.is_still_its(devno)? => (devno, slots),
+            Found::Its(..) | Found::Foreign => return Ok(self.left(whose::sentence(&self.on))),
+            Found::Gone(why) => return Ok(self.left(format!("{why}; nothing on it was taken back"))),
+        };
+        if self.before.is_none() && self.on.here()?.ok() != Some(devno) {
+            // Only the label tells which device it is: it goes when what was cleared comes back.
+            return Ok(Reverted::Gone);
+        }
         let counting = slots.newest().ok().flatten().map(|label| label.sequence);
         // One that came in between stands on this one.
         ensure!(counting <= Some(self.label.sequence), "the label of {} has been changed since", self.on);
@@ -359,13 +403,22 @@ impl Act for EraseLabel {
         WayBack::By("written again")
     }
 
-    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
-        let Some(found) = members::device(&kit.dm, &self.pool, self.device)? else { return Ok(()) };
+    fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
+        let labels: Vec<_> = self.slots.iter().flatten().collect();
+        let Some(found) = members::device(&kit.dm, &self.pool, self.device)? else {
+            let found = find(kit, &self.on, &self.pool, self.device, &labels);
+            stays_on(found, &self.on, "label", attempt).into_iter().for_each(|what| kit.say(what));
+            return Ok(());
+        };
         let zeros = slot_bytes(None)?;
         // The slot that counts goes last: until then the device says whose it is.
         let last = usize::from(found.slots.next() == 0);
+        let bytes = on_disk::read(found.member.devno)?;
         for slot in [1 - last, last] {
-            on_disk::write(found.member.devno, slot, &zeros, Claim::Free)?;
+            // Who formats a disk need not come by both slots.
+            if bytes.get(slot).is_some_and(|bytes| whose::may_be_erased(bytes, &labels)) {
+                on_disk::write(found.member.devno, slot, &zeros, Claim::Free)?;
+            }
         }
         Ok(())
     }
@@ -377,7 +430,13 @@ impl Act for EraseLabel {
     }
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
-        let (devno, _) = find(kit, &self.on, &self.pool, self.device)?;
+        let labels: Vec<_> = self.slots.iter().flatten().collect();
+        let devno = match find(kit, &self.on, &self.pool, self.device, &labels)? {
+            Found::Its(devno, _) if whose::is_bare(devno)? => devno,
+            Found::Its(..) | Found::Foreign => return Ok(Reverted::Stands(whose::sentence(&self.on))),
+            // Without the label on it the pool cannot come back when its device does; `continue` needs none.
+            Found::Gone(why) => bail!("{why}"),
+        };
         for (slot, label) in self.slots.iter().enumerate() {
             on_disk::write(devno, slot, &slot_bytes(label.as_ref())?, Claim::Free)?;
         }

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::dm::{DmId, TargetLine};
-use crate::ops::steps::devices::{Seen, bring_up, ours, remove_ours};
-use crate::ops::steps::swap::swap;
+use crate::ops::steps::devices::{Seen, bring_up, made_before, ours, remove_ours};
+use crate::ops::steps::swap::{reload_sentence, swap};
 use crate::ops::steps::{Act, Attempt, Kit, Part, Reverted, WayBack};
 use crate::ops::{members, sight};
 use crate::pool::PoolUuid;
@@ -38,6 +38,26 @@ pub struct ReloadDevices {
     pub from: Sectors,
 }
 
+/// Returns the table of a device over one part of a pool, as the labels' map has it.
+///
+/// # Errors
+/// When a device of the map is not there.
+pub fn table_of_labels(assembly: &Assembly, purpose: Purpose, length: Sectors) -> Result<Vec<TargetLine>> {
+    let line = |piece: layout::Piece| {
+        let legs = piece.legs.iter().map(|leg| {
+            let device = assembly.devices.get(&leg.device).context("looking for a device of the map")?;
+            Ok(format!("{device} {}", leg.start.get()))
+        });
+        let legs: Vec<_> = legs.collect::<Result<_>>()?;
+        let (kind, params) = match piece.chunk {
+            None => ("linear", legs.join(" ")),
+            Some(chunk) => ("striped", format!("{} {} {}", legs.len(), chunk.get(), legs.join(" "))),
+        };
+        Ok(TargetLine { start: piece.start, length: piece.length, kind: kind.to_owned(), params })
+    };
+    layout::pieces(&assembly.label.map, purpose, length).into_iter().map(line).collect()
+}
+
 impl MapDevices {
     /// Returns the table that the labels' map makes of it, `length` long.
     fn table(&self, assembly: &Assembly, length: Sectors) -> Result<Vec<TargetLine>> {
@@ -47,19 +67,17 @@ impl MapDevices {
         };
         let there = assembly.label.length(purpose);
         ensure!(there >= length, "the labels' map has {there} of {}, {length} are needed", self.part);
-        let line = |piece: layout::Piece| {
-            let legs = piece.legs.iter().map(|leg| {
-                let device = assembly.devices.get(&leg.device).context("looking for a device of the map")?;
-                Ok(format!("{device} {}", leg.start.get()))
-            });
-            let legs: Vec<_> = legs.collect::<Result<_>>()?;
-            let (kind, params) = match piece.chunk {
-                None => ("linear", legs.join(" ")),
-                Some(chunk) => ("striped", format!("{} {} {}", legs.len(), chunk.get(), legs.join(" "))),
-            };
-            Ok(TargetLine { start: piece.start, length: piece.length, kind: kind.to_owned(), params })
-        };
-        layout::pieces(&assembly.label.map, purpose, length).into_iter().map(line).collect()
+        table_of_labels(assembly, purpose, length)
+    }
+
+    /// Returns whether it is up already, just so, and nobody has it open: what was ended half way has left it.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn is_left(&self, kit: &Kit) -> Result<bool> {
+        let info = kit.dm.info(&DmId::name(&self.name))?;
+        // A table that waits would go live with anybody's resume.
+        Ok(info.is_some_and(|info| info.open_count == 0 && !info.inactive_table) && self.verify(kit).is_ok())
     }
 
     fn is_table(&self, kit: &Kit, length: Sectors) -> Result<()> {
@@ -91,11 +109,8 @@ impl Act for MapDevices {
     }
 
     fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
-        if attempt == Attempt::Again {
-            if self.verify(kit).is_ok() {
-                return Ok(());
-            }
-            remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        if self.is_left(kit)? || made_before(self, kit, attempt, &self.name, &self.uuid)? {
+            return Ok(());
         }
         let table = self.table(&members::assembled(&kit.dm, &self.pool)?, self.length)?;
         bring_up(&kit.dm, &self.name, &self.uuid, &table, Seen::Private)
@@ -135,12 +150,7 @@ impl ReloadDevices {
 
 impl Act for ReloadDevices {
     fn sentence(&self) -> String {
-        format!(
-            "reload the device {} with {} instead of {}",
-            self.device.name,
-            self.device.length.bytes().human(),
-            self.from.bytes().human()
-        )
+        reload_sentence(&format!("device {}", self.device.name), [self.from, self.device.length])
     }
 
     fn lasts(&self) -> bool {

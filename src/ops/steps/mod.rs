@@ -2,36 +2,52 @@
 //!
 //! Doing and taking back may both be repeated: after a death nobody knows how far a step came.
 
+pub mod at_boot;
 pub mod configure;
+mod delete_file;
 mod devices;
 pub mod down;
 mod files;
 mod format;
 mod labelled;
+mod lvextend;
+mod named_device;
 mod register;
 mod resize;
 mod snapshot;
+mod superblock;
 mod swap;
 mod volume;
 mod volume_device;
 mod volume_record;
+mod volumes_of_lvm;
+mod whose;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+pub use at_boot::EnableAtBoot;
 pub use configure::{RestartContainerd, WriteConfig};
+pub use delete_file::{DeleteFile, FileId};
 pub use devices::{MakePool, MapFile, TakeDown, devices_of};
-pub use files::{DeleteFile, ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
-pub use format::{Area, ClearDevice, EraseLabel, NamedDevice, PIECE, WriteLabel, bytes_of};
-pub use labelled::{MapDevices, ReloadDevices};
+pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};
+pub use files::{ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
+pub use format::{Area, ClearDevice, EraseLabel, PIECE, WriteLabel, bytes_of};
+pub use labelled::{MapDevices, ReloadDevices, table_of_labels};
+pub use lvextend::{ExtendThinPool, ExtendVolume};
+pub use named_device::NamedDevice;
 pub use register::{Register, Unregister, UpdateEntry};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
 pub use snapshot::MakeSnapshot;
+pub use superblock::EraseSuperblock;
 pub use volume::{DeleteThin, MakeThin, SetTransaction};
 pub use volume_device::{GrowFileSystem, MapVolume, ReloadVolume, grower};
 pub use volume_record::{ForgetVolumes, RecordVolumes, ResizeVolume, SettleVolumes};
+pub use volumes_of_lvm::{MakeVolume, RemoveVolume, WakeVolume, agreed_by_lvm, asleep};
+pub(in crate::ops) use whose::is_bare;
 
 use crate::kernel::dm::Dm;
 use crate::ops::State;
@@ -43,6 +59,28 @@ pub struct Kit {
     pub dm: Dm,
     /// Where the registry is.
     pub state: State,
+    /// What steps have said of what they left as it is, each a sentence.
+    said: RefCell<Vec<String>>,
+}
+
+impl Kit {
+    /// Returns what steps work with.
+    pub const fn new(dm: Dm, state: State) -> Self {
+        Self { dm, state, said: RefCell::new(Vec::new()) }
+    }
+
+    /// Keeps what a step has to say of what it left as it is.
+    fn say(&self, what: String) {
+        let mut said = self.said.borrow_mut();
+        if !said.contains(&what) {
+            said.push(what);
+        }
+    }
+
+    /// Returns what steps have said until then, once.
+    pub fn said(&self) -> Vec<String> {
+        self.said.take()
+    }
 }
 
 /// Whether a step may find its own effect already there.
@@ -61,6 +99,9 @@ pub enum Reverted {
     Gone,
     /// Its effect stands and cannot be taken back: what stands, in a sentence.
     Stands(String),
+    /// What it was done to is gone, or somebody else's by now, and is left as it is: why, in a sentence. What came before is
+    /// taken back all the same.
+    Left(String),
 }
 
 /// Something that an operation would have removed, had it come to its end.
@@ -70,6 +111,8 @@ pub enum Leftover {
     File(PathBuf),
     /// A directory.
     Directory(PathBuf),
+    /// A logical volume, as LVM's programs take it.
+    Volume(String),
 }
 
 /// How a step is taken back.
@@ -109,6 +152,11 @@ pub trait Act {
     /// # Errors
     /// When it cannot be done.
     fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()>;
+
+    /// Returns whether it makes one thing, and nothing else: when that is there already, nothing was done.
+    fn is_one_thing(&self) -> bool {
+        true
+    }
 
     /// Looks whether its effect is there: by reading the kernel or the disk again.
     ///
@@ -185,6 +233,7 @@ steps!(
     ClearDevice,
     WriteLabel,
     EraseLabel,
+    EraseSuperblock,
     MapDevices,
     ReloadDevices,
     UpdateEntry,
@@ -201,4 +250,10 @@ steps!(
     GrowFileSystem,
     WriteConfig,
     RestartContainerd,
+    EnableAtBoot,
+    MakeVolume,
+    RemoveVolume,
+    WakeVolume,
+    ExtendVolume,
+    ExtendThinPool,
 );

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::dm::{DmId, TargetLine};
 use crate::kernel::{block, loopdev};
 use crate::ops::sight::{self, Live};
-use crate::ops::steps::swap::swap;
+use crate::ops::steps::swap::{goes_on_with, reload_sentence, swap};
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::pool::{DevNo, PoolTable, THIN_POOL};
 use crate::units::{Bytes, MAX_META_BLOCKS, Sectors};
@@ -135,12 +135,7 @@ impl ReloadLinear {
 
 impl Act for ReloadLinear {
     fn sentence(&self) -> String {
-        format!(
-            "reload the linear device {} with {} instead of {}",
-            self.name,
-            self.to.bytes().human(),
-            self.from.bytes().human()
-        )
+        reload_sentence(&format!("linear device {}", self.name), [self.from, self.to])
     }
 
     fn lasts(&self) -> bool {
@@ -157,11 +152,7 @@ impl Act for ReloadLinear {
 
     fn verify(&self, kit: &Kit) -> Result<()> {
         let info = kit.dm.info(&DmId::name(&self.name))?;
-        let info = info.with_context(|| format!("looking for `{}`: no such device", self.name))?;
-        ensure!(!info.suspended, "`{}` is suspended", self.name);
-        let length = block::size(info.devno)?;
-        ensure!(length == self.to, "`{}` has {length}, not {}", self.name, self.to);
-        Ok(())
+        goes_on_with(&info.with_context(|| format!("looking for `{}`: no such device", self.name))?, self.to)
     }
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {

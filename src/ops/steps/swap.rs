@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::errno::Errno;
 
-use crate::kernel::KernelError;
 use crate::kernel::critical::{CriticalSection, Guardian, Late};
 use crate::kernel::dm::{DmId, DmInfo, PreparedLoad, PreparedResume, TargetLine};
+use crate::kernel::{KernelError, block};
 use crate::ops::steps::Kit;
+use crate::units::Sectors;
 
 /// How long a resume may take before the guardian steps in: far longer than any flush of what the pool has in flight.
 const RESUME_LIMIT: Duration = Duration::from_secs(120);
@@ -36,6 +37,22 @@ impl WaysBack {
         let _ = self.new.fire();
         self.resume.fire()
     }
+}
+
+/// Says of a linear or thin device, or of what is made of one, that its table is loaded anew with another length.
+pub fn reload_sentence(device: &str, [from, to]: [Sectors; 2]) -> String {
+    format!("reload the {device} with {} instead of {}", to.bytes().human(), from.bytes().human())
+}
+
+/// Makes sure that a device goes on with that length.
+///
+/// # Errors
+/// When it is suspended, or has another length.
+pub fn goes_on_with(info: &DmInfo, length: Sectors) -> Result<()> {
+    ensure!(!info.suspended, "`{}` is suspended", info.name);
+    let has = block::size(info.devno)?;
+    ensure!(has == length, "`{}` has {has}, not {length}", info.name);
+    Ok(())
 }
 
 /// Makes `new` the live table: load, then the one ioctl by which the kernel itself suspends, swaps and resumes.

@@ -9,8 +9,8 @@ use crate::kernel::block;
 use crate::kernel::dm::{DmId, TargetLine};
 use crate::kernel::mounts::{self, Mount};
 use crate::ops::filesystem;
-use crate::ops::steps::devices::{Seen, bring_up, remove_ours, sole_line};
-use crate::ops::steps::swap::swap;
+use crate::ops::steps::devices::{Seen, bring_up, made_before, remove_ours, sole_line};
+use crate::ops::steps::swap::{goes_on_with, reload_sentence, swap};
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::pool::{DevNo, THIN, VolumeId};
 use crate::process;
@@ -76,11 +76,8 @@ impl Act for MapVolume {
     }
 
     fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
-        if attempt == Attempt::Again {
-            if self.verify(kit).is_ok() {
-                return Ok(());
-            }
-            remove_ours(&kit.dm, &self.name, &self.uuid)?;
+        if made_before(self, kit, attempt, &self.name, &self.uuid)? {
+            return Ok(());
         }
         // A death between create and load leaves an empty device, which nobody else takes away.
         let there = kit.dm.info(&DmId::name(&self.name))?;
@@ -143,12 +140,7 @@ impl ReloadVolume {
 
 impl Act for ReloadVolume {
     fn sentence(&self) -> String {
-        format!(
-            "reload the device {} with {} instead of {}",
-            self.name,
-            self.to.bytes().human(),
-            self.from.bytes().human()
-        )
+        reload_sentence(&format!("device {}", self.name), [self.from, self.to])
     }
 
     fn lasts(&self) -> bool {
@@ -167,11 +159,7 @@ impl Act for ReloadVolume {
     }
 
     fn verify(&self, kit: &Kit) -> Result<()> {
-        let Some(info) = kit.dm.info(&DmId::name(&self.name))? else { return Ok(()) };
-        ensure!(!info.suspended, "`{}` is suspended", self.name);
-        let length = block::size(info.devno)?;
-        ensure!(length == self.to, "`{}` has {length}, not {}", self.name, self.to);
-        Ok(())
+        kit.dm.info(&DmId::name(&self.name))?.map_or(Ok(()), |info| goes_on_with(&info, self.to))
     }
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {

@@ -38,7 +38,7 @@ fn plan(kit: &Kit, facts: &Facts, options: &Options, what: &str) -> Outcome<Plan
     let size = whole_blocks(facts, options.size).ok_or_else(|| {
         refuse("that size is larger than any device can be (2^63 bytes)".to_owned()).next("choose a smaller --size")
     })?;
-    let volume = Volume { name: options.name.clone(), id: free_id(facts, ready.known, &refuse)?, size };
+    let volume = Volume { name: options.name.clone(), id: free_id(facts, ready.known, &refuse)?, size, origin: None };
     let edit = Edit::Add(volume.clone());
     let mut made: Vec<Step> = vec![MakeThin { pool: facts.report.name.clone(), id: volume.id }.into()];
     made.extend(options.activate.then(|| volumes::device_of(&facts.entry, &volume).into()));

@@ -52,7 +52,7 @@ fn plan(kit: &Kit, facts: &Facts, options: &Options, what: &str) -> Outcome<Plan
     let asked = match options.size {
         SizeArg::To(size) => Some(size),
         SizeArg::By(more) => volume.size.checked_add(more),
-        SizeArg::ByPercent(_) | SizeArg::Max => {
+        SizeArg::ByPercent(_) | SizeArg::ByShare(_) | SizeArg::Max => {
             return Err(refuse("a volume has no share or most: it promises, and the pool keeps".to_owned())
                 .next(format!("dmpool thin grow {} {} +10G", facts.entry.name, volume.name)));
         }
@@ -127,7 +127,7 @@ fn on_it(device: DevNo, name: &str, wanted: bool, refuse: &impl Fn(String) -> Fa
     let (program, argument) = grower(&mount.fs_type, name, &mount.mount_point.to_string_lossy());
     let by_hand = format!("{program} {}", quote(&argument));
     if !wanted {
-        return Ok(OnIt::Stays(format!("the {} on {at} is not grown:  {by_hand}    does it", mount.fs_type)));
+        return Ok(OnIt::Stays(format!("the {} on {at} is not grown:  {by_hand}    # does it", mount.fs_type)));
     }
     if !is_writable(&mount) {
         return Ok(OnIt::Stays(format!("the {} on {at} is mounted read-only and not grown", mount.fs_type)));
@@ -139,7 +139,7 @@ fn on_it(device: DevNo, name: &str, wanted: bool, refuse: &impl Fn(String) -> Fa
             mount.fs_type
         ))
         .fact("needed", program)
-        .next(format!("install {package}; or --no-file-system    leaves the file system as it is")));
+        .next(format!("install {package}; or --no-file-system    # leaves the file system as it is")));
     }
     Ok(OnIt::Grows { mount, had: found.size })
 }

@@ -7,6 +7,7 @@ use crate::kernel::mounts;
 use crate::ops::find;
 use crate::ops::steps::Kit;
 use crate::ops::thin::{Facts, look};
+use crate::ops::volumes::Known;
 use crate::pool::{DevNo, Volume};
 use crate::units::Bytes;
 
@@ -34,6 +35,8 @@ pub struct Row {
     pub device: String,
     /// How much of it has blocks in the pool, shared ones too; nothing when that was not read.
     pub mapped: Option<Bytes>,
+    /// The name of the volume that it was a snapshot of, while that is there.
+    pub origin: Option<String>,
     /// Whether the pool has it; nothing when its metadata was not read.
     pub in_pool: Option<bool>,
     /// Its device, when it is active.
@@ -70,7 +73,7 @@ pub struct Stranger {
 /// Refused when there is no such pool, dmpool did not make it, or its entry or record cannot be used; when the kernel
 /// does not answer.
 pub fn list(kit: &Kit, pool: &str) -> Outcome<Listing> {
-    let found = find::find(&kit.dm, &kit.state, Some(pool))?;
+    let found = find::find(&kit.dm, &kit.state, pool)?;
     let facts = look(kit, &found, &format!("list the volumes of pool `{pool}`"))?;
     Ok(listing(&facts))
 }
@@ -85,15 +88,16 @@ fn listing(facts: &Facts) -> Listing {
     if let (Some(known), None) = (known, state) {
         let ids: Vec<_> = facts.record.state.iter().map(|state| state.transaction.to_string()).collect();
         remarks.push(format!(
-            "the pool has the transaction id {}, the record of its volumes {}: they do not belong together",
+            "the pool has the transaction id {}, the record of its volumes {}: they do not belong together; dmpool thin adopt {} writes down the volumes that the pool has",
             known.transaction,
-            ids.join(", ")
+            ids.join(", "),
+            facts.report.name
         ));
     }
     // Without the pool's number: of a change under way, what stands in the record until the pool says that it is so.
     let state = state.or(if known.is_some() { facts.record.state.last() } else { facts.record.state.first() });
     let recorded = state.map(|state| state.volumes.as_slice()).unwrap_or_default();
-    let volumes = recorded.iter().map(|volume| row(facts, volume)).collect();
+    let volumes = recorded.iter().map(|volume| row(facts, recorded, volume)).collect();
     let is_recorded = |id: u64| recorded.iter().any(|volume| u64::from(volume.id.get()) == id);
     let block = facts.entry.pool.block_size;
     let mut strangers: Vec<Stranger> = Vec::new();
@@ -116,7 +120,16 @@ fn listing(facts: &Facts) -> Listing {
     }
 }
 
-fn row(facts: &Facts, volume: &Volume) -> Row {
+/// Returns the name of the volume that one was a snapshot of. An id is given again once its volume is gone: then that one is
+/// the younger, by the transaction ids that the pool has of both.
+fn origin(volume: &Volume, recorded: &[Volume], known: Option<&Known>) -> Option<String> {
+    let origin = recorded.iter().find(|other| Some(other.id) == volume.origin)?;
+    let made = |volume: &Volume| known?.volumes.get(&u64::from(volume.id.get())).map(|details| details.transaction_id);
+    let is_younger = made(origin).zip(made(volume)).is_some_and(|(origin, volume)| origin >= volume);
+    (!is_younger).then(|| origin.name.to_string())
+}
+
+fn row(facts: &Facts, recorded: &[Volume], volume: &Volume) -> Row {
     let id = u64::from(volume.id.get());
     let known = facts.known.as_ref().ok();
     let details = known.and_then(|known| known.volumes.get(&id));
@@ -135,6 +148,7 @@ fn row(facts: &Facts, volume: &Volume) -> Row {
     });
     Row {
         device: device.map_or_else(|| volume.name.device(&facts.entry.name), |device| device.info.name.clone()),
+        origin: origin(volume, recorded, known),
         volume: volume.clone(),
         mapped: details.map(|details| facts.entry.pool.block_size.bytes_of(details.mapped)),
         in_pool: known.map(|_| details.is_some()),

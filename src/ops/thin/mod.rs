@@ -17,11 +17,12 @@ use crate::kernel::fs::FsFacts;
 use crate::ops::find::Found;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, RecordVolumes, SetTransaction, SettleVolumes, Step};
+use crate::ops::told::{self, Engines};
 use crate::ops::volumes::{self, Known, MAX_VOLUMES, ThinDevice};
 use crate::ops::{Change, Done, facts, gate, journal, own_disk};
 use crate::pool::{
-    Activity, Edit, Entry, Mode, PoolReport, PoolStatus, User, Volume, VolumeId, VolumeName, VolumeRecord, VolumeState,
-    Working,
+    Activity, Edit, Entry, Mode, PoolReport, PoolStatus, Tie, User, Volume, VolumeId, VolumeName, VolumeRecord,
+    VolumeState, Working,
 };
 use crate::process::quote;
 use crate::units::{Bytes, MetaBlocks};
@@ -49,6 +50,8 @@ pub struct Facts {
     pub home: (PathBuf, Box<FsFacts>),
     /// What is wrong with containerd's configuration, which may name the pool.
     pub containerd: Option<String>,
+    /// The engines that are told to use it.
+    pub told: Engines,
 }
 
 /// What a pool's state allows.
@@ -102,7 +105,7 @@ pub fn look(kit: &Kit, found: &Found, what: &str) -> Outcome<Facts> {
     let Some(entry) = found.entry.clone() else {
         return Err(refused(&format!("{what}: dmpool did not make that pool"))
             .fact("found", whose(&report))
-            .next("who made it makes its volumes; dmpool list    shows whose each pool is"));
+            .next("who made it makes its volumes; dmpool list    # shows whose each pool is"));
     };
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot {what}")).because(e);
     let record = volumes::read(&kit.state, &entry)?;
@@ -119,6 +122,7 @@ pub fn look(kit: &Kit, found: &Found, what: &str) -> Outcome<Facts> {
         known,
         devices,
         home: (kit.state.volumes.clone(), Box::new(home)),
+        told: told::engines(&found.name),
         containerd: found.containerd.problems.first().map(|p| format!("{}: {}", p.path.display(), p.why)),
     })
 }
@@ -136,33 +140,52 @@ fn whose(report: &PoolReport) -> String {
     }
 }
 
-/// The pool must be nobody else's, and able to take the change.
-fn ready<'f>(facts: &'f Facts, needs: Needs, refuse: &impl Fn(String) -> Failure) -> Outcome<Ready<'f>> {
-    let name = facts.report.name.as_str();
-    if facts.report.user != User::Unknown {
+/// The pool must be nobody else's.
+fn nobody_elses(facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    if !matches!(facts.report.tie, None | Some(Tie::Configured)) && facts.report.user != User::Unknown {
         let user = if matches!(facts.report.user, User::Docker { .. }) { "Docker" } else { "containerd" };
         return Err(refuse(format!("{user} uses the pool, and makes and removes its volumes itself"))
             .fact("found", whose(&facts.report))
             .next(format!("leave its volumes to {user}: it would give an id that is taken here to one of its own")));
+    }
+    if let Some(told) = facts.told.told.first() {
+        let engine = told.engine.name();
+        return Err(refuse(format!("{engine} is told to use the pool, and makes and removes its volumes itself"))
+            .fact("found", format!("{} in {}", told.words, told.by))
+            .next(format!(
+                "leave its volumes to {engine}, which takes no pool that has volumes of others; or {}",
+                told.way_out()
+            )));
+    }
+    if let Some(unread) = facts.told.unread.first() {
+        let engine = unread.engine.name();
+        return Err(refuse(format!("it cannot be told whether {engine} is to use the pool"))
+            .fact("cause", unread.cause())
+            .next(format!("put {} right, then run this again", unread.problem.path.display())));
     }
     if let Some(why) = &facts.containerd {
         return Err(refuse("it cannot be told whether containerd uses the pool".to_owned())
             .fact("cause", why)
             .next("put containerd's configuration right first"));
     }
+    Ok(())
+}
+
+/// The pool must be nobody else's, and able to take the change.
+fn ready<'f>(facts: &'f Facts, needs: Needs, refuse: &impl Fn(String) -> Failure) -> Outcome<Ready<'f>> {
+    nobody_elses(facts, refuse)?;
     let working = works(facts, needs, refuse)?;
     let known = facts.known.as_ref().map_err(|why| {
-        refuse("the pool's metadata cannot be read".to_owned()).fact("cause", why).next("dmesg | tail    says more")
+        refuse("the pool's metadata cannot be read".to_owned()).fact("cause", why).next("dmesg | tail    # says more")
     })?;
     let Some(state) = facts.record.at(known.transaction) else {
         let ids: Vec<_> = facts.record.state.iter().map(|state| state.transaction.to_string()).collect();
-        let last = facts.record.state.last().map_or(0, |state| state.transaction);
         return Err(refuse("the pool and the record of its volumes do not belong together".to_owned())
             .fact("found", format!("the pool has the transaction id {}, the record has {}", known.transaction, ids.join(", ")))
             .fact("state", "somebody else changed that number, or the pool's metadata or the record is an older one")
             .next(format!(
-                "dmpool thin list {0}    compares them; if the volumes are the right ones:  dmsetup message {0} 0 'set_transaction_id {1} {last}'",
-                quote(name), known.transaction
+                "dmpool thin adopt {0}    # writes down the volumes that the pool has; dmpool thin list {0} compares them",
+                quote(&facts.report.name)
             )));
     };
     own_disk::takes_files(&facts.home.1, &facts.home.0, refuse)?;
@@ -175,11 +198,11 @@ fn works<'f>(facts: &'f Facts, needs: Needs, refuse: &impl Fn(String) -> Failure
         Activity::Active => {}
         Activity::Suspended => {
             return Err(refuse("somebody left the pool suspended, and all I/O on it waits".to_owned())
-                .next(format!("if nobody is working on it:  dmsetup resume {name}    then run this again")));
+                .next(format!("if nobody is working on it:  dmsetup resume {name}    # then run this again")));
         }
         Activity::Inactive => {
             return Err(refuse("the pool is not active".to_owned())
-                .next(format!("dmpool activate {name}    then run this again")));
+                .next(format!("dmpool activate {name}    # then run this again")));
         }
     }
     let working = match &facts.report.status {
@@ -187,17 +210,17 @@ fn works<'f>(facts: &'f Facts, needs: Needs, refuse: &impl Fn(String) -> Failure
         Some(PoolStatus::Fail) => {
             return Err(refuse("the pool has failed, and every I/O on it ends with an error".to_owned())
                 .fact("found", "status `Fail`: the kernel could not go on with its metadata")
-                .next(format!("dmpool health {name}    says what can be done")));
+                .next(format!("dmpool health {name}    # says what can be done")));
         }
         Some(PoolStatus::Error) => {
             return Err(refuse("the kernel cannot read the pool's metadata".to_owned())
                 .fact("found", "status `Error`")
-                .next("dmesg | tail    says which device fails"));
+                .next("dmesg | tail    # says which device fails"));
         }
         Some(PoolStatus::Unreadable(line)) => {
             return Err(refuse("the pool's status cannot be understood".to_owned())
                 .fact("found", format!("`{line}`"))
-                .next(format!("dmsetup status --noflush {name}    and dmesg | tail say more")));
+                .next(format!("dmsetup status --noflush {name}    # and dmesg | tail say more")));
         }
         None => {
             return Err(refuse("the kernel does not tell the pool's status".to_owned())
@@ -208,18 +231,18 @@ fn works<'f>(facts: &'f Facts, needs: Needs, refuse: &impl Fn(String) -> Failure
     if working.needs_check == Some(true) {
         return Err(refuse("the pool's metadata needs a check first".to_owned())
             .fact("found", "needs_check is set: the kernel changes nothing in it until then")
-            .next(format!("dmpool health {name}    says how")));
+            .next(format!("dmpool health {name}    # says how")));
     }
     match (working.mode, needs) {
         (Some(Mode::ReadOnly), _) => Err(refuse("the pool is read-only".to_owned())
             .fact("found", "the kernel makes and removes no volumes in it; mostly its metadata is full")
-            .next(format!("dmpool grow {name} --metadata +1G    if that is why; dmpool health {name}    says"))),
+            .next(format!("dmpool grow {name} --metadata +1G    # if that is why; dmpool health {name} says"))),
         (Some(Mode::OutOfDataSpace), Needs::Writes) => Err(refuse("the pool is full".to_owned())
             .fact("found", "what waits to be written to its volumes waits until there is room")
-            .next(format!("dmpool grow {name} SIZE    first; or remove a volume"))),
+            .next(format!("dmpool grow {name} SIZE    # first; or remove a volume"))),
         (Some(Mode::ReadWrite | Mode::OutOfDataSpace), _) => Ok(working),
         (None, _) => Err(refuse("the kernel does not tell whether the pool can be written".to_owned())
-            .next(format!("dmsetup status --noflush {name}    shows what it tells"))),
+            .next(format!("dmsetup status --noflush {name}    # shows what it tells"))),
     }
 }
 
@@ -235,7 +258,7 @@ fn new_name(
     if let Some(volume) = state.named(name) {
         return Err(refuse("the pool has a volume of that name".to_owned())
             .fact("found", format!("id {}, {}", volume.id, volume.size.exact()))
-            .next(format!("choose another name; dmpool thin list {pool}    shows those that are taken")));
+            .next(format!("choose another name; dmpool thin list {pool}    # shows those that are taken")));
     }
     let device = name.device(pool);
     if device.len() > MAX_DEVICE_NAME {
@@ -248,11 +271,11 @@ fn new_name(
     if let Some(info) = taken {
         return Err(refuse(format!("a device is called `{device}` already"))
             .fact("found", format!("{}, uuid {}", info.devno, info.uuid.as_deref().unwrap_or("none")))
-            .next(format!("choose another name; dmsetup info {device}    says more")));
+            .next(format!("choose another name; dmsetup info {device}    # says more")));
     }
     if state.volumes.len() >= MAX_VOLUMES {
         return Err(refuse(format!("the pool has {MAX_VOLUMES} volumes already, and dmpool keeps no more"))
-            .next(format!("dmpool thin remove {pool} NAME    removes one")));
+            .next(format!("dmpool thin remove {pool} NAME    # removes one")));
     }
     Ok(())
 }
@@ -279,7 +302,7 @@ fn free_id(facts: &Facts, known: &Known, refuse: &impl Fn(String) -> Failure) ->
     taken.dedup();
     lowest_above(&taken).ok_or_else(|| {
         refuse("the pool has every id that there can be".to_owned())
-            .next(format!("dmpool thin remove {} NAME    makes one free", facts.entry.name))
+            .next(format!("dmpool thin remove {} NAME    # makes one free", facts.entry.name))
     })
 }
 
@@ -326,6 +349,14 @@ fn steps_of(facts: &Facts, state: &VolumeState, edit: &Edit, made: Vec<Step>) ->
     steps
 }
 
+/// Returns the names of some volumes, for who has named another.
+fn named_volumes(volumes: &[Volume]) -> String {
+    let mut names: Vec<_> = volumes.iter().map(|volume| volume.name.to_string()).collect();
+    names.sort();
+    names.truncate(12);
+    if names.is_empty() { "the pool has none".to_owned() } else { names.join(", ") }
+}
+
 /// The volume must be there.
 fn named<'s>(
     facts: &Facts,
@@ -334,12 +365,8 @@ fn named<'s>(
     refuse: &impl Fn(String) -> Failure,
 ) -> Outcome<&'s Volume> {
     state.named(name).ok_or_else(|| {
-        let mut names: Vec<_> = state.volumes.iter().map(|volume| volume.name.to_string()).collect();
-        names.sort();
-        names.truncate(12);
-        let found = if names.is_empty() { "the pool has none".to_owned() } else { names.join(", ") };
         refuse(format!("the pool has no volume `{name}`"))
-            .fact("found", found)
+            .fact("found", named_volumes(&state.volumes))
             .next(format!("dmpool thin list {}", facts.entry.name))
     })
 }
@@ -362,7 +389,7 @@ fn active<'f>(
             return Err(refuse("somebody left it suspended, and I/O on it waits".to_owned())
                 .fact("found", format!("the device `{}` ({})", device.info.name, device.info.devno))
                 .next(format!(
-                    "if nobody is working on it:  dmsetup resume {}    then run this again",
+                    "if nobody is working on it:  dmsetup resume {}    # then run this again",
                     device.info.name
                 )));
         }

@@ -31,7 +31,7 @@ fn plan(facts: &Facts, name: &VolumeName, what: &str) -> Outcome<Plan> {
         }
         // What it was as the device, should it be made again: its live length.
         let map = MapVolume { length: device.length, ..volumes::device_of(&facts.entry, volume) };
-        made.push(TakeDown { made_by: Box::new(map.into()) }.into());
+        made.push(TakeDown { made_by: Box::new(map.into()), deletes: None }.into());
     }
     let mut steps = steps_of(facts, ready.state, &Edit::Drop(volume.clone()), Vec::new());
     made.append(&mut steps);

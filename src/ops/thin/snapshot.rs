@@ -40,12 +40,13 @@ fn plan(kit: &Kit, facts: &Facts, options: &Options, what: &str) -> Outcome<Plan
     if !ready.known.volumes.contains_key(&u64::from(origin.id.get())) {
         return Err(refuse(format!("the pool does not have the volume `{}` any more", origin.name))
             .fact("found", format!("the record has its id, {}, the pool's metadata has not", origin.id))
-            .next(format!("dmpool thin list {}    compares them", facts.entry.name)));
+            .next(format!("dmpool thin list {}    # compares them", facts.entry.name)));
     }
     let device = active(facts, origin, &refuse)?;
     let needs = device.map(|device| ground::needs_on(&kit.state, device.info.devno)).unwrap_or_default();
     no_needs(&needs, &refuse)?;
-    let volume = Volume { name: options.name.clone(), id: free_id(facts, ready.known, &refuse)?, size: origin.size };
+    let id = free_id(facts, ready.known, &refuse)?;
+    let volume = Volume { name: options.name.clone(), id, size: origin.size, origin: Some(origin.id) };
     let edit = Edit::Add(volume.clone());
     let snapshot = MakeSnapshot {
         pool: facts.report.name.clone(),

@@ -60,7 +60,7 @@ pub(crate) fn show(terminal: &mut Terminal, dir: &Path) -> Result<()> {
     terminal.chapter("Taken down for good");
     mounted.unmount()?;
     terminal.run(sys::dmsetup(["remove", "--retry", VOLUME]))?;
-    let destroyed = terminal.try_run(Cmd::new("dmpool").args(["destroy", POOL, "--yes"]));
+    let destroyed = terminal.try_run(Cmd::new("dmpool").args(["destroy", POOL, "--with-volumes", "--yes"]));
     terminal.promise("destroy ended with 0", destroyed.ok());
     let devices = sys::dm_names()?;
     terminal.promise("no device of it is left", !devices.iter().any(|name| name.starts_with(POOL)));

@@ -1,4 +1,4 @@
-//! `create` on devices: what is on them, what goes where, and the steps that format them.
+//! A pool on devices that have none yet: what is on them, what goes where, and the steps that format them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::ops::steps::{Kit, Step, WriteLabel};
 use crate::ops::taking::{self, Named};
 use crate::pool::label::layout::{self, Extent};
 use crate::pool::label::{DeviceUuid, Label, Purpose, Segment};
-use crate::pool::{Behaviour, DeviceStore, PoolUuid, Spec, Store};
-use crate::units::{Bytes, Sectors};
+use crate::pool::{Behaviour, DeviceStore, PoolUuid, Spec, Store, sizing};
+use crate::units::{Bytes, MAX_META_BLOCKS, MIN_META_BLOCKS, Sectors};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'s> {
+pub struct Wanted<'s> {
     /// The whole.
     pub spec: &'s Spec,
     /// What stands in the pool's table.
@@ -27,6 +27,8 @@ pub(super) struct Wanted<'s> {
     pub stripe: Option<Bytes>,
     /// Whether what others have left on the devices goes.
     pub wipe: bool,
+    /// Where what is cleared is kept.
+    pub saved: &'s Path,
 }
 
 /// What decides whether the devices can be taken.
@@ -39,21 +41,43 @@ pub struct Facts {
 }
 
 /// What is to be done, and what comes of it.
-pub(super) struct Planned {
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The steps that format them.
     pub steps: Vec<Step>,
+    /// What the user should know.
     pub notes: Vec<String>,
+    /// Where the pool is kept then.
     pub store: Store,
+    /// How much data it has.
     pub data: Bytes,
+    /// How much metadata.
     pub metadata: Bytes,
 }
 
-pub(super) fn look(data: &[PathBuf], metadata: Option<&Path>) -> Outcome<Facts> {
+/// Looks at devices by the names that were given.
+///
+/// # Errors
+/// When sysfs or /proc cannot be read.
+pub fn look(kit: &Kit, pool: &str, data: &[PathBuf], metadata: Option<&Path>) -> Outcome<Facts> {
     let paths: Vec<_> = metadata.into_iter().chain(data.iter().map(PathBuf::as_path)).collect();
-    let named = taking::look(&paths)?;
+    let named = taking::look(kit, pool, &paths)?;
     let with_uuid = |named: Named| Ok((named, DeviceUuid::from_random(random::bits()?)));
     let devices: Result<_> = named.into_iter().map(with_uuid).collect();
     let devices = devices.map_err(|e| Failure::failed("cannot draw identities for devices").because(e))?;
     Ok(Facts { devices, apart: metadata.is_some() })
+}
+
+impl Facts {
+    /// Returns the devices, that for metadata first when it is one of its own.
+    pub fn named(&self) -> impl Iterator<Item = &Named> {
+        self.devices.iter().map(|(named, _)| named)
+    }
+
+    /// Returns how large each of them is.
+    pub fn sizes(&self) -> Vec<Bytes> {
+        self.named().map(|named| named.device.as_ref().map(|device| device.size).unwrap_or_default()).collect()
+    }
 }
 
 impl Wanted<'_> {
@@ -61,7 +85,7 @@ impl Wanted<'_> {
     ///
     /// # Errors
     /// Every reason not to take them.
-    pub fn plan(&self, kit: &Kit, facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<Planned> {
+    pub fn plan(&self, facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<Planned> {
         self.each_once(facts, refuse)?;
         for (named, _) in &facts.devices {
             named.fit(self.wipe, refuse)?;
@@ -83,16 +107,20 @@ impl Wanted<'_> {
         for (named, uuid) in &facts.devices {
             let Some(device) = &named.device else { continue };
             let on = named.on(refuse)?;
-            let clear = named.clear(&kit.state.saved, &self.spec.name, self.uuid, *uuid, on.clone());
+            let clear = named.clear(self.saved, &self.spec.name, self.uuid, *uuid, on.clone());
             notes.extend(taking::kept(&clear));
             steps.push(clear.into());
             let label = self.label(*uuid, map.clone());
             label.encode().map_err(|e| refuse(format!("a label cannot hold where it lies: {e}")))?;
             labels.push(WriteLabel { on, label, slot: 0, before: None, over: None }.into());
-            store.push(DeviceStore { uuid: *uuid, path: device.path() });
+            // An ephemeral one is found again by the name that was given: the disk that has it may be another.
+            let path = if self.spec.ephemeral { named.given.clone() } else { device.path() };
+            store.push(DeviceStore { uuid: *uuid, path });
         }
         steps.extend::<Vec<Step>>(labels);
-        Ok(Planned { steps, notes, store: Store::Devices(store), data, metadata: length(Purpose::Metadata) })
+        let metadata = length(Purpose::Metadata);
+        sizes(self.spec, data, metadata, refuse)?;
+        Ok(Planned { steps, notes, store: Store::Devices(store), data, metadata })
     }
 
     fn each_once(&self, facts: &Facts, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
@@ -156,4 +184,40 @@ impl Wanted<'_> {
             map,
         }
     }
+}
+
+/// Refuses sizes that a pool cannot have.
+///
+/// # Errors
+/// Refused with what is wrong.
+pub fn sizes(spec: &Spec, data: Bytes, metadata: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let block = spec.block_size.bytes();
+    if data < block {
+        return Err(refuse(format!("its data, {}, is less than one block", data.human()))
+            .fact("needed", format!("at least {}", block.human()))
+            .next(format!("--data-size {}", block.get())));
+    }
+    if !data.get().is_multiple_of(block.get()) {
+        let rounded = data.get() / block.get() * block.get();
+        return Err(refuse(format!("its data, {} bytes, is no whole number of blocks", data.get()))
+            .fact("needed", format!("a multiple of {}", block.exact()))
+            .next(format!("--data-size {rounded}")));
+    }
+    if metadata.meta_blocks() < MIN_META_BLOCKS {
+        return Err(refuse(format!("its metadata, {}, is too small", metadata.human()))
+            .fact("needed", format!("at least {}", MIN_META_BLOCKS.bytes().human()))
+            .next("leave out --metadata-size: dmpool chooses one that fits"));
+    }
+    if metadata > MAX_META_BLOCKS.bytes() {
+        return Err(refuse(format!("its metadata, {}, is more than the kernel uses", metadata.human()))
+            .fact("needed", format!("at most {}", MAX_META_BLOCKS.bytes().exact()))
+            .next("--metadata-size 16256M"));
+    }
+    let rule = sizing::metadata_for(spec.block_size.blocks_in(data.sectors())).bytes();
+    if metadata < rule {
+        return Err(refuse(format!("{} of metadata cannot map its data", metadata.human()))
+            .fact("needed", format!("at least {}: 48 bytes for each block of {}", rule.exact(), block.human()))
+            .next(format!("--metadata-size {}M, or a larger --block-size", rule.get().div_ceil(1 << 20))));
+    }
+    Ok(())
 }
