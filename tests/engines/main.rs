@@ -21,6 +21,7 @@ mod named;
 mod parity;
 mod several;
 mod shapes;
+mod swapped;
 mod udev;
 
 #[path = "../support/monitoring.rs"]

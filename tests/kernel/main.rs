@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod boot;
 mod broken;
 mod case;
 mod chance;
@@ -15,6 +16,9 @@ mod death;
 mod devices;
 mod devices_faults;
 mod devices_refused;
+mod devices_register;
+mod devices_reused;
+mod devices_swapped;
 mod devices_torn;
 mod disks;
 mod docs;
@@ -26,6 +30,8 @@ mod health;
 mod health_hung;
 mod health_lvm;
 mod life;
+mod lvm;
+mod lvm_faults;
 mod metrics;
 mod operation;
 mod picture;

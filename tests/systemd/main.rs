@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod boot;
 mod containerd;
 mod docker;
 #[path = "../support/host.rs"]
