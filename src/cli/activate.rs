@@ -76,9 +76,9 @@ fn bring_up(
     mut failed: impl FnMut(&PoolName, Failure),
 ) -> Outcome<Option<&'static str>> {
     // An entry that cannot be read keeps only its own pool down.
-    let attempt = |pool: &PoolName| {
+    let attempt = |pool: &PoolName, disks| {
         let entry = registered(kit, Some(pool.as_str()), "activate")?;
-        activate::activate(kit, &entry, change)
+        activate::activate(kit, &entry, change, disks)
     };
     wait::each(pools, limit, attempt, |pool, news| {
         match news {

@@ -33,7 +33,7 @@ pub(super) struct Args {
         value_name = "FILE",
         conflicts_with_all = [
             "pool", "data_size", "metadata_size", "dir", "data_device", "metadata_device", "stripe", "vg", "block_size",
-            "low_water", "zero", "no_zero", "when_full", "no_discard", "preallocate",
+            "low_water", "zero", "no_zero", "when_full", "no_discard", "preallocate", "ephemeral",
         ]
     )]
     file: Option<PathBuf>,
@@ -105,6 +105,10 @@ pub(super) struct Args {
     /// Do not give back blocks that volumes discard
     #[arg(long)]
     no_discard: bool,
+
+    /// Make it anew, empty, when its disks come back blank, as a cloud's instance store does; only blank disks are taken
+    #[arg(long, requires = "data_device")]
+    ephemeral: bool,
 
     /// Give the files all their blocks now instead of making them sparse
     #[arg(long)]
@@ -209,7 +213,7 @@ impl Args {
             zero: if self.engine == Some(For::Docker) { self.zero } else { !self.no_zero },
             error_when_full: self.when_full == WhenFull::Error,
             discard: !self.no_discard,
-            ephemeral: false,
+            ephemeral: self.ephemeral,
             on,
         })
     }

@@ -20,6 +20,8 @@ pub enum Operation {
     AtBoot,
     /// `activate`
     Activate,
+    /// `activate`, of an ephemeral pool that came back blank
+    ActivateAnew,
     /// `deactivate`
     Deactivate,
     /// `destroy`
@@ -41,7 +43,7 @@ impl Operation {
             Self::Create => "create",
             Self::Grow => "grow",
             Self::AtBoot => "activate --at-boot",
-            Self::Activate => "activate",
+            Self::Activate | Self::ActivateAnew => "activate",
             Self::Deactivate => "deactivate",
             Self::Destroy => "destroy",
             Self::ThinCreate => "thin create",

@@ -10,6 +10,7 @@
 
 mod containerd;
 mod docs;
+mod ephemeral;
 mod full;
 mod grow;
 mod handover;

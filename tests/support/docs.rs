@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 11] = [
+pub const TEXTS: [(&str, &str); 12] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -79,6 +79,10 @@ pub const TEXTS: [(&str, &str); 11] = [
         include_str!("../../docs/decisions/0002-json-has-its-own-types.md"),
     ),
     ("docs/decisions/0003-what-status-costs.md", include_str!("../../docs/decisions/0003-what-status-costs.md")),
+    (
+        "docs/decisions/0004-what-containerd-is-left-when-a-pool-comes-back-blank.md",
+        include_str!("../../docs/decisions/0004-what-containerd-is-left-when-a-pool-comes-back-blank.md"),
+    ),
     ("docs/design.md", include_str!("../../docs/design.md")),
     ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),
     ("docs/guide.md", include_str!("../../docs/guide.md")),

@@ -1,5 +1,6 @@
 //! `activate`: a registered pool comes up, with the size that its superblock says.
 
+mod anew;
 mod devices;
 mod files;
 mod lvm;
@@ -39,6 +40,8 @@ pub struct Facts {
     pub interrupted: Option<(Operation, Interrupted)>,
     /// Its volumes.
     pub volumes: Volumes,
+    /// What has the names of its devices, when it is ephemeral and they have lost its labels.
+    anew: Option<anew::Facts>,
 }
 
 /// What decides which volumes come up with a pool.
@@ -61,22 +64,31 @@ enum On {
     Devices(devices::Facts),
 }
 
+/// Whether disks may still come, as after a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disks {
+    /// They may: a blank one that has the name of another is no reason to make a pool anew.
+    MayCome,
+    /// Those that are here are all.
+    AreHere,
+}
+
 /// Brings the pool up, or says what would be done.
 ///
 /// # Errors
 /// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
-pub fn activate(kit: &Kit, entry: &Entry, change: Change) -> Outcome<Done> {
+pub fn activate(kit: &Kit, entry: &Entry, change: Change, disks: Disks) -> Outcome<Done> {
     gate::may_change(kit)?;
     if let Some(described) = lvm::wake(kit, entry, change)? {
         return Ok(described);
     }
-    let first = plan(&look(kit, entry)?)?;
+    let first = plan(&look(kit, entry)?, disks)?;
     if change == Change::Describe || first.is_empty() {
         return Ok(Done::planned(first));
     }
     let _existence = gate::lock(kit, gate::EXISTENCE, &first.what)?;
     let _lock = gate::lock_entry(kit, entry, &first.what)?;
-    let plan = plan(&look(kit, entry)?)?;
+    let plan = plan(&look(kit, entry)?, disks)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     Ok(Done::ended(plan, ended))
 }
@@ -119,7 +131,11 @@ pub fn look(kit: &Kit, entry: &Entry) -> Outcome<Facts> {
     let interrupted = journal::of_pool(&kit.state, entry.name.as_str())?
         .map(|Unfinished { journal, .. }| (journal.opened.plan.operation, journal::ways_out(kit, &journal)));
     let volumes = look_at_volumes(kit, entry, &on, live).map_err(cannot)?;
-    Ok(Facts { pool, entry: entry.clone(), others, left, on, interrupted, volumes })
+    let anew = match &on {
+        On::Devices(devices) if pool.is_none() => anew::look(kit, entry, devices)?,
+        On::Devices(_) | On::Files(_) => None,
+    };
+    Ok(Facts { pool, entry: entry.clone(), others, left, on, interrupted, volumes, anew })
 }
 
 fn look_at_volumes(kit: &Kit, entry: &Entry, on: &On, live: Option<Live>) -> anyhow::Result<Volumes> {
@@ -147,7 +163,7 @@ fn look_at_volumes(kit: &Kit, entry: &Entry, on: &On, live: Option<Live>) -> any
 ///
 /// # Errors
 /// Every reason not to do it.
-pub fn plan(facts: &Facts) -> Outcome<Plan> {
+pub fn plan(facts: &Facts, disks: Disks) -> Outcome<Plan> {
     let entry = &facts.entry;
     let name = &entry.name;
     let what = format!("activate pool `{name}`");
@@ -162,7 +178,17 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
     if let Some((operation, how)) = &facts.interrupted {
         plan.notes.push(interrupted(*operation, how));
     }
+    let half = |operation: Operation, how: &Interrupted| {
+        refuse(format!("`{}` was interrupted, and its devices are not those of the registry", operation.word()))
+            .fact("found", format!("the journal {}", how.id))
+            .next(format!("{}    # which ends it also where a disk is gone, or somebody else's by now", how.ways()))
+    };
     if let Some(uuid) = &facts.pool {
+        if uuid.as_deref() != Some(entry.uuid.pool().as_str())
+            && let Some((operation @ Operation::ActivateAnew, how)) = &facts.interrupted
+        {
+            return Err(half(*operation, how));
+        }
         if uuid.as_deref() != Some(entry.uuid.pool().as_str()) {
             return Err(refuse(format!("another device is called `{name}`"))
                 .fact("found", format!("uuid {}", uuid.as_deref().unwrap_or("none")))
@@ -188,6 +214,20 @@ pub fn plan(facts: &Facts) -> Outcome<Plan> {
             .next(format!("dmsetup info {device}    # says more; if nothing uses it:  dmsetup remove {device}")));
     }
     plan.notes.extend(facts.left.iter().map(|device| format!("`{device}` is up already, and stays")));
+    match (&facts.anew, &facts.interrupted) {
+        (Some(_), Some((operation, how))) => return Err(half(*operation, how)),
+        (Some(anew), None) if anew.is_all_there() => {
+            if disks == Disks::MayCome {
+                let names = anew.names();
+                return Err(refuse("its disks are blank, or others that have their names".to_owned())
+                    .fact("found", names.join(", "))
+                    .next(format!("dmpool activate {name}    # once all disks are here"))
+                    .awaiting(entry.devices().iter().map(|device| device.path.display().to_string())));
+            }
+            return anew::plan(anew, entry, facts.volumes.record.as_ref().ok(), plan, &refuse);
+        }
+        _ => {}
+    }
     let superblock = match &facts.on {
         On::Files(files) => files::superblock(files, &refuse)?,
         On::Devices(devices) => devices::superblock(devices, entry, &mut plan.notes, &refuse)?,
@@ -259,7 +299,7 @@ fn volumes_up(facts: &Facts, notes: &mut Vec<String>) -> Vec<Step> {
 fn interrupted(operation: Operation, how: &Interrupted) -> String {
     let side = match operation {
         Operation::Grow => "the pool comes up with the size that its superblock says",
-        Operation::Create => "the pool was made, and comes up",
+        Operation::Create | Operation::ActivateAnew => "the pool was made, and comes up",
         Operation::Activate | Operation::AtBoot => "the pool comes up",
         Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
         Operation::ThinCreate | Operation::ThinSnapshot | Operation::ThinGrow | Operation::ThinRemove => {

@@ -108,7 +108,7 @@ fn plan(kit: &Kit, entry: &Entry) -> Outcome<Plan> {
                 "dmpool status {name}    # shows that one; two pools of one name cannot be on one machine"
             )));
     }
-    let mut up = super::plan(&super::look(kit, entry)?)?;
+    let mut up = super::plan(&super::look(kit, entry)?, super::Disks::AreHere)?;
     if up.steps.is_empty() {
         up.notes.clear();
     }

@@ -6,6 +6,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::arrivals::Arrivals;
 use crate::kernel::critical;
 use crate::ops::Done;
+use crate::ops::activate::Disks;
 use crate::pool::PoolName;
 
 /// What there is to tell of a pool.
@@ -19,6 +20,9 @@ pub enum News {
     Down(Failure),
 }
 
+/// How long after the first look disks may come that nothing else tells of.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// Makes an attempt at each pool, and another whenever something may have come, until `limit` is over: of those only that are
 /// late. Returns the signal that ended the waiting, if one did. With no time each has one attempt.
 ///
@@ -27,19 +31,21 @@ pub enum News {
 pub fn each(
     pools: Vec<PoolName>,
     limit: Duration,
-    mut attempt: impl FnMut(&PoolName) -> Outcome<Done>,
+    mut attempt: impl FnMut(&PoolName, Disks) -> Outcome<Done>,
     mut tell: impl FnMut(&PoolName, News) -> Outcome<()>,
 ) -> Outcome<Option<&'static str>> {
-    let until = Instant::now() + limit;
+    let begun = Instant::now();
+    let (until, settled) = (begun + limit, begun + limit.min(SETTLED));
     // Before the first look, so that nothing comes unseen.
     let arrivals = (!limit.is_zero()).then(Arrivals::listen);
     let mut down: Vec<(PoolName, bool)> = pools.into_iter().map(|pool| (pool, false)).collect();
     loop {
         let signal = arrivals.as_ref().and_then(|_| critical::wanted_end());
         let is_over = signal.is_some() || Instant::now() >= until;
+        let disks = if Instant::now() >= settled { Disks::AreHere } else { Disks::MayCome };
         let mut late = Vec::new();
         for (pool, told) in down {
-            match attempt(&pool) {
+            match attempt(&pool, disks) {
                 Ok(done) => tell(&pool, News::Up(done))?,
                 Err(failure) if failure.awaits.is_empty() || is_over => tell(&pool, News::Down(failure))?,
                 Err(failure) => {
@@ -53,7 +59,8 @@ pub fn each(
         down = late;
         match &arrivals {
             Some(arrivals) if !down.is_empty() => {
-                arrivals.wait(until.saturating_duration_since(Instant::now()));
+                let next = if disks == Disks::MayCome { settled } else { until };
+                arrivals.wait(next.saturating_duration_since(Instant::now()));
             }
             _ => return Ok(signal),
         }

@@ -59,13 +59,13 @@ fn stands(kit: &Kit, journal: &Journal) -> bool {
     })
 }
 
-/// Returns what shows that a pool which was being made has been used: taking it back would delete that.
+/// Returns what shows that a pool which was being made, or made anew, has been used: taking it back would delete that.
 /// Nothing when nothing shows it, or another operation was interrupted.
 ///
 /// # Errors
 /// When the pool cannot be looked at.
 pub fn used(kit: &Kit, opened: &Opened) -> Result<Option<String>> {
-    if opened.plan.operation != Operation::Create {
+    if !matches!(opened.plan.operation, Operation::Create | Operation::ActivateAnew) {
         return Ok(None);
     }
     let (transaction, data) = if sight::live(&kit.dm, &opened.plan.pool)?.is_some() {

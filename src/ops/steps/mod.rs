@@ -14,6 +14,7 @@ mod lvextend;
 mod named_device;
 mod register;
 mod resize;
+mod set_aside;
 mod snapshot;
 mod superblock;
 mod swap;
@@ -41,6 +42,7 @@ pub use lvextend::{ExtendThinPool, ExtendVolume};
 pub use named_device::NamedDevice;
 pub use register::{Register, Unregister, UpdateEntry};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
+pub use set_aside::SetAside;
 pub use snapshot::MakeSnapshot;
 pub use superblock::EraseSuperblock;
 pub use volume::{DeleteThin, MakeThin, SetTransaction};
@@ -251,6 +253,7 @@ steps!(
     WriteConfig,
     RestartContainerd,
     EnableAtBoot,
+    SetAside,
     MakeVolume,
     RemoveVolume,
     WakeVolume,
