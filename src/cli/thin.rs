@@ -4,9 +4,9 @@ use clap::{Subcommand, ValueEnum};
 
 use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::thin::{create, grow, list, remove, snapshot};
+use crate::ops::thin::{adopt, create, grow, list, remove, snapshot};
 use crate::ops::{Change, State, find, gate, registry};
-use crate::pool::VolumeName;
+use crate::pool::{VolumeId, VolumeName};
 use crate::report::volumes;
 use crate::units::{Bytes, SizeArg};
 
@@ -27,6 +27,7 @@ enum Command {
     Grow(GrowArgs),
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
+    Adopt(AdoptArgs),
     #[command(visible_alias = "ls")]
     List(ListArgs),
 }
@@ -129,6 +130,32 @@ struct RemoveArgs {
     dry_run: bool,
 }
 
+/// Take volumes that the pool has and dmpool has not written down into its record
+///
+/// After the record was lost, or the pool came from another machine: nothing in the pool changes. Their names are thin-ID.
+/// Nothing knows how long a volume is that has no device: the end of the last block that it maps is taken, and said.
+#[derive(Debug, clap::Args)]
+struct AdoptArgs {
+    /// The pool
+    pool: String,
+
+    /// Only the volume with this id; without, all
+    #[arg(value_parser = parse::volume_id)]
+    id: Option<VolumeId>,
+
+    /// What it shall be called
+    #[arg(long, requires = "id", value_parser = parse::new_volume_name)]
+    name: Option<VolumeName>,
+
+    /// How long it is (10G); rounded up to whole blocks of the pool
+    #[arg(long, value_name = "SIZE", requires = "id", value_parser = parse::size, allow_hyphen_values = true)]
+    size: Option<Bytes>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// List the volumes of pools that dmpool made
 ///
 /// What the pool has and the record has not, and the reverse, is named.
@@ -157,6 +184,7 @@ impl Args {
             Command::Snapshot(args) => args.run(state),
             Command::Grow(args) => args.run(state),
             Command::Remove(args) => args.run(state),
+            Command::Adopt(args) => args.run(state),
             Command::List(args) => args.run(state),
         }
     }
@@ -216,6 +244,21 @@ impl RemoveArgs {
         }
         let done = remove::remove(&kit, &found, &self.name, change)?;
         show::done(&done, change, &format!("removed volume `{}` of pool `{}`", self.name, found.name))
+    }
+}
+
+impl AdoptArgs {
+    fn run(self, state: State) -> Outcome<()> {
+        let kit = gate::open(state)?;
+        let found = find::find(&kit.dm, &kit.state, &self.pool)?;
+        let change = parse::change(self.dry_run);
+        let only = self.id.map(|id| adopt::Only { id, name: self.name, size: self.size });
+        let done = adopt::adopt(&kit, &found, &adopt::Options { only }, change)?;
+        show::done(
+            &done,
+            change,
+            &format!("wrote the volumes of pool `{0}` down; dmpool activate {0}    brings them up", found.name),
+        )
     }
 }
 

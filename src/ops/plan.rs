@@ -34,6 +34,8 @@ pub enum Operation {
     ThinGrow,
     /// `thin remove`
     ThinRemove,
+    /// `thin adopt`
+    ThinAdopt,
 }
 
 impl Operation {
@@ -50,6 +52,7 @@ impl Operation {
             Self::ThinSnapshot => "thin snapshot",
             Self::ThinGrow => "thin grow",
             Self::ThinRemove => "thin remove",
+            Self::ThinAdopt => "thin adopt",
         }
     }
 }

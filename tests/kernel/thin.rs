@@ -1,6 +1,7 @@
 //! The volumes of a pool: made, written, snapshotted and grown while they are in use, removed.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,7 +75,34 @@ fn volumes_go_and_come_with_their_pool() {
 
     let kept = bench.run(&["destroy", &pool, "--yes"]);
     assert_eq!(kept.code(), Some(3), "{kept}");
-    assert!(kept.stderr.contains("it has 2 volumes") && kept.stderr.contains("next (1.0 MiB)"), "{kept}");
+    assert!(kept.stderr.contains("it has 3 volumes") && kept.stderr.contains("next (1.0 MiB, "), "{kept}");
+    let plan = bench.ok(&["destroy", &pool, "--dry-run", "--with-volumes"]);
+    assert!(plan.contains("with it go 3 volumes: ") && plan.contains("id 77 (") && plan.contains("in use"), "{plan}");
+    // Without its record, or its entry's, the pool itself says what it has.
+    let record = bench.state.join("volumes").join(format!("{pool}.toml"));
+    let text = fs::read(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    for down in [false, true] {
+        if down {
+            for name in ["big", "next"] {
+                dmsetup(["remove", "--retry", &format!("{pool}-{name}")]).run().checked().unwrap();
+            }
+            bench.ok(&["deactivate", &pool]);
+        }
+        let refused = bench.run(&["destroy", &pool, "--yes"]);
+        let says = "3 volumes that dmpool has no record of";
+        assert!(refused.code() == Some(3) && refused.stderr.contains(says), "{refused}");
+    }
+    // A superblock of zeros says nothing of volumes.
+    let metadata = OpenOptions::new().read(true).write(true).open(bench.file("metadata")).unwrap();
+    let mut superblock = [0; 4096];
+    metadata.read_exact_at(&mut superblock, 0).unwrap();
+    metadata.write_all_at(&[0; 4096], 0).unwrap();
+    let refused = bench.run(&["destroy", &pool, "--yes"]);
+    let says = ["cannot be told which volumes it has", "all zeros", "--with-volumes"];
+    assert!(refused.code() == Some(3) && says.iter().all(|words| refused.stderr.contains(words)), "{refused}");
+    metadata.write_all_at(&superblock, 0).unwrap();
+    fs::write(&record, text).unwrap();
     bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
     assert!(!exists(&pool) && fs::read_dir(bench.state.join("volumes")).unwrap().next().is_none());
 }
@@ -105,6 +133,13 @@ fn a_volume_that_cannot_come_up_keeps_nothing_else_down() {
     bench.ok(&["deactivate", &pool]);
     let ran = bench.run(&["activate", &pool]);
     assert!(ran.ok() && ran.stderr.contains("its volumes do not come up: the pool has the transaction id 3"), "{ran}");
+    // An older record: `c` was made later, and is not whatever has its id.
+    fs::write(&record, good.replace("transaction = 3", "transaction = 1")).unwrap();
+    let ran = bench.run(&["thin", "adopt", &pool]);
+    let says =
+        ["`b` (id 2, 1.0 MiB), which is taken over", "`c` (id 3, 1.0 MiB), which is not", "the id 3 is `thin-3`"];
+    assert!(ran.ok() && says.iter().all(|words| ran.stderr.contains(words)), "{ran}");
+    assert_eq!(listed(&bench, &pool, "thin-3")["id"], 3);
     fs::write(&record, good).unwrap();
     bench.ok(&["activate", &pool]);
     for name in ["a", "b", "c"] {
@@ -129,6 +164,7 @@ fn a_snapshot_of_a_mounted_file_system_under_a_writer_is_whole() {
         let before = writer.tally();
         let snapshot = format!("{name}-snap");
         bench.ok(&["thin", "snapshot", &pool, name, &snapshot]);
+        assert_eq!(listed(&bench, &pool, &snapshot)["origin"], name);
         writer.wait_for(before.ops + 5, Duration::from_secs(60)).unwrap();
         let tally = writer.stop(Duration::from_secs(60)).unwrap();
         assert_eq!(tally.errors, 0, "{:?}", tally.error_texts);
@@ -234,10 +270,12 @@ fn a_volume_that_was_used_since_is_not_taken_back() {
     dmsetup(["create", &format!("{pool}-web"), "-u", &uuid, "--table", &table]).run().checked().unwrap();
     let refused = bench.run(&["continue"]);
     assert_eq!(refused.code(), Some(3), "{refused}");
-    assert!(refused.stderr.contains("brought it up since") && refused.stderr.contains("--yes"), "{refused}");
-    bench.ok(&["continue", "--yes"]);
+    assert!(refused.stderr.contains("brought it up since") && refused.stderr.contains("--used-since"), "{refused}");
+    let unattended = bench.run(&["continue", "--yes"]);
+    assert!(unattended.code() == Some(3) && unattended.stderr.contains("brought it up since"), "{unattended}");
+    bench.ok(&["continue", "--yes", "--used-since"]);
     assert!(bench.ok(&["thin", "list", &pool]).contains("has no volumes"));
-    bench.ok(&["destroy", &pool, "--yes"]);
+    bench.ok(&["destroy", &pool, "--yes", "--with-volumes"]);
 }
 
 fn pool_uuid(bench: &Bench, pool: &str) -> String {

@@ -302,9 +302,11 @@ fn interrupted(operation: Operation, how: &Interrupted) -> String {
         Operation::Create | Operation::ActivateAnew => "the pool was made, and comes up",
         Operation::Activate | Operation::AtBoot => "the pool comes up",
         Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
-        Operation::ThinCreate | Operation::ThinSnapshot | Operation::ThinGrow | Operation::ThinRemove => {
-            "the pool comes up with the volumes of its transaction id"
-        }
+        Operation::ThinCreate
+        | Operation::ThinSnapshot
+        | Operation::ThinGrow
+        | Operation::ThinRemove
+        | Operation::ThinAdopt => "the pool comes up with the volumes of its transaction id",
     };
     format!("`{}` was interrupted; {side}. End it:  {}", how.id, how.ways())
 }

@@ -47,7 +47,7 @@ pub use snapshot::MakeSnapshot;
 pub use superblock::EraseSuperblock;
 pub use volume::{DeleteThin, MakeThin, SetTransaction};
 pub use volume_device::{GrowFileSystem, MapVolume, ReloadVolume, grower};
-pub use volume_record::{ForgetVolumes, RecordVolumes, ResizeVolume, SettleVolumes};
+pub use volume_record::{AdoptVolumes, ForgetVolumes, RecordVolumes, ResizeVolume, SettleVolumes};
 pub use volumes_of_lvm::{MakeVolume, RemoveVolume, WakeVolume, agreed_by_lvm, asleep};
 pub(in crate::ops) use whose::is_bare;
 
@@ -259,4 +259,5 @@ steps!(
     WakeVolume,
     ExtendVolume,
     ExtendThinPool,
+    AdoptVolumes,
 );

@@ -47,6 +47,15 @@ pub struct ResizeVolume {
     pub to: Bytes,
 }
 
+/// Writes the record anew, with volumes that the pool has and it had not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptVolumes {
+    /// What it says.
+    pub from: VolumeRecord,
+    /// What it shall say.
+    pub to: VolumeRecord,
+}
+
 /// Removes the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetVolumes {
@@ -189,6 +198,40 @@ impl Act for ResizeVolume {
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         self.set(kit, self.volume.size)?;
+        Ok(Reverted::Gone)
+    }
+}
+
+impl Act for AdoptVolumes {
+    fn sentence(&self) -> String {
+        let state = self.to.state.last();
+        let (count, transaction) = state.map_or((0, 0), |state| (state.volumes.len(), state.transaction));
+        format!("write down the {count} volumes of {} at its transaction id {transaction}", self.to.pool)
+    }
+
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("written as it was")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        let found = volumes::look(&kit.state, &self.to.pool, &self.to.uuid).map_err(|bad| bad.failure())?;
+        let is_as_planned = found == self.from || found == self.to;
+        ensure!(is_as_planned, "the record does not say what it said when this was planned");
+        volumes::write(&kit.state, &self.to)
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let found = volumes::look(&kit.state, &self.to.pool, &self.to.uuid).map_err(|bad| bad.failure())?;
+        ensure!(found == self.to, "the record does not say what was written");
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        volumes::write(&kit.state, &self.from)?;
         Ok(Reverted::Gone)
     }
 }

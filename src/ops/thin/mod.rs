@@ -3,6 +3,7 @@
 //! Which volumes there are is written down before the pool changes, under the transaction id that it will have then; the
 //! pool's own number says what is so. See [`crate::pool::VolumeRecord`].
 
+pub mod adopt;
 pub mod create;
 pub mod grow;
 pub mod list;
