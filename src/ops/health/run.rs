@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Thresholds, disk_name, disk_names, docker_log, down, filling, lvm, owners, space, start, stray, unprivileged,
-    volume_findings, volumes,
+    Thresholds, disk_name, disk_names, docker_log, down, filling, hung, lvm, owners, registered, space, start, stray,
+    unprivileged, users, volume_findings, volumes,
 };
 use crate::error::Failure;
 use crate::kernel::ask;
@@ -19,7 +19,7 @@ use crate::ops::boot::found;
 use crate::ops::find::{self, All, Found};
 use crate::ops::status::{self, Status};
 use crate::ops::steps::Kit;
-use crate::ops::{State, gate, sight};
+use crate::ops::{State, gate, sight, told};
 use crate::pool::{Finding, Key, Limit, PoolReport, Severity, Space, VolumeGroup, finding};
 use crate::units::Bytes;
 
@@ -108,7 +108,7 @@ pub fn health(state: State, options: &Options) -> Health {
     let mut state = Some(state);
     let mut base = || look(&mut seen.borrow_mut(), state.take(), options);
     let mut volumes = || with_volumes(&mut seen.borrow_mut(), &options.thresholds);
-    let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none());
+    let mut files = || with_files(&mut seen.borrow_mut(), options.pool.is_none(), options.limit / 4);
     let mut programs = || with_programs(&mut seen.borrow_mut(), &options.thresholds, options.limit / 4);
     let answers = ask::in_turn_within(options.limit, &mut [&mut base, &mut volumes, &mut files, &mut programs]);
     let mut pools = Answer::new();
@@ -132,7 +132,8 @@ pub fn health(state: State, options: &Options) -> Health {
 }
 
 /// What each question of the child is about.
-const THEMES: [&str; 4] = ["the pools", "their volumes", "their files", "what LVM, systemd and Docker's log say"];
+const THEMES: [&str; 4] =
+    ["the pools", "their volumes", "their files and Docker's daemon", "what LVM, systemd and Docker's log say"];
 /// The object of what belongs to no pool.
 const MACHINE: &str = "this machine";
 
@@ -276,11 +277,12 @@ fn with_volumes(seen: &mut Seen, thresholds: &Thresholds) -> Answer {
             }
         }
         add(pools, pool, owners.iter().filter_map(|owners| volume_findings::above_base(&facts, owners)));
+        add(pools, pool, registered::look(kit, pool));
     }
     seen.pools.clone()
 }
 
-fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
+fn with_files(seen: &mut Seen, whole_machine: bool, limit: Duration) -> Answer {
     let Seen { kit: Some(kit), statuses, pools, .. } = seen else { return seen.pools.clone() };
     let state = kit.state.directory.as_deref();
     for status in statuses.iter() {
@@ -290,7 +292,9 @@ fn with_files(seen: &mut Seen, whole_machine: bool) -> Answer {
             let filling = filling::look(root, &status.report);
             add(pools, &status.report, filling::judge(&status.report, &status.findings, &filling));
         }
+        add(pools, &status.report, hung::look(&facts, limit));
         add(pools, &status.report, disk_names::judge(&facts, &disk_name::by_id));
+        add(pools, &status.report, users::judge(&status.report, &told::engines(&status.report.name).told));
         let activator = found::activator(std::path::Path::new("/"), &status.report.name, state);
         add(pools, &status.report, start::judge(&facts, activator.as_deref(), &disk_name::by_id));
     }
