@@ -28,6 +28,10 @@ write("superblock/docker", at(344, (32, "<Q", 27022010), (40, "<I", 2), (48, "<Q
 write("superblock/needs-check", at(344, (4, "<I", 1), (32, "<Q", 27022010), (40, "<I", 2), (56, "<Q", 9),
                                    (336, "<I", 128), (340, "<I", 8)))
 
+# The beginnings of file systems: an XFS of 100 blocks of 4096 bytes, an ext4 of 100 of 1024.
+write("file_system_head/xfs", at(4096, (0, "4s", b"XFSB"), (4, ">I", 4096), (8, ">Q", 100)))
+write("file_system_head/ext4", at(4096, (1028, "<I", 100), (1048, "<I", 0), (1080, "<H", 0xef53)))
+
 # A label (docs/label-format.md) of a pool on one device, and of one whose data is striped over two others; the check puts
 # the checksum.
 
@@ -116,3 +120,29 @@ write("containerd_database/one-device", pages(
     leaf(4, [(b"p-snap-1", 0, DEVICE)])))
 write("containerd_database/inline", pages(
     leaf(2, [(b"devices", 1, bytes(16) + leaf(0, [(b"d", 0, b'{"name":"d"}')]))])))
+VOLUME = b'{"Name":"far","Driver":"local","Labels":{"a":"b"},"Options":{"device":":/x","o":"addr=10.0.0.1","type":"nfs"}}'
+write("docker_database/volumes", pages(
+    leaf(2, [(b"volumes", 1, struct.pack("<QQ", 3, 0))]),
+    leaf(3, [(b"far", 0, VOLUME), (b"x", 0, b'{"Name":"x","Driver":"rexray"}')])))
+
+NETWORK = b'{"id":"a","name":"n","ipamV4Config":"[{\\"SubPool\\":\\"10.0.0.0/8\\"}]","labels":{"a":"b"}}'
+write("docker_database/network", pages(
+    leaf(2, [(b"libnetwork", 1, struct.pack("<QQ", 3, 0))]),
+    leaf(3, [(b"docker/network/v1.0/network/a/", 0, bytes(8) + NETWORK)])))
+
+# What the local log driver writes (daemon/logger/local), behind a letter that says so.
+
+
+def message(source, nanoseconds, line, rest=b""):
+    number = b""
+    while nanoseconds > 127:
+        number, nanoseconds = number + bytes([nanoseconds & 127 | 128]), nanoseconds >> 7
+    number += bytes([nanoseconds])
+    body = b"\x0a" + bytes([len(source)]) + source + b"\x10" + number + b"\x1a" + bytes([len(line)]) + line + rest
+    return struct.pack(">I", len(body)) + body + struct.pack(">I", len(body))
+
+
+write("docker_stdout/local", b"l" + message(b"stdout", 1614927600000000001, b"one") + message(b"stderr", 0, b"half", b"\x20\1")
+      + message(b"stderr", 0, b"whole", b"\x20\1\x2a\2\x08\1"))
+write("docker_stdout/json", b"j" + b'{"log":"one\\n","stream":"stdout","time":"2021-03-05T07:00:00.000000001Z"}\n'
+      b'{"log":"two","stream":"stderr","attrs":{"tag":"x"},"time":"2021-03-05T07:00:01Z"}\n{"log":"cut')

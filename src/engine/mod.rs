@@ -4,12 +4,14 @@
 //! open anything; the readers beside them open below one directory, never follow a symbolic link there, and stop at a
 //! size that no honest file reaches.
 
+pub mod bolt;
 pub mod bookkeeping;
 pub mod configuration;
 pub mod configure;
 pub mod containerd;
 pub mod daemon_json;
 pub mod deferred;
+pub mod docker_objects;
 pub mod docker_root;
 pub mod dockerd;
 pub mod driver;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -44,12 +44,17 @@ impl Directory {
         Ok(Self { fd: open(path, DIRECTORY, Mode::empty())?, path: path.to_owned() })
     }
 
+    /// Takes an open directory, which is at that path.
+    pub const fn of(fd: OwnedFd, path: PathBuf) -> Self {
+        Self { fd, path }
+    }
+
     /// Opens a directory in this one, which must not be a symbolic link.
     ///
     /// # Errors
     /// As openat(2) with `O_DIRECTORY` and `O_NOFOLLOW`: `ENOTDIR` or `ELOOP` for a symbolic link.
     pub fn enter(&self, name: &str) -> io::Result<Self> {
-        let fd = openat(&self.fd, name, DIRECTORY.union(OFlag::O_NOFOLLOW), Mode::empty())?;
+        let fd = openat_unseen(&self.fd, name, DIRECTORY.union(OFlag::O_NOFOLLOW))?;
         Ok(Self { fd, path: self.path.join(name) })
     }
 
@@ -91,11 +96,24 @@ impl Directory {
     /// # Errors
     /// As openat(2) and read(2); `InvalidData` for what is no regular file, or is longer than `limit` bytes.
     pub fn read(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
-        let file = File::from(openat(&self.fd, name, FILE, Mode::empty())?);
+        let file = self.open_file(name)?;
+        // One that is too long is not read first.
+        if u64::try_from(fstat(&file)?.st_size).is_ok_and(|length| length > limit) {
+            return Err(too_long(limit));
+        }
+        read_limited(file, limit)
+    }
+
+    /// Opens a regular file in it, for what is too long to be read whole.
+    ///
+    /// # Errors
+    /// As openat(2); `InvalidData` for what is no regular file.
+    pub fn open_file(&self, name: &str) -> io::Result<File> {
+        let file = File::from(openat_unseen(&self.fd, name, FILE)?);
         if !is_regular(&fstat(&file)?) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
         }
-        read_limited(file, limit)
+        Ok(file)
     }
 
     /// Returns the names in it, sorted, without `.` and `..`.
@@ -103,7 +121,7 @@ impl Directory {
     /// # Errors
     /// As openat(2) and getdents(2).
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let mut listing = Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
+        let mut listing = Dir::from_fd(openat_unseen(&self.fd, ".", DIRECTORY)?)?;
         let mut names = Vec::new();
         for entry in listing.iter() {
             let name = entry?.file_name().to_bytes().to_vec();
@@ -113,6 +131,20 @@ impl Directory {
         }
         names.sort();
         Ok(names)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Opens without leaving a trace in the access time, where that is allowed: to root, and to who owns the file.
+fn openat_unseen(within: &OwnedFd, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    match openat(within, name, flags | OFlag::O_NOATIME, Mode::empty()) {
+        Err(nix::Error::EPERM) => openat(within, name, flags, Mode::empty()),
+        other => other,
     }
 }
 
@@ -137,9 +169,13 @@ fn read_limited(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(USUAL);
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > limit) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {limit} bytes")));
+        return Err(too_long(limit));
     }
     Ok(bytes)
+}
+
+fn too_long(limit: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {limit} bytes"))
 }
 
 #[cfg(test)]
@@ -147,6 +183,7 @@ fn read_limited(file: File, limit: u64) -> io::Result<Vec<u8>> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -159,6 +196,24 @@ mod tests {
         assert_eq!(directory.read("base", 4).unwrap_err().to_string(), "it is longer than 4 bytes");
         assert_eq!(directory.kind("base").unwrap(), Some(Kind::File));
         assert_eq!(directory.kind("other").unwrap(), None);
+    }
+
+    #[test]
+    fn reading_leaves_no_access_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let (folder, file) = (temp.path().join("folder"), temp.path().join("folder/file"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "x").unwrap();
+        // Older than the change, so that relatime would write a new one.
+        let old = fs::FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
+        for path in [&file, &folder] {
+            fs::File::open(path).unwrap().set_times(old).unwrap();
+        }
+        let directory = Directory::open(temp.path()).unwrap().enter("folder").unwrap();
+        assert_eq!((directory.names().unwrap().len(), directory.read("file", 9).unwrap()), (1, b"x".to_vec()));
+        for path in [&file, &folder] {
+            assert_eq!(fs::metadata(path).unwrap().accessed().unwrap(), SystemTime::UNIX_EPOCH, "{}", path.display());
+        }
     }
 
     #[test]

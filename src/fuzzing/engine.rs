@@ -1,10 +1,12 @@
 //! What Docker and containerd keep, and how they are started.
 
 use super::text;
+use crate::engine::bolt;
 use crate::engine::bookkeeping::{Device, DeviceSet, MAX_DEVICE_ID, Transaction};
 use crate::engine::configure::{containerd as configure, json};
-use crate::engine::containerd::{self, bolt};
+use crate::engine::containerd;
 use crate::engine::daemon_json::DaemonJson;
+use crate::engine::docker_objects;
 use crate::engine::docker_root::DirectLvm;
 use crate::engine::dockerd::Flags;
 use crate::engine::libdm as library;
@@ -112,15 +114,29 @@ const PAGE: usize = 4096;
 /// whose checksum is right.
 pub(super) fn containerd_database(bytes: &[u8]) -> bool {
     let _ = containerd::devices_in(bytes);
+    let devices = containerd::devices_in(&database(bytes)).unwrap_or_default();
+    assert!(devices.iter().all(|device| !device.state_name().is_empty()));
+    !devices.is_empty()
+}
+
+/// Docker's own databases of volumes and networks, in the same two ways.
+pub(super) fn docker_database(bytes: &[u8]) -> bool {
+    let _ = (docker_objects::volumes_in_database(bytes), docker_objects::networks_in_database(bytes));
+    let volumes = docker_objects::volumes_in_database(&database(bytes)).unwrap_or_default();
+    assert!(volumes.iter().all(serde_json::Value::is_object));
+    let networks = docker_objects::networks_in_database(&database(bytes)).unwrap_or_default();
+    assert!(networks.iter().all(|network| !network.id.is_empty() && !network.name.is_empty()));
+    !volumes.is_empty() || !networks.is_empty()
+}
+
+fn database(bytes: &[u8]) -> Vec<u8> {
     let mut database = meta();
     database.resize(2 * PAGE, 0);
     for piece in bytes.chunks(PIECE) {
         database.extend(piece);
         database.resize(database.len().next_multiple_of(PAGE), 0);
     }
-    let devices = containerd::devices_in(&database).unwrap_or_default();
-    assert!(devices.iter().all(|device| !device.state_name().is_empty()));
-    !devices.is_empty()
+    database
 }
 
 /// A meta page that says: pages of 4096 bytes, the root is page 2, transaction 1.

@@ -6,6 +6,7 @@
 
 mod engine;
 mod kernel;
+pub(crate) mod objects;
 mod ops;
 mod pool;
 mod tree;
@@ -26,7 +27,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 36] = [
+pub const PARSERS: [Parser; 39] = [
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),
@@ -35,21 +36,28 @@ pub const PARSERS: [Parser; 36] = [
         &["engine/containerd/config.rs", "engine/configure/containerd.rs"],
         engine::containerd_config,
     ),
-    parser(
-        "containerd_database",
-        &["engine/containerd/bolt.rs", "engine/containerd/mod.rs"],
-        engine::containerd_database,
-    ),
+    parser("containerd_database", &["engine/bolt.rs", "engine/containerd/mod.rs"], engine::containerd_database),
     parser("daemon_json", &["engine/daemon_json.rs", "engine/configure/json.rs"], engine::daemon_json),
     parser("device_number", &["pool/devno.rs"], pool::device_number),
     parser("dm_answer", &["kernel/dm/header.rs"], kernel::dm_answer),
+    parser(
+        "docker_database",
+        &["engine/docker_objects/network.rs", "engine/docker_objects/volume.rs"],
+        engine::docker_database,
+    ),
     parser("docker_log", &["ops/health/docker_log.rs"], ops::docker_log),
+    parser(
+        "docker_objects",
+        &["engine/docker_objects/fields.rs", "engine/docker_objects/time.rs"],
+        objects::docker_objects,
+    ),
     parser(
         "docker_record",
         &["engine/bookkeeping.rs", "engine/docker_root/mod.rs", "engine/docker_root/records.rs"],
         engine::docker_record,
     ),
     parser("docker_root", &["engine/docker_root/mod.rs", "ops/health/owners.rs"], tree::docker_root),
+    parser("docker_stdout", &["engine/docker_objects/log.rs"], objects::docker_stdout),
     parser("docker_version", &["engine/version.rs"], engine::docker_version),
     parser("dockerd_flags", &["engine/dockerd.rs", "engine/containerd/daemon.rs"], engine::dockerd_flags),
     parser("env_file", &["engine/start/env_file.rs"], engine::env_file),

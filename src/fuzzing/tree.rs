@@ -48,7 +48,7 @@ const SECRET: &str = "a-secret-beside-the-root";
 const SECRET_NUMBER: u64 = 7_465_983_210_457;
 
 #[derive(Clone, Debug)]
-enum Thing {
+pub(super) enum Thing {
     File(Vec<u8>),
     Link(&'static str),
     Directory,
@@ -56,9 +56,30 @@ enum Thing {
     Huge,
 }
 
+impl Thing {
+    /// Returns what a line of the input says is there; nothing for a word that is none of this.
+    pub(super) fn of(kind: &[u8], content: &[u8]) -> Option<Self> {
+        Some(match kind {
+            b"=" => Self::File(content.to_vec()),
+            b">" => Self::Link(TARGETS.iter().find(|word| word.as_bytes() == content).unwrap_or(&"nowhere")),
+            b"/" => Self::Directory,
+            b"|" => Self::Fifo,
+            b"#" => Self::Huge,
+            _ => return None,
+        })
+    }
+}
+
 /// A root that is removed again.
-struct Sandbox {
-    path: PathBuf,
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(super) path: PathBuf,
+}
+
+impl Sandbox {
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path.join("root")
+    }
 }
 
 impl Drop for Sandbox {
@@ -72,7 +93,7 @@ impl Drop for Sandbox {
 pub(super) fn docker_root(bytes: &[u8]) -> bool {
     let things = things(bytes);
     // Where no temporary files can be made, nothing is learned, and nothing is wrong.
-    lay_out(&things).is_ok_and(|sandbox| check(&things, &sandbox, bytes))
+    lay_out(&things, &["devicemapper/metadata"]).is_ok_and(|sandbox| check(&things, &sandbox, bytes))
 }
 
 fn check(things: &BTreeMap<PathBuf, Thing>, sandbox: &Sandbox, bytes: &[u8]) -> bool {
@@ -81,10 +102,7 @@ fn check(things: &BTreeMap<PathBuf, Thing>, sandbox: &Sandbox, bytes: &[u8]) -> 
     let counts = root.count_devices();
     let owners = Owners::read(&root);
     let seen = format!("{root:?} {counts:?} {owners:?}");
-    let given = text(bytes);
-    if !given.contains(SECRET) && !given.contains(&SECRET_NUMBER.to_string()) {
-        assert!(!seen.contains(SECRET) && !seen.contains(&SECRET_NUMBER.to_string()), "it was led out: {seen}");
-    }
+    assert!(!is_led_out(&seen, bytes), "it was led out: {seen}");
     all_is_named(things, &root, counts.as_ref().ok());
     true
 }
@@ -147,26 +165,31 @@ fn things(bytes: &[u8]) -> BTreeMap<PathBuf, Thing> {
         let Some(path) = named.or_else(|| of_device.then(|| Path::new(RECORDS).join(place))) else {
             continue;
         };
-        let leads_to = TARGETS.iter().find(|word| word.as_bytes() == content).unwrap_or(&"nowhere");
-        let thing = match kind {
-            b"=" => Thing::File(content.to_vec()),
-            b">" => Thing::Link(leads_to),
-            b"/" => Thing::Directory,
-            b"|" => Thing::Fifo,
-            b"#" => Thing::Huge,
-            _ => continue,
-        };
-        things.insert(path, thing);
+        if let Some(thing) = Thing::of(kind, content) {
+            things.insert(path, thing);
+        }
     }
-    // What would have to be below something that is no directory cannot be made.
+    drop_impossible(&mut things);
+    things
+}
+
+/// What would have to be below something that is no directory cannot be made.
+pub(super) fn drop_impossible(things: &mut BTreeMap<PathBuf, Thing>) {
     let below_no_directory =
         |path: &Path| path.ancestors().skip(1).any(|a| things.get(a).is_some_and(|t| !matches!(t, Thing::Directory)));
     let lost: Vec<PathBuf> = things.keys().filter(|path| below_no_directory(path)).cloned().collect();
     lost.iter().for_each(|path| drop(things.remove(path)));
-    things
 }
 
-fn lay_out(things: &BTreeMap<PathBuf, Thing>) -> io::Result<Sandbox> {
+/// Whether a text has what stands outside of the root, though the input does not.
+pub(super) fn is_led_out(seen: &str, bytes: &[u8]) -> bool {
+    let given = text(bytes);
+    let is_in = |text: &str| text.contains(SECRET) || text.contains(&SECRET_NUMBER.to_string());
+    !is_in(&given) && is_in(seen)
+}
+
+/// Makes a root of these, and of folders that it has in any case.
+pub(super) fn lay_out(things: &BTreeMap<PathBuf, Thing>, folders: &[&str]) -> io::Result<Sandbox> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("dmpool-test-root-{}-{number}", std::process::id());
@@ -180,7 +203,8 @@ fn lay_out(things: &BTreeMap<PathBuf, Thing>) -> io::Result<Sandbox> {
          \"open_transaction_id\":1,\"device_hash\":\"{SECRET}\",\"Device\":\"{SECRET}\",\"Name\":\"{SECRET}\"}}"
     );
     fs::create_dir_all(outside.join("folder/c1"))?;
-    fs::create_dir_all(sandbox.path.join("root/devicemapper/metadata"))?;
+    fs::create_dir_all(sandbox.root())?;
+    folders.iter().try_for_each(|folder| fs::create_dir_all(sandbox.root().join(folder)))?;
     let files = ["secret", "folder/base", "folder/deviceset-metadata", "folder/transaction-metadata", "folder/aa"];
     for file in files.into_iter().chain(["folder/c1/config.v2.json", "folder/c1/mount-id", "folder/config.v2.json"]) {
         fs::write(outside.join(file), &secret)?;
@@ -225,7 +249,7 @@ mod tests {
             let seed = seed.unwrap().path();
             let bytes = fs::read(&seed).unwrap();
             let things = things(&bytes);
-            let sandbox = lay_out(&things).unwrap();
+            let sandbox = lay_out(&things, &["devicemapper/metadata"]).unwrap();
             let outside = sandbox.path.join("outside");
             let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
             for folder in ["", "folder", "folder/c1"] {

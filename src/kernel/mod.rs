@@ -19,6 +19,7 @@ pub mod block;
 pub mod critical;
 pub mod disks;
 pub mod dm;
+pub mod folder;
 pub mod fs;
 pub mod holders;
 pub mod identity;

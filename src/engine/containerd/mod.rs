@@ -1,6 +1,5 @@
 //! containerd's devmapper snapshotter: its configuration, and the database of its devices, both only read.
 
-pub mod bolt;
 mod config;
 mod daemon;
 mod glob;
@@ -10,7 +9,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bolt::{BadBolt, Bolt, Item};
 pub use config::{BadConfig, Config, File, Section, parse};
 pub use daemon::Flags;
 pub use owners::{Container, Owner, containers_in, others_in, snapshots_in};
@@ -18,6 +16,7 @@ use serde::Deserialize;
 
 use config::PLUGIN;
 
+use super::bolt::{self, BadBolt, Bolt, Item};
 use super::docker_root::Problem;
 use super::small_file;
 use super::start::below;

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bolt::{BadBolt, Bolt, Bucket};
+use crate::engine::bolt::{BadBolt, Bolt, Bucket};
 
 /// Whose a snapshot is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ mod tests {
     fn what_is_no_database_of_containerd_is_told_or_empty() {
         assert_eq!(snapshots_in(b"").err(), Some(BadBolt::NoMeta));
         assert_eq!(containers_in(b"", "devmapper").err(), Some(BadBolt::NoMeta));
-        let other = super::super::bolt::tests::database("devices", &[("a", b"1")]);
+        let other = crate::engine::bolt::tests::database("devices", &[("a", b"1")]);
         assert_eq!(snapshots_in(&other), Ok(BTreeMap::new()));
         assert_eq!(containers_in(&other, "devmapper"), Ok(Containers::new()));
         assert_eq!((others_in(b"", "x").err(), others_in(&other, "x")), (Some(BadBolt::NoMeta), Ok(false)));

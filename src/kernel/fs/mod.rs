@@ -12,4 +12,4 @@ pub use self::durable::{
     write_replace_with,
 };
 pub use self::facts::{FsFacts, allocated, file_size_limit, is_network};
-pub use self::tree::{Bounds, Occupied, occupied};
+pub use self::tree::{Bounds, Occupied, occupied, occupied_in};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 
@@ -22,6 +23,8 @@ pub struct Occupied {
     pub entries: u64,
     /// Whether all of them were.
     pub whole: bool,
+    /// When the last of them was changed, in seconds since 1970 (`st_mtime`); nothing of a folder that is empty.
+    pub changed: Option<i64>,
 }
 
 /// How far a walk may go.
@@ -47,7 +50,15 @@ const DIRECTORY: OFlag =
 pub fn occupied(path: &Path, bounds: Bounds) -> Result<Occupied> {
     let root = nix::fcntl::open(path, DIRECTORY, Mode::empty()).called("open", path.display());
     let root = root.with_context(|| format!("opening {}", path.display()))?;
-    let device = fstat(&root).called("fstat", path.display())?.st_dev;
+    occupied_in(root, bounds).with_context(|| format!("looking at {}", path.display()))
+}
+
+/// Returns the same of a folder that is open; its entries' access times stay, where the kernel allows that.
+///
+/// # Errors
+/// As fstat(2).
+pub fn occupied_in(root: OwnedFd, bounds: Bounds) -> Result<Occupied> {
+    let device = fstat(&root).called("fstat", "the folder")?.st_dev;
     let mut walk = Walk {
         device,
         until: Instant::now() + bounds.time,
@@ -67,7 +78,7 @@ struct Walk {
 
 impl Walk {
     fn folder(&mut self, folder: OwnedFd, depth: usize) {
-        let Ok(mut listing) = Dir::openat(&folder, ".", DIRECTORY, Mode::empty()) else {
+        let Ok(mut listing) = openat_unseen(&folder, c".").and_then(Dir::from_fd) else {
             self.found.whole = false;
             return;
         };
@@ -95,13 +106,22 @@ impl Walk {
         }
         let blocks = u64::try_from(found.st_blocks).unwrap_or(0);
         self.found.bytes = Bytes::new(self.found.bytes.get().saturating_add(blocks.saturating_mul(512)));
+        self.found.changed = self.found.changed.max(Some(found.st_mtime));
         if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
             return;
         }
-        match openat(folder, name, DIRECTORY, Mode::empty()) {
+        match openat_unseen(folder, name) {
             Ok(inner) if depth < DEEPEST => self.folder(inner, depth + 1),
             Ok(_) | Err(_) => self.found.whole = false,
         }
+    }
+}
+
+/// Opens a folder without leaving a trace in its access time, where that is allowed: to root, and to who owns it.
+fn openat_unseen(within: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
+    match openat(within, name, DIRECTORY | OFlag::O_NOATIME, Mode::empty()) {
+        Err(Errno::EPERM) => openat(within, name, DIRECTORY, Mode::empty()),
+        other => other,
     }
 }
 
@@ -126,6 +146,9 @@ mod tests {
         symlink("..", inner.join("loop")).unwrap();
         let found = occupied(temp.path(), FAR).unwrap();
         assert_eq!((found.entries, found.whole), (6, true));
+        let newest = fs::symlink_metadata(inner.join("loop")).unwrap().modified().unwrap();
+        let newest = newest.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(found.changed, i64::try_from(newest).ok());
         assert!((1 << 20..1 << 22).contains(&found.bytes.get()), "{found:?}");
     }
 

@@ -135,7 +135,7 @@ mod tests {
         let filling = Filling {
             logs: Bytes::new(20 << 30),
             largest: Some((PathBuf::from("/var/lib/docker/containers/a b/x-json.log"), Bytes::new(15 << 30))),
-            volumes: Some(Occupied { bytes: Bytes::new(30 << 30), entries: 100_000, whole: false }),
+            volumes: Some(Occupied { bytes: Bytes::new(30 << 30), entries: 100_000, whole: false, changed: None }),
             tmp: Some(Occupied { whole: true, ..Occupied::default() }),
             files: Bytes::new(10 << 30),
         };

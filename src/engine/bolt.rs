@@ -1,4 +1,5 @@
-//! Databases of bbolt, from bytes and for reading only: what containerd keeps its devices and snapshots in.
+//! Databases of bbolt, from bytes and for reading only: what containerd keeps its devices and snapshots in, and Docker what it
+//! knows of its volumes.
 //!
 //! Format (go.etcd.io/bbolt, page.go, meta.go, bucket.go), all little-endian on the machines this runs on:
 //!
@@ -12,8 +13,8 @@
 //! bucket    a leaf's value with flag 1: page u64, sequence u64; with page 0 the bucket's one page follows at once
 //! ```
 //!
-//! A key's place counts from the beginning of its own entry. No file lock is taken: containerd holds one for as long as it
-//! runs. There is a crate for containerd's databases; it checks neither checksums nor against going round in circles.
+//! A key's place counts from the beginning of its own entry. No file lock is taken: containerd and Docker hold one for as long
+//! as they run. There is a crate for such databases; it checks neither checksums nor against going round in circles.
 
 use std::cell::Cell;
 use std::fmt;
@@ -264,4 +265,4 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 #[cfg(test)]
 #[path = "bolt_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -49,7 +49,7 @@ fn meta_page(id: u64, transaction: u64, root: u64) -> Vec<u8> {
 }
 
 /// A database with one bucket of values, in a page of its own below a branch.
-pub(in super::super) fn database(bucket: &str, values: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn database(bucket: &str, values: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = [meta_page(0, 6, 9), meta_page(1, 7, 2)].concat();
     let mut inner = 3_u64.to_le_bytes().to_vec();
     inner.extend([0; 8]);
