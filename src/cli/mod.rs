@@ -15,11 +15,13 @@ mod list;
 mod man;
 mod metrics;
 mod parse;
+mod rescue;
 mod resume;
 mod show;
 mod show_pool;
 mod status;
 mod thin;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -65,6 +67,8 @@ enum Command {
     Deactivate(deactivate::Args),
     #[command(visible_alias = "rm")]
     Destroy(destroy::Args),
+    Rescue(rescue::Args),
+    Volumes(volumes::Args),
     Continue(resume::ContinueArgs),
     Undo(resume::UndoArgs),
     Completions(completions::Args),
@@ -148,6 +152,8 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Activate(args) => args.run(state),
         Command::Deactivate(args) => args.run(state),
         Command::Destroy(args) => args.run(state),
+        Command::Rescue(args) => args.run(&state),
+        Command::Volumes(args) => args.run(&state),
         Command::Continue(args) => args.run(state),
         Command::Undo(args) => args.run(state),
         Command::Completions(args) => args.run(),

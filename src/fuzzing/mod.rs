@@ -48,7 +48,7 @@ pub const PARSERS: [Parser; 39] = [
     parser("docker_log", &["ops/health/docker_log.rs"], ops::docker_log),
     parser(
         "docker_objects",
-        &["engine/docker_objects/fields.rs", "engine/docker_objects/time.rs"],
+        &["engine/docker_objects/fields.rs", "engine/docker_objects/time.rs", "cli/rescue/logs.rs"],
         objects::docker_objects,
     ),
     parser(

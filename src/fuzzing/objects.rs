@@ -9,9 +9,15 @@ use std::path::{Component, Path, PathBuf};
 
 use super::text;
 use super::tree::{Sandbox, Thing, drop_impossible, is_led_out, lay_out};
-use crate::engine::docker_objects::{self, Form, Line, Lines, Time};
+use crate::engine::docker_objects::{self, Form, Line, Lines, Objects, Time};
+use crate::ops::rescue::{self, Object};
+use crate::ops::volumes_of_docker::list;
+use crate::report::rescue::{images, inspect, logs, ps, run_line, tree, volumes};
 
-/// The root is read without harm, and nothing beside it is.
+/// Any time after those in the seeds.
+pub(crate) const NOW: Time = Time::new(1_615_100_000, 0);
+
+/// The root is read without harm, nothing beside it is, every container is listed, and what is printed steers no terminal.
 pub(super) fn docker_objects(bytes: &[u8]) -> bool {
     let _ = Time::parse(&text(bytes)).map(|time| assert_eq!(Time::parse(&time.with_nanoseconds()), Some(time)));
     // Where no temporary files can be made, nothing is learned, and nothing is wrong.
@@ -20,13 +26,45 @@ pub(super) fn docker_objects(bytes: &[u8]) -> bool {
 
 pub(crate) fn check(sandbox: &Sandbox, bytes: &[u8]) -> bool {
     let Ok(objects) = docker_objects::read(&sandbox.root()) else { return false };
-    let seen = format!("{objects:?}");
+    let printed = printed(&objects);
+    let seen = format!("{objects:?} {printed:?}");
     assert!(!is_led_out(&seen, bytes), "it was led out: {seen}");
+    for text in &printed {
+        let steers = text.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(steers, None, "{text}");
+    }
     for container in &objects.containers {
+        let found = rescue::container(&objects, &container.id).map(|found| &found.id);
+        assert_eq!(found.ok(), Some(&container.id));
         let is_read = container.config.is_object();
         assert!(is_read || !container.problems.is_empty(), "nobody is told: {container:?}");
     }
     !objects.is_empty()
+}
+
+/// Everything that is printed of a root.
+pub(crate) fn printed(objects: &Objects) -> Vec<String> {
+    let rows = list::list(objects, true);
+    let mut all = vec![
+        ps::text(objects, NOW, false),
+        ps::text(objects, NOW, true),
+        ps::json(objects),
+        images::text(objects, NOW, true, true),
+        images::text(objects, NOW, false, false),
+        images::json(objects),
+        tree::text(objects, false),
+        tree::text(objects, true),
+        volumes::text(objects, &rows, NOW),
+        volumes::json(objects, &rows),
+    ];
+    for container in &objects.containers {
+        all.push(inspect::text(objects, &[Object::Container(container)]));
+        all.push(run_line::text(objects, container));
+        let _ = rescue::logs::read(objects, container, rescue::logs::Wanted::default(), &mut |_| true);
+    }
+    let images = objects.stores.iter().flat_map(|store| store.images.iter().map(move |image| (store, image)));
+    all.extend(images.map(|(store, image)| inspect::text(objects, &[Object::Image(store, image)])));
+    all
 }
 
 fn things(bytes: &[u8]) -> BTreeMap<PathBuf, Thing> {
@@ -68,6 +106,9 @@ pub(super) fn docker_stdout(bytes: &[u8]) -> bool {
     let lines = read.unwrap_or_default();
     let least = if form == Form::Local { 8 } else { 1 };
     assert!(lines.len() <= log.len() / least + 1);
+    for line in lines.iter().flatten() {
+        assert!(logs::line(line, true).ends_with(&line.bytes));
+    }
     lines.iter().any(Option::is_some)
 }
 

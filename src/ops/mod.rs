@@ -35,6 +35,7 @@ pub mod plan;
 pub mod promised;
 mod random;
 pub mod registry;
+pub mod rescue;
 pub mod resume;
 pub mod show;
 mod sight;
@@ -47,6 +48,7 @@ pub mod thin;
 pub mod tie;
 mod told;
 pub mod volumes;
+pub mod volumes_of_docker;
 
 pub use state::State;
 

@@ -10,6 +10,7 @@ pub mod json;
 pub mod merged;
 pub mod plan;
 pub mod prometheus;
+pub mod rescue;
 pub mod resume;
 pub mod status;
 pub mod table;

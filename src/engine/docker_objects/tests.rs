@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::*;
-use crate::fuzzing::objects::root;
+use crate::fuzzing::objects::{printed, root};
 
 fn read_root(seed: &str) -> Objects {
     read(&root(seed).root()).unwrap()
@@ -257,7 +257,7 @@ fn nothing_in_a_root_is_touched() {
         picture(&sandbox.root());
         let before = picture(&sandbox.root());
         let objects = read(&sandbox.root()).unwrap();
-        assert!(!objects.is_empty());
+        assert!(!printed(&objects).is_empty());
         assert_eq!(picture(&sandbox.root()), before, "{seed}");
     }
 }

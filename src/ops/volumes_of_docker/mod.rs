@@ -1,0 +1,3 @@
+//! Docker's volumes, whether a daemon runs or not.
+
+pub mod list;
