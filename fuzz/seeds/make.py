@@ -146,3 +146,8 @@ write("docker_stdout/local", b"l" + message(b"stdout", 1614927600000000001, b"on
       + message(b"stderr", 0, b"whole", b"\x20\1\x2a\2\x08\1"))
 write("docker_stdout/json", b"j" + b'{"log":"one\\n","stream":"stdout","time":"2021-03-05T07:00:00.000000001Z"}\n'
       b'{"log":"two","stream":"stderr","attrs":{"tag":"x"},"time":"2021-03-05T07:00:01Z"}\n{"log":"cut')
+
+# An ACL as an attribute (include/uapi/linux/posix_acl_xattr.h): user::rw-,user:5:r--,group::r--,mask::r--,other::---
+write("acl/one-user", struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, may, who)
+    for tag, may, who in [(1, 6, 0xffffffff), (2, 4, 5), (4, 4, 0xffffffff), (16, 4, 0xffffffff), (32, 0, 0xffffffff)]))

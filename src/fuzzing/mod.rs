@@ -9,6 +9,7 @@ mod kernel;
 pub(crate) mod objects;
 mod ops;
 mod pool;
+mod rescue;
 mod tree;
 
 /// A parser, or several of one kind of text.
@@ -27,7 +28,8 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 39] = [
+pub const PARSERS: [Parser; 40] = [
+    parser("acl", &["ops/contents/archive/acl.rs"], rescue::acl),
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
     parser("command_line", &["cli/health.rs", "cli/parse.rs"], ops::command_line),

@@ -24,6 +24,7 @@ pub mod folder;
 pub mod fs;
 pub mod holders;
 pub mod identity;
+pub mod interrupt;
 pub mod lock;
 pub mod loopdev;
 pub mod mounts;

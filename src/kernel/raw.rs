@@ -3,6 +3,8 @@
 #![allow(unsafe_code, reason = "this module is where the unsafe calls of dmpool are, one a block")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use libc::{c_int, c_ulong, c_ushort};
 use nix::errno::Errno;
@@ -165,4 +167,11 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, milliseconds: c_int) -> Result<b
     // SAFETY: one pollfd, as the count says.
     let result = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
     Errno::result(result).map(|ready| ready > 0)
+}
+
+/// Has a program begin with no signal held back, whatever its parent holds: what it starts itself would inherit that too.
+pub fn without_held_signals(command: &mut Command) {
+    let none = || SigSet::empty().thread_set_mask().map_err(Into::into);
+    // SAFETY: between fork and exec the closure makes one system call (sigprocmask), and neither allocates nor locks.
+    unsafe { command.pre_exec(none) };
 }

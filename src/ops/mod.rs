@@ -7,6 +7,7 @@ pub mod activate;
 pub mod boot;
 mod carrier;
 pub mod containerd;
+pub mod contents;
 pub mod create;
 pub mod deactivate;
 mod deleted;

@@ -2,6 +2,7 @@
 //! nothing about what is read changes, its access time included.
 
 mod content;
+mod make;
 mod status;
 
 use std::ffi::{OsStr, OsString};

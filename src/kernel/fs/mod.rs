@@ -3,6 +3,7 @@
 mod alike;
 mod durable;
 pub(crate) mod facts;
+mod nameless;
 mod tree;
 
 pub use self::alike::write_alike;
@@ -12,4 +13,5 @@ pub use self::durable::{
     write_replace_with,
 };
 pub use self::facts::{FsFacts, allocated, file_size_limit, is_network};
+pub use self::nameless::nameless;
 pub use self::tree::{Bounds, Occupied, occupied, occupied_in};
