@@ -28,7 +28,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 40] = [
+pub const PARSERS: [Parser; 42] = [
     parser("acl", &["ops/contents/archive/acl.rs"], rescue::acl),
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
@@ -67,6 +67,7 @@ pub const PARSERS: [Parser; 40] = [
     parser("history", &["ops/history.rs"], ops::history),
     parser("journal", &["ops/journal/record.rs"], ops::journal),
     parser("label", &["pool/label/bytes.rs", "pool/label/mod.rs"], pool::label),
+    parser("layer_chain", &["ops/contents/source/chain.rs"], rescue::layer_chain),
     parser("libdm", &["engine/libdm.rs"], engine::libdm),
     parser("list", &["report/merged.rs"], ops::list),
     parser("lvm", &["ops/health/lvm.rs"], ops::lvm),
@@ -82,6 +83,7 @@ pub const PARSERS: [Parser; 40] = [
     parser("size", &["units.rs"], pool::size),
     parser("storage_options", &["engine/options.rs"], engine::storage_options),
     parser("superblock", &["metadata/superblock.rs"], pool::superblock),
+    parser("tar_split", &["ops/contents/layer/tar_split.rs"], rescue::tar_split),
     parser("unit", &["engine/start/unit.rs", "engine/start/words.rs"], engine::unit),
     parser("volume_tree", &["metadata/details.rs", "metadata/node.rs"], pool::volume_tree),
     parser("volumes", &["ops/volumes.rs", "pool/volume.rs"], ops::volumes),

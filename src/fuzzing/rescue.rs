@@ -1,6 +1,11 @@
 //! What stands beside the files of containers and layers.
 
+use std::path::Path;
+
+use super::text;
 use crate::ops::contents::archive::Acl;
+use crate::ops::contents::layer::Piece;
+use crate::ops::contents::source::{aufs_layers, cache_id, lower_links};
 
 /// An ACL has as many entries in words as in bytes.
 pub(super) fn acl(bytes: &[u8]) -> bool {
@@ -9,4 +14,32 @@ pub(super) fn acl(bytes: &[u8]) -> bool {
     let entries = written.split(',').filter(|entry| !entry.is_empty()).count();
     assert_eq!(bytes.len(), 4 + 8 * entries, "{written}");
     entries > 0
+}
+
+/// What is read of the layers below one leads nowhere but to names in the driver's folder.
+pub(super) fn layer_chain(bytes: &[u8]) -> bool {
+    let text = text(bytes);
+    let linked: Vec<String> = lower_links(&text).into_iter().flatten().collect();
+    let listed: Vec<String> = aufs_layers(&text).into_iter().flatten().collect();
+    let led: Vec<String> = text.lines().filter_map(|line| cache_id(Path::new(line))).collect();
+    for name in linked.iter().chain(&listed).chain(&led) {
+        let parts = Path::new(name).components().count();
+        assert!(parts == 1 && !name.contains(['/', '.', '\0']), "{name:?}");
+    }
+    !(linked.is_empty() && listed.is_empty() && led.is_empty())
+}
+
+/// A line of what stands beside a layer's files is never longer than what it says, and a file has bytes.
+pub(super) fn tar_split(bytes: &[u8]) -> bool {
+    let pieces = bytes.split(|byte| *byte == b'\n').filter_map(|line| Some((line, Piece::parse(line).ok()?)));
+    let mut count = 0;
+    for (line, piece) in pieces {
+        match &piece {
+            Piece::Bytes(found) => assert!(found.len() <= line.len()),
+            Piece::File { size, .. } => assert!(*size > 0 && piece.length() == *size),
+            Piece::Nothing => assert_eq!(piece.length(), 0),
+        }
+        count += 1;
+    }
+    count > 0
 }
