@@ -28,7 +28,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 42] = [
+pub const PARSERS: [Parser; 43] = [
     parser("acl", &["ops/contents/archive/acl.rs"], rescue::acl),
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
@@ -64,6 +64,7 @@ pub const PARSERS: [Parser; 42] = [
     parser("dockerd_flags", &["engine/dockerd.rs", "engine/containerd/daemon.rs"], engine::dockerd_flags),
     parser("env_file", &["engine/start/env_file.rs"], engine::env_file),
     parser("file_system", &["ops/filesystem.rs"], ops::file_system),
+    parser("file_system_head", &["ops/contents/source/devicemapper/filesystem.rs"], rescue::file_system_head),
     parser("history", &["ops/history.rs"], ops::history),
     parser("journal", &["ops/journal/record.rs"], ops::journal),
     parser("label", &["pool/label/bytes.rs", "pool/label/mod.rs"], pool::label),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::text;
 use crate::ops::contents::archive::Acl;
 use crate::ops::contents::layer::Piece;
-use crate::ops::contents::source::{aufs_layers, cache_id, lower_links};
+use crate::ops::contents::source::{Head, aufs_layers, cache_id, lower_links};
 
 /// An ACL has as many entries in words as in bytes.
 pub(super) fn acl(bytes: &[u8]) -> bool {
@@ -27,6 +27,15 @@ pub(super) fn layer_chain(bytes: &[u8]) -> bool {
         assert!(parts == 1 && !name.contains(['/', '.', '\0']), "{name:?}");
     }
     !(linked.is_empty() && listed.is_empty() && led.is_empty())
+}
+
+/// The first 4096 bytes of a device: which file system, and how long.
+pub(super) fn file_system_head(bytes: &[u8]) -> bool {
+    let found = Head::parse(bytes);
+    // Nothing behind what was read decides.
+    let longer = [bytes, &[0xff; 16]].concat();
+    assert!(bytes.len() < 4096 || Head::parse(&longer) == found);
+    found.is_some_and(|head| head.length.get() > 0)
 }
 
 /// A line of what stands beside a layer's files is never longer than what it says, and a file has bytes.

@@ -27,6 +27,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod lock;
 pub mod loopdev;
+pub mod memory;
 pub mod mounts;
 pub mod processes;
 mod raw;

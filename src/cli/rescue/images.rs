@@ -30,7 +30,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, state: &State) -> Outcome<()> {
-        let objects = rescue::open(state)?;
+        let objects = rescue::open_with_pool(state)?;
         show::value(&match self.format {
             Format::Text if self.tree => tree::text(&objects, self.no_trunc),
             Format::Text => report::text(&objects, rescue::now(), self.all, self.no_trunc),

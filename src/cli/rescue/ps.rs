@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, state: &State) -> Outcome<()> {
-        let objects = rescue::open(state)?;
+        let objects = rescue::open_with_pool(state)?;
         show::value(&match self.format {
             Format::Text => report::text(&objects, rescue::now(), self.no_trunc),
             Format::Json => report::json(&objects),

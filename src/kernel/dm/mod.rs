@@ -282,6 +282,17 @@ impl Dm {
         udev::bounded(remove).map(drop).with_context(|| format!("removing {id}"))
     }
 
+    /// Removes a device as soon as nobody has it open, and at once when nobody has: the kernel does it, whatever becomes of
+    /// this process (Linux 3.13, and the 3.10 of RHEL 7).
+    ///
+    /// # Errors
+    /// ENXIO when there is none; EBUSY when it is open and the kernel cannot wait.
+    pub fn remove_when_closed(&self, id: &DmId) -> Result<()> {
+        let options = || DmOptions::default().set_flags(DmFlags::DM_DEFERRED_REMOVE);
+        let remove = || self.with_id(id, "DM_DEV_REMOVE", |id| self.calls.device_remove(id, options()));
+        udev::bounded(remove).map(drop).with_context(|| format!("removing {id} when it is closed"))
+    }
+
     /// Resumes a device that others may look into (udev's rules run on it), and waits for udev to have made its node.
     /// See [`udev::ensure_node`] for machines without udev, [`udev::was_silent`] for those whose udev does nothing.
     ///

@@ -15,6 +15,7 @@ use crate::engine::roots;
 use crate::engine::small_file::Directory;
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::apart;
+use crate::ops::contents::source::{self, Reach};
 use crate::ops::{State, docker, history};
 use crate::process::{again, as_root, quote};
 
@@ -23,11 +24,12 @@ pub fn root(state: &State) -> PathBuf {
     state.docker_root.clone().unwrap_or_else(roots::in_use)
 }
 
-/// Reads the root that is meant.
+/// Reads the root that is meant; before that, removes what a command that was killed has left on this machine.
 ///
 /// # Errors
 /// Refused when it cannot be opened, hangs, or has nothing of what Docker keeps in one.
 pub fn open(state: &State) -> Outcome<Objects> {
+    source::sweep();
     let path = root(state);
     // Of a root that only root may reach, or a daemon's that only root may see, nobody else can tell that it is not there.
     let elsewhere = || match &state.docker_root {
@@ -72,6 +74,16 @@ fn remapped(path: &Path) -> Option<PathBuf> {
         let has_some = docker_objects::read(&path).is_ok_and(|objects| !objects.is_empty());
         has_some.then_some(path)
     })
+}
+
+/// As [`open`], and notes where Docker's records of thin devices and the pool do not agree, as far as that can be read.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_pool(state: &State) -> Outcome<Objects> {
+    let mut objects = open(state)?;
+    source::compare(&mut objects, &Reach { state: state.clone(), ..Reach::default() });
+    Ok(objects)
 }
 
 /// Returns the time, as Docker's files have it.

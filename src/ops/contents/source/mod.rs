@@ -2,6 +2,7 @@
 
 mod below;
 mod chain;
+mod devicemapper;
 mod overlay;
 
 use std::cell::OnceCell;
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 pub use below::Below;
 pub use chain::{aufs_layers, cache_id, lower_links};
+pub(in crate::ops) use devicemapper::sweep;
+pub use devicemapper::{Head, Seen, compare};
 
 use crate::engine::driver::Driver;
 use crate::engine::small_file::Directory;
@@ -46,6 +49,8 @@ pub struct Reach {
     pub metadata: Option<PathBuf>,
     /// Where dmpool's registry is.
     pub state: State,
+    /// What was seen on volumes without a record: looking into each takes long.
+    pub unrecorded: Seen,
 }
 
 /// Opens what a driver keeps under a name, with all layers below it, which the layer database knows, too.
@@ -61,7 +66,8 @@ pub fn open(root: &Path, driver: &str, id: &str, below: &Below, reach: &Reach) -
         Some(Driver::Vfs) => whole(&place, "dir"),
         // A subvolume is a directory, once its file system is mounted.
         Some(Driver::Btrfs) => whole(&place, "subvolumes"),
-        Some(Driver::Devicemapper | Driver::FuseOverlayfs | Driver::Zfs) | None => Err(place
+        Some(Driver::Devicemapper) => devicemapper::open(&place),
+        Some(Driver::FuseOverlayfs | Driver::Zfs) | None => Err(place
             .refused(format!("files of the storage driver {driver} cannot be read"))
             .next("start a Docker that has this driver, on a copy of the root")),
     }
