@@ -1,9 +1,14 @@
 //! `dmpool rescue`
 
+pub(in crate::cli) mod archive;
+mod cp;
+mod diff;
+mod export;
 mod images;
 mod inspect;
 mod logs;
 mod ps;
+mod reach;
 mod run_line;
 
 use clap::{Subcommand, ValueEnum};
@@ -28,6 +33,9 @@ enum Command {
     Inspect(inspect::Args),
     Logs(logs::Args),
     RunLine(run_line::Args),
+    Cp(cp::Args),
+    Export(export::Args),
+    Diff(diff::Args),
 }
 
 /// How a list is printed.
@@ -47,6 +55,9 @@ impl Args {
             Command::Inspect(args) => args.run(state),
             Command::Logs(args) => args.run(state),
             Command::RunLine(args) => args.run(state),
+            Command::Cp(args) => args.run(state),
+            Command::Export(args) => args.run(state),
+            Command::Diff(args) => args.run(state),
         }
     }
 }

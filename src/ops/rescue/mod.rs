@@ -2,6 +2,7 @@
 //!
 //! Nothing in the root is written, no lock is taken, and reading leaves no access time.
 
+pub mod copy;
 pub mod logs;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! What is in a Docker root, in the form in which Docker's own commands print it.
 
+pub mod diff;
 pub mod images;
 pub mod inspect;
 pub mod logs;

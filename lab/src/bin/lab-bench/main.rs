@@ -3,6 +3,7 @@
 //! `lab-bench [--json] [--rounds N]` on the guest's scratch disks, which are formatted. Exits with 0 also when a goal is not
 //! met (the table says so), with 2 when measuring was not possible.
 
+mod export;
 mod grow;
 mod ioctl;
 mod pool;
@@ -62,6 +63,7 @@ fn run() -> Result<()> {
     // Its base device.
     let dockers = Subject { pool: &name, what: "Docker's pool", has: 1, other: &["docker", "info"] };
     status::measure(&mut report, &dockers, rounds)?;
+    export::measure(&mut report, &docker, rounds)?;
     drop(docker);
     mounted.unmount()?;
 

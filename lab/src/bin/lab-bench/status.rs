@@ -21,8 +21,8 @@ const SLOW_EVERY: u32 = 5;
 const MIB: f64 = 1024.0;
 
 /// One run of a program.
-struct Run {
-    seconds: f64,
+pub(crate) struct Run {
+    pub(crate) seconds: f64,
     peak_kib: f64,
 }
 
@@ -144,7 +144,7 @@ fn node_of(pool: &str) -> Result<String> {
 }
 
 /// Runs a program to its end, its output thrown away.
-fn run(argv: &[&str]) -> Result<Run> {
+pub(crate) fn run(argv: &[&str]) -> Result<Run> {
     let (program, args) = argv.split_first().context("no program")?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -211,3 +211,6 @@ fn merged(
     }
     Opened { tree: Tree::new(layers), lost, notes, mounted: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! How files of devicemapper are reached.
+
+use std::path::PathBuf;
+
+use crate::ops::State;
+use crate::ops::contents::source::Reach;
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Only for the storage driver devicemapper")]
+pub(super) struct ReachArgs {
+    /// Read the pool's data here, when it is not where the root says: a file or a device, such as a copy from a dead machine
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+
+    /// Read the pool's metadata here, likewise
+    #[arg(long, value_name = "FILE")]
+    metadata: Option<PathBuf>,
+
+    /// Copy the container's blocks to an image and mount that, as on a machine whose kernel has no device-mapper
+    #[arg(long)]
+    userspace: bool,
+
+    /// Where such an image goes while it is read; else the first usual place that has room
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+}
+
+impl ReachArgs {
+    pub(super) fn to(self, state: &State) -> Reach {
+        let Self { data, metadata, userspace, work_dir } = self;
+        Reach { userspace, work_dir, data, metadata, state: state.clone(), ..Reach::default() }
+    }
+}
