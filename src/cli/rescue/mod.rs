@@ -10,6 +10,7 @@ mod logs;
 mod ps;
 mod reach;
 mod run_line;
+mod save;
 
 use clap::{Subcommand, ValueEnum};
 
@@ -36,6 +37,7 @@ enum Command {
     Cp(cp::Args),
     Export(export::Args),
     Diff(diff::Args),
+    Save(save::Args),
 }
 
 /// How a list is printed.
@@ -58,6 +60,7 @@ impl Args {
             Command::Cp(args) => args.run(state),
             Command::Export(args) => args.run(state),
             Command::Diff(args) => args.run(state),
+            Command::Save(args) => args.run(state),
         }
     }
 }

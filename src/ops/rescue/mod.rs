@@ -4,6 +4,7 @@
 
 pub mod copy;
 pub mod logs;
+pub mod save;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
