@@ -28,7 +28,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 43] = [
+pub const PARSERS: [Parser; 44] = [
     parser("acl", &["ops/contents/archive/acl.rs"], rescue::acl),
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
@@ -88,6 +88,11 @@ pub const PARSERS: [Parser; 43] = [
     parser("unit", &["engine/start/unit.rs", "engine/start/words.rs"], engine::unit),
     parser("volume_tree", &["metadata/details.rs", "metadata/node.rs"], pool::volume_tree),
     parser("volumes", &["ops/volumes.rs", "pool/volume.rs"], ops::volumes),
+    parser(
+        "volumes_archive",
+        &["ops/volumes_of_docker/entries.rs", "ops/volumes_of_docker/manifest.rs"],
+        rescue::volumes_archive,
+    ),
 ];
 
 /// The small texts of /proc and of lock files.

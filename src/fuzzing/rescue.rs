@@ -1,11 +1,12 @@
 //! What stands beside the files of containers and layers.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::text;
 use crate::ops::contents::archive::Acl;
 use crate::ops::contents::layer::Piece;
 use crate::ops::contents::source::{Head, aufs_layers, cache_id, lower_links};
+use crate::ops::volumes_of_docker::{Entries, Manifest, Sums, parse_records, parse_time};
 
 /// An ACL has as many entries in words as in bytes.
 pub(super) fn acl(bytes: &[u8]) -> bool {
@@ -48,6 +49,31 @@ pub(super) fn tar_split(bytes: &[u8]) -> bool {
             Piece::File { size, .. } => assert!(*size > 0 && piece.length() == *size),
             Piece::Nothing => assert_eq!(piece.length(), 0),
         }
+        count += 1;
+    }
+    count > 0
+}
+
+/// No entry leads out of an archive, none takes more bytes than there are; volumes have names that are one name.
+pub(super) fn volumes_archive(bytes: &[u8]) -> bool {
+    let _ = Sums::parse(bytes);
+    let _ = parse_records(bytes);
+    let _ = parse_time(bytes).map(|time| assert!(time.nanoseconds < 1_000_000_000));
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        for volume in &manifest.volumes {
+            assert_eq!(Path::new(&volume.name).components().count(), 1);
+        }
+        return true;
+    }
+    let mut entries = Entries::new(bytes);
+    let mut count = 0;
+    while let Ok(Some(entry)) = entries.next_entry() {
+        for path in std::iter::once(&entry.path).chain(&entry.original) {
+            assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
+        }
+        let Ok(content) = entries.whole(bytes.len() as u64) else { break };
+        assert!(entry.extents.iter().all(|(start, length)| start + length <= entry.status.size));
+        assert_eq!(entry.extents.iter().map(|(_, length)| length).sum::<u64>(), content.len() as u64);
         count += 1;
     }
     count > 0

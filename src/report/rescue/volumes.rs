@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::words::{self, ProblemOf, cell};
 use crate::engine::docker_objects::{Data, Objects, Time, User, Volume};
 use crate::engine::docker_root::Problem;
+use crate::ops::volumes_of_docker::Restored;
 use crate::ops::volumes_of_docker::list::Row;
 use crate::report::docker_info::UNKNOWN;
 use crate::report::human::docker_image_size;
@@ -176,4 +177,15 @@ impl<'a> VolumeOf<'a> {
             problems: ProblemOf::all(&row.problems),
         }
     }
+}
+
+/// Returns a line for each volume that was restored, with who will see it.
+pub fn restored(all: &[Restored]) -> String {
+    let line = |Restored { name, entries, users }: &Restored| {
+        let users: Vec<_> = users.iter().map(|user| cell(user)).collect();
+        let used = if users.is_empty() { String::new() } else { format!("; used by {}", users.join(", ")) };
+        let entries = if *entries == 1 { "an empty directory".to_owned() } else { format!("{entries} entries") };
+        format!("restored volume `{name}`: {entries}{used}\n")
+    };
+    all.iter().map(line).collect()
 }

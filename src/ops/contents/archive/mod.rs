@@ -19,6 +19,7 @@ pub use measure::{Measure, measure, measure_changes};
 pub use output::Output;
 pub use pack::{pack, pack_changes};
 pub use plant::plant;
+pub(crate) use plant::{DEFAULT, Keeping, ends_all};
 pub use tar::{Member, Writer, made};
 
 use crate::kernel::KernelError;
