@@ -9,6 +9,7 @@
 )]
 
 mod containerd;
+mod dead_docker;
 mod docs;
 mod ephemeral;
 mod full;
@@ -20,6 +21,9 @@ mod interrupted;
 mod metrics;
 mod named;
 mod parity;
+mod rescue_devicemapper;
+mod rescue_files;
+mod rescue_hurt;
 mod several;
 mod shapes;
 mod swapped;
