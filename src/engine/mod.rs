@@ -4,6 +4,7 @@
 //! open anything; the readers beside them open below one directory, never follow a symbolic link there, and stop at a
 //! size that no honest file reaches.
 
+pub mod api;
 pub mod bolt;
 pub mod bookkeeping;
 pub mod configuration;

@@ -1,6 +1,7 @@
 //! What Docker and containerd keep, and how they are started.
 
 use super::text;
+use crate::engine::api::http;
 use crate::engine::bolt;
 use crate::engine::bookkeeping::{Device, DeviceSet, MAX_DEVICE_ID, Transaction};
 use crate::engine::configure::{containerd as configure, json};
@@ -160,4 +161,19 @@ pub(super) fn libdm(bytes: &[u8]) -> bool {
     let version = library::version_in_library(bytes);
     assert!(version.as_deref().is_none_or(|version| library::version_numbers(version).is_some()));
     version.is_some() || library::mapped_library(bytes).is_some()
+}
+
+/// What a daemon answers over its socket: what is whole before it has ended stays what it is.
+pub(super) fn http_answer(bytes: &[u8]) -> bool {
+    match http::read(bytes, true) {
+        Ok(http::Progress::Whole(answer)) => {
+            assert!(answer.body.len() <= bytes.len());
+            if let Ok(early @ http::Progress::Whole(_)) = http::read(bytes, false) {
+                assert_eq!(early, http::Progress::Whole(answer));
+            }
+            true
+        }
+        Ok(http::Progress::More) => unreachable!("nothing more comes"),
+        Err(_) => false,
+    }
 }

@@ -28,7 +28,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 44] = [
+pub const PARSERS: [Parser; 45] = [
     parser("acl", &["ops/contents/archive/acl.rs"], rescue::acl),
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
@@ -66,6 +66,7 @@ pub const PARSERS: [Parser; 44] = [
     parser("file_system", &["ops/filesystem.rs"], ops::file_system),
     parser("file_system_head", &["ops/contents/source/devicemapper/filesystem.rs"], rescue::file_system_head),
     parser("history", &["ops/history.rs"], ops::history),
+    parser("http_answer", &["engine/api/http.rs"], engine::http_answer),
     parser("journal", &["ops/journal/record.rs"], ops::journal),
     parser("label", &["pool/label/bytes.rs", "pool/label/mod.rs"], pool::label),
     parser("layer_chain", &["ops/contents/source/chain.rs"], rescue::layer_chain),

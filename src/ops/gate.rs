@@ -104,13 +104,27 @@ pub fn is_past(length: Bytes, limit: Option<Bytes>) -> bool {
     limit.is_some_and(|most| length > most)
 }
 
-/// Refuses when an operation on that pool was interrupted and neither finished nor taken back.
+/// Refuses when an operation on that pool was interrupted and neither finished nor taken back, also one that carries it into another.
 ///
 /// # Errors
 /// Refused with the journal's id.
 pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
-    match journal::of_pool(&kit.state, pool)? {
+    match journal::find(&kit.state, |plan| plan.is_about(pool))? {
         Some(unfinished) => Err(is_unfinished(kit, &unfinished, &format!("change pool `{pool}`"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses when an operation was interrupted that holds the Docker of that root, whatever pool it makes of it.
+///
+/// # Errors
+/// Refused with the journal's id.
+pub fn not_held(kit: &Kit, root: &Path) -> Outcome<()> {
+    match journal::find(&kit.state, |plan| plan.held_root() == Some(root))? {
+        Some(unfinished) => {
+            let what = format!("migrate the Docker of `{}`", root.display());
+            Err(is_unfinished(kit, &unfinished, &what))
+        }
         None => Ok(()),
     }
 }

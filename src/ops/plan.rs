@@ -36,6 +36,8 @@ pub enum Operation {
     ThinRemove,
     /// `thin adopt`
     ThinAdopt,
+    /// `migrate`
+    Migrate,
 }
 
 impl Operation {
@@ -53,6 +55,7 @@ impl Operation {
             Self::ThinGrow => "thin grow",
             Self::ThinRemove => "thin remove",
             Self::ThinAdopt => "thin adopt",
+            Self::Migrate => "migrate",
         }
     }
 }
@@ -88,6 +91,20 @@ impl Plan {
         })
     }
 
+    /// Returns whether it is about a pool, or carries that one into another.
+    pub fn is_about(&self, pool: &str) -> bool {
+        let from = |step: &Step| matches!(step, Step::StopDocker(s) if s.pool.as_deref() == Some(pool));
+        self.pool == pool || self.steps.iter().any(from)
+    }
+
+    /// Returns the Docker root that is held while its steps are carried out.
+    pub fn held_root(&self) -> Option<&Path> {
+        self.steps.iter().find_map(|step| match step {
+            Step::HoldDocker(s) => Some(s.hold.root.as_path()),
+            _ => None,
+        })
+    }
+
     /// Returns the devices that its steps write on.
     pub fn named_devices(&self) -> impl Iterator<Item = &NamedDevice> {
         self.steps.iter().filter_map(|step| match step {
@@ -115,5 +132,28 @@ impl Plan {
             Step::ExtendThinPool(s) if s.part == Part::Metadata => Some(s.to),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::steps::{Hold, HoldDocker, StopDocker};
+
+    #[test]
+    fn a_migration_is_about_both_pools_and_holds_its_root() {
+        let hold = Hold::of_nothing();
+        let stop = StopDocker { hold: hold.clone(), daemon: None, running: Vec::new(), pool: Some("old".to_owned()) };
+        let plan = Plan {
+            operation: Operation::Migrate,
+            pool: "new".to_owned(),
+            what: "migrate".to_owned(),
+            steps: vec![HoldDocker { hold }.into(), stop.into()],
+            notes: Vec::new(),
+        };
+        assert!(plan.is_about("new") && plan.is_about("old") && !plan.is_about("other"));
+        assert_eq!(plan.held_root(), Some(Path::new("/d")));
+        let other = Plan { steps: Vec::new(), ..plan };
+        assert!(!other.is_about("old") && other.held_root().is_none());
     }
 }

@@ -76,7 +76,9 @@ fn remaining(kit: &Kit, journal: &Journal, way: Way) -> Vec<Remaining> {
     let remaining = |((step, _), number): ((&Step, &Progress), usize)| Remaining {
         number,
         step: step.clone(),
-        stands: way == Way::Undo && step.act().stands(kit).unwrap_or(false),
+        stands: way == Way::Undo
+            && journal::ends_the_way_back(journal.opened.plan.operation, step)
+            && step.act().stands(kit).unwrap_or(false),
     };
     if way != Way::Undo {
         let is_done = |step: &Step, progress: &Progress| *progress == Progress::Done && step.act().verify(kit).is_ok();
@@ -99,6 +101,7 @@ fn remaining(kit: &Kit, journal: &Journal, way: Way) -> Vec<Remaining> {
 fn may_end(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
     no_data_goes(kit, journal, way)?;
     no_volume_goes(kit, journal, way)?;
+    no_start_goes(journal, way)?;
     no_file_goes(kit, journal, way)
 }
 
@@ -204,6 +207,42 @@ fn no_volume_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
             None => Ok(()),
         },
     }
+}
+
+/// Refuses to lead Docker back to what it had when it has run since on what was made for it.
+fn no_start_goes(journal: &Journal, way: Way) -> Outcome<()> {
+    if way != Way::Undo {
+        return Ok(());
+    }
+    let id = &journal.opened.id;
+    let is_begun = |progress: &Progress| matches!(progress, Progress::Perhaps | Progress::Done);
+    let mut steps = journal.opened.plan.steps.iter().zip(&journal.progress);
+    // Also where it died before it wrote down that Docker has answered.
+    let serves = steps.any(|(step, progress)| {
+        matches!(step, Step::StartDocker(started) if is_begun(progress) && started.hold.was_dropped() && started.serves())
+    });
+    for step in &journal.opened.plan.steps {
+        let Step::DropHold(dropped) = step else { continue };
+        let mut used = dropped.hold.used_since().map_err(|e| {
+            Failure::failed(format!("cannot undo `{id}`: whether Docker has run since cannot be told")).because(e)
+        })?;
+        if serves && used.is_empty() {
+            used.push("it answers".to_owned());
+        }
+        if used.is_empty() && journal::is_start_unknown(journal) {
+            return Err(Failure::refused(format!("cannot undo `{id}`: {}", dropped.hold.cannot_be_told()))
+                .fact("state", "nothing was touched; what Docker may have written since would be lost on the way back")
+                .next(format!("start Docker, when it does not run, then:  dmpool continue {id}    # finishes it")));
+        }
+        if let Some(first) = used.first() {
+            let many = if used.len() == 1 { String::new() } else { format!(", and {} more", used.len() - 1) };
+            return Err(Failure::refused(format!("cannot undo `{id}`: Docker has run since on what was made for it"))
+                .fact("found", format!("{first}{many}"))
+                .fact("state", "nothing was touched; what was written there since would be lost on the way back")
+                .next(format!("dmpool continue {id}    # finishes it")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to end an operation in the way that takes devices down which are the last to have a deleted file.

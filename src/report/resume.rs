@@ -6,6 +6,7 @@ use super::failure::printable;
 use super::plan::step_text;
 use crate::ops::resume::{Described, Remaining};
 use crate::ops::steps::{Leftover, WayBack};
+use crate::process::quote;
 
 /// Returns what `continue` would do, each line ended.
 pub fn would_finish(described: &Described) -> String {

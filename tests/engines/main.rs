@@ -17,6 +17,7 @@ mod grow;
 mod handover;
 mod health;
 mod health_link;
+mod held;
 mod interrupted;
 mod metrics;
 mod named;

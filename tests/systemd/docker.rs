@@ -3,6 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
+use dmpool::kernel::dm::Dm;
+use dmpool::ops::State;
+use dmpool::ops::migrate::around::around;
+use dmpool::ops::migrate::preflight::{Options, judge, look};
+use dmpool::ops::steps::{Attempt, Kit, Step};
 use lab::guest::boot;
 use lab::guest::docker::DAEMON_JSON;
 use lab::guest::run::Cmd;
@@ -40,6 +45,8 @@ fn docker_run_by_systemd_grows_under_a_container_and_keeps_it_over_a_restart() {
     host.assert_parity();
     writer.start(&host);
 
+    units_are_held_and_started_again(&host);
+
     // With the service stopped the socket would start it again: dmpool does not so much as touch it.
     systemctl(&["stop", "docker.service"]);
     assert_eq!((host.json("/pool/activity"), host.size()), ("inactive".into(), 200 * G));
@@ -47,6 +54,38 @@ fn docker_run_by_systemd_grows_under_a_container_and_keeps_it_over_a_restart() {
     assert_eq!(state.stdout.trim(), "inactive", "{state}");
 
     why_the_service_does_not_start_is_in_the_journal(&host);
+}
+
+/// Held, neither the service starts nor the socket, and systemd says why; let go, both are there again with what ran.
+fn units_are_held_and_started_again(host: &Host) {
+    let options = Options::default();
+    let judged = judge(&look(host.docker.root(), &options), &options).unwrap();
+    let units = ["docker.socket", "docker.service"];
+    assert_eq!(judged.daemon.as_ref().unwrap().way.stops(), format!("systemctl stop {}", units.join(" ")));
+    let kit = Kit::new(Dm::open().unwrap(), State::below(&host.bench.state));
+    let around = around(&judged, &kit.state, "docker-test", Some(&host.pool()), &[], &[]).unwrap();
+    let apply = |steps: &[Step]| {
+        for step in steps {
+            step.act().apply(&kit, Attempt::First).unwrap();
+            step.act().verify(&kit).unwrap();
+        }
+    };
+    apply(&around.before);
+    for unit in units {
+        systemctl(&["start", unit]);
+        let state = Cmd::new("systemctl").args(["is-active", unit]).run();
+        assert_eq!(state.stdout.trim(), "inactive", "{unit}: {state}");
+        let said = Cmd::new("systemctl").args(["status", "--no-pager", unit]).run().stdout;
+        println!("  systemctl status {unit}: {}", said.lines().take(8).collect::<Vec<_>>().join(" | "));
+        assert!(said.contains(around.hold.sign.to_str().unwrap()), "{said}");
+    }
+    around.hold.still_stands().unwrap();
+    apply(&around.after);
+    assert_eq!(kit.said(), Vec::<String>::new());
+    for unit in units {
+        assert_eq!(systemctl(&["is-active", unit]).trim(), "active");
+    }
+    assert!(around.hold.drop_ins.iter().all(|drop_in| !drop_in.exists()));
 }
 
 /// What people do first: `hosts` in `daemon.json`, beside the `-H` of the unit.

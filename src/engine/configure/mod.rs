@@ -7,6 +7,7 @@ mod command_line;
 pub mod containerd;
 pub mod docker;
 mod env_file;
+pub mod hold;
 pub(crate) mod json;
 mod unit;
 

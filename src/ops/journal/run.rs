@@ -7,9 +7,9 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::{hold_signals, wanted_end};
 use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
-use crate::ops::journal::{Log, Progress, Record, ways_out};
+use crate::ops::journal::{Log, Progress, Record, ends_the_way_back, ways_out};
 use crate::ops::own_disk;
-use crate::ops::plan::Plan;
+use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, WayBack};
 
 /// How a run that did not fail ended.
@@ -34,6 +34,14 @@ struct Stop {
     why: Error,
     /// Whether it was not even begun, because somebody wanted an end.
     unbegun: bool,
+}
+
+/// How far taking back has come.
+struct Back {
+    /// What stands, each in a sentence.
+    stands: Vec<String>,
+    /// Whether it ended at a step that can be taken back another time.
+    is_kept: bool,
 }
 
 /// Carries a plan out. A step that fails takes back those before it, as long as none of them has no way back.
@@ -69,7 +77,11 @@ pub fn take_back(kit: &Kit, mut log: Log) -> Outcome<Ended> {
     hold_signals();
     resumed(&mut log)?;
     match revert_all(kit, &mut log) {
-        Ok(stands) => {
+        Ok(back) if back.is_kept => {
+            let what = format!("cannot take back `{}`: what stands is in the way", log.journal.opened.id);
+            Err(kept(kit, &log, in_the_way(kit, &log, Failure::new(Kind::Partial, what), &back)))
+        }
+        Ok(Back { stands, .. }) => {
             let steps = log.journal.opened.plan.steps.iter();
             let left = match stands.is_empty() {
                 true => Vec::new(),
@@ -93,12 +105,14 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
     let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, &first));
     // What cannot be written down must not stop taking back.
     let _ = log.write(Record::Failed(first.step, format!("{:#}", first.why)));
-    if attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
+    // What was copied by then is not thrown away because somebody wants the machine for a while.
+    let is_kept = log.journal.opened.plan.operation == Operation::Migrate && first.unbegun && first.step > 0;
+    if is_kept || attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
         let failure = Failure::new(Kind::Partial, what).because(first.why);
         return Err(kept(kit, &log, failure));
     }
     match revert_all(kit, &mut log) {
-        Ok(stands) if stands.is_empty() => {
+        Ok(Back { stands, .. }) if stands.is_empty() => {
             let state = "everything that had been done was taken back; the machine is as it was";
             let left = kit.said();
             Err(match close(log, "taken back") {
@@ -113,8 +127,8 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
                     .because(first.why),
             })
         }
-        Ok(stands) => {
-            let failure = Failure::new(Kind::Partial, what).fact("stands", stands.join("; ")).because(first.why);
+        Ok(back) => {
+            let failure = in_the_way(kit, &log, Failure::new(Kind::Partial, what), &back).because(first.why);
             Err(kept(kit, &log, failure))
         }
         Err(then) => {
@@ -166,8 +180,9 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
 /// it: each way back may be gone twice.
 ///
 /// After a reboot also those steps that do not outlast one: a device that was not yet to be removed is gone all the same.
-fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
+fn revert_all(kit: &Kit, log: &mut Log) -> Result<Back, Stop> {
     let mut stands: Vec<String> = Vec::new();
+    let operation = log.journal.opened.plan.operation;
     let rebooted = log.journal.opened.boot != log.journal.boot;
     for step in (0..log.journal.progress.len()).rev() {
         let mut go = || -> Result<bool> {
@@ -181,21 +196,33 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Vec<String>, Stop> {
             let (what, ends) = match it.act().revert(kit)? {
                 Reverted::Gone => (None, false),
                 Reverted::Left(what) => (Some(what), false),
-                Reverted::Stands(what) => (Some(what), true),
+                Reverted::Stands(what) => (Some(what), ends_the_way_back(operation, &it)),
             };
             // Two steps on one device may say the same of it.
             stands.extend(what.filter(|what| !stands.contains(what)));
             fault::reached(step, Point::AfterRevert)?;
-            let _ = log.write(Record::Reverted(step));
+            // A journal that is kept says that it is still to be taken back.
+            if !(ends && operation == Operation::Migrate) {
+                let _ = log.write(Record::Reverted(step));
+            }
             Ok(ends)
         };
         let ends = go().map_err(|why| Stop { step, why, unbegun: false })?;
         if ends {
             // What came before a step that stands is what it stands on.
-            return Ok(stands);
+            return Ok(Back { stands, is_kept: operation == Operation::Migrate });
         }
     }
-    Ok(stands)
+    Ok(Back { stands, is_kept: false })
+}
+
+/// Adds to a failure what stands, and what is to be done about it.
+fn in_the_way(kit: &Kit, log: &Log, failure: Failure, back: &Back) -> Failure {
+    let failure = failure.fact("stands", back.stands.join("; "));
+    match back.is_kept && ways_out(kit, &log.journal).can_go_back {
+        true => failure.fact("then", "nothing before it was taken back: put that right, and undo goes on from there"),
+        false => failure,
+    }
 }
 
 /// Returns whether a step with no way back has been begun: then going back would be neither the beginning nor the end.

@@ -18,6 +18,7 @@ pub fn ways_out(kit: &Kit, journal: &Journal) -> Interrupted {
         let can_finish = !matches!(was_brought_up_since(kit, journal), Ok(true))
             && !matches!(volumes::is_back(kit, journal), Ok(Some(_)));
         let can_go_back = !stands(kit, journal)
+            && !is_start_unknown(journal)
             && !matches!(used(kit, opened), Ok(Some(_)))
             && !matches!(volumes::used(kit, journal), Ok(Some(_)))
             && !matches!(volumes::may_have_grown(journal), Ok(true));
@@ -48,14 +49,41 @@ pub fn destroys(plan: &Plan) -> bool {
     matches!(plan.operation, Operation::Destroy | Operation::ThinRemove) && plan.steps.iter().any(goes)
 }
 
+/// Returns whether nothing that came before a step is taken back when it stands. In a `migrate` only what Docker is told by, or runs
+/// on, does that: what somebody has done to the new pool's devices is no reason to leave Docker stopped.
+pub const fn ends_the_way_back(operation: Operation, step: &Step) -> bool {
+    !matches!(operation, Operation::Migrate)
+        || matches!(step, Step::StartDocker(_) | Step::DropHold(_) | Step::WriteConfig(_) | Step::SetAside(_))
+}
+
+/// Returns whether Docker may have run on what was made for it, and nothing says any more what that was like before.
+pub fn is_start_unknown(journal: &Journal) -> bool {
+    let mut steps = journal.opened.plan.steps.iter().zip(&journal.progress);
+    steps.any(|(step, progress)| {
+        matches!(step, Step::DropHold(dropped)
+            if is_unknown(*progress, dropped.hold.was_dropped(), dropped.hold.is_held()))
+    })
+}
+
+/// What it was like is written down before the hold is lifted, and goes after it is there again.
+const fn is_unknown(drop: Progress, has_marks: bool, is_held: bool) -> bool {
+    let may_be_lifted = match drop {
+        Progress::Done => true,
+        Progress::Perhaps => !is_held,
+        Progress::Not | Progress::Reverted => false,
+    };
+    may_be_lifted && !has_marks
+}
+
 /// Returns whether the effect of a step that was begun is there for good.
 fn stands(kit: &Kit, journal: &Journal) -> bool {
+    let operation = journal.opened.plan.operation;
     let mut steps = journal.opened.plan.steps.iter().zip(&journal.progress);
     let rebooted = identity::boot_id().is_ok_and(|boot| boot != journal.opened.boot);
     // What stands when it is taken back is written down as taken back too.
     steps.any(|(step, progress)| {
         let may_stand = *progress != Progress::Not || rebooted && !step.act().lasts();
-        may_stand && step.act().stands(kit).unwrap_or(false)
+        may_stand && ends_the_way_back(operation, step) && step.act().stands(kit).unwrap_or(false)
     })
 }
 
@@ -102,4 +130,29 @@ pub fn was_brought_up_since(kit: &Kit, journal: &Journal) -> Result<bool> {
                 if matches!(**made_by, Step::MakePool(_)))
         });
     Ok(taken_down && sight::live(&kit.dm, &plan.pool)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::steps::{MakeDirectory, SetAside};
+
+    #[test]
+    fn without_what_it_was_like_before_a_start_cannot_be_told() {
+        let told = |has_marks, is_held| {
+            use Progress::{Done, Not, Perhaps, Reverted};
+            [Not, Perhaps, Done, Reverted].map(|drop| is_unknown(drop, has_marks, is_held))
+        };
+        assert_eq!(told(false, false), [false, true, true, false]);
+        assert_eq!(told(false, true), [false, false, true, false]);
+        assert_eq!((told(true, false), told(true, true)), ([false; 4], [false; 4]));
+    }
+
+    #[test]
+    fn a_migration_goes_back_over_what_others_did_to_the_new_pool_only() {
+        let made = Step::from(MakeDirectory { path: "/srv/p0".into(), parents: false });
+        let aside = Step::from(SetAside { from: "/a".into(), to: "/b".into() });
+        assert!(!ends_the_way_back(Operation::Migrate, &made) && ends_the_way_back(Operation::Migrate, &aside));
+        assert!(ends_the_way_back(Operation::Grow, &made));
+    }
 }

@@ -9,6 +9,8 @@ mod devices;
 pub mod down;
 mod files;
 mod format;
+mod hold_docker;
+mod keep_records;
 mod labelled;
 mod lvextend;
 mod named_device;
@@ -16,6 +18,8 @@ mod register;
 mod resize;
 mod set_aside;
 mod snapshot;
+mod start_docker;
+mod stop_docker;
 mod superblock;
 mod swap;
 mod volume;
@@ -37,6 +41,8 @@ pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};
 pub use files::{ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use format::{Area, ClearDevice, EraseLabel, PIECE, WriteLabel, bytes_of};
+pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker};
+pub use keep_records::KeepRecords;
 pub use labelled::{MapDevices, ReloadDevices, table_of_labels};
 pub use lvextend::{ExtendThinPool, ExtendVolume};
 pub use named_device::NamedDevice;
@@ -44,6 +50,8 @@ pub use register::{Register, Unregister, UpdateEntry};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
 pub use set_aside::SetAside;
 pub use snapshot::MakeSnapshot;
+pub use start_docker::StartDocker;
+pub use stop_docker::{StopContainers, StopDocker};
 pub use superblock::EraseSuperblock;
 pub use volume::{DeleteThin, MakeThin, SetTransaction};
 pub use volume_device::{GrowFileSystem, MapVolume, ReloadVolume, grower};
@@ -260,4 +268,10 @@ steps!(
     ExtendVolume,
     ExtendThinPool,
     AdoptVolumes,
+    KeepRecords,
+    StopContainers,
+    HoldDocker,
+    StopDocker,
+    DropHold,
+    StartDocker,
 );

@@ -1,0 +1,324 @@
+//! Containers as Docker is asked to stop and start them, in an order that heeds who needs whom.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::engine::api::{Api, SOON};
+
+/// What Docker waits for a container that has no timeout of its own (`DefaultStopTimeout`, daemon/config/config.go).
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// Docker's own wait behind SIGKILL, and some for a slow machine.
+const KILLED_WITHIN: Duration = Duration::from_secs(90);
+/// A container that has no end of patience gets this.
+const ENDLESS: Duration = Duration::from_secs(3600);
+/// To start one: its file system is mounted, its network made.
+const STARTS_WITHIN: Duration = Duration::from_secs(300);
+
+/// A container that runs, and shall run again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// How many seconds it has to stop; nothing for Docker's own ten, a negative number for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<i64>,
+    /// Whether Docker removes it when it stops (`--rm`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vanishes: bool,
+}
+
+impl Ran {
+    /// Reads what `docker inspect` says of a container; nothing when it does not run.
+    pub fn of(inspected: &Value) -> Option<Self> {
+        let state = inspected.get("State")?;
+        let is = |key: &str| state.get(key).and_then(Value::as_bool).unwrap_or(false);
+        // One that is between two tries of its restart policy runs too, as Docker counts.
+        if !is("Running") && !is("Restarting") {
+            return None;
+        }
+        Some(Self {
+            id: text(inspected, "/Id")?,
+            name: name_of(inspected),
+            paused: is("Paused"),
+            stop_timeout: inspected.pointer("/Config/StopTimeout").and_then(Value::as_i64),
+            vanishes: inspected.pointer("/HostConfig/AutoRemove").and_then(Value::as_bool).unwrap_or(false),
+        })
+    }
+
+    fn limit(&self) -> Duration {
+        let own = match self.stop_timeout.map(u64::try_from) {
+            None => STOPS_WITHIN,
+            Some(Ok(seconds)) => Duration::from_secs(seconds).min(ENDLESS),
+            Some(Err(_)) => ENDLESS,
+        };
+        own + KILLED_WITHIN
+    }
+}
+
+/// Returns a container's name, without the slash; its id when it has none.
+pub fn name_of(inspected: &Value) -> String {
+    let name = text(inspected, "/Name").map(|name| name.trim_start_matches('/').to_owned());
+    name.filter(|name| !name.is_empty()).or_else(|| text(inspected, "/Id")).unwrap_or_default()
+}
+
+fn text(of: &Value, pointer: &str) -> Option<String> {
+    of.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// Returns what `docker inspect` says of every container, running or not. One that goes meanwhile is left out.
+///
+/// # Errors
+/// When Docker does not say it.
+pub fn inspected(api: &Api) -> Result<Vec<Value>> {
+    let listed = api.get("/containers/json?all=1", SOON).context("asking Docker for its containers")?;
+    let mut all = Vec::new();
+    for listed in listed.as_array().into_iter().flatten() {
+        let Some(id) = text(listed, "/Id") else { continue };
+        match api.get(&format!("/containers/{id}/json"), SOON) {
+            Ok(inspected) => all.push(inspected),
+            Err(why) if why.status() == Some(404) => {}
+            Err(why) => return Err(why).with_context(|| format!("asking Docker for the container {id}")),
+        }
+    }
+    Ok(all)
+}
+
+/// Returns the containers that run, each behind those that it needs to start, else as they were started.
+pub fn in_order(inspected: &[Value]) -> Vec<Ran> {
+    let mut running: Vec<(&Value, Ran)> = inspected.iter().filter_map(|it| Some((it, Ran::of(it)?))).collect();
+    running.sort_by_cached_key(|(it, ran)| (text(it, "/State/StartedAt"), ran.id.clone()));
+    let by_name: BTreeMap<String, usize> =
+        running.iter().enumerate().flat_map(|(at, (_, ran))| [(ran.name.clone(), at), (ran.id.clone(), at)]).collect();
+    let needs: Vec<Vec<usize>> = running
+        .iter()
+        .map(|(it, _)| needed_by(it).iter().filter_map(|name| by_name.get(name).copied()).collect())
+        .collect();
+    let mut order = Vec::new();
+    let mut placed = vec![false; running.len()];
+    while order.len() < running.len() {
+        let open = |at: &usize| !placed.get(*at).copied().unwrap_or(true);
+        let ready = |at: &usize| needs.get(*at).into_iter().flatten().all(|need| need == at || !open(need));
+        // In a circle the one that was started first goes first, when all others are placed.
+        let mut waiting = (0..running.len()).filter(open);
+        let Some(next) = waiting.clone().find(ready).or_else(|| waiting.next()) else { break };
+        placed.get_mut(next).into_iter().for_each(|placed| *placed = true);
+        order.push(next);
+    }
+    order.into_iter().filter_map(|at| running.get(at).map(|(_, ran)| ran.clone())).collect()
+}
+
+/// Returns the containers, by name or id, that one needs to start: those of its links, whose network, IPC or processes it
+/// shares, and whose volumes it has.
+fn needed_by(inspected: &Value) -> Vec<String> {
+    let host = inspected.get("HostConfig").unwrap_or(&Value::Null);
+    let list = |key: &str| host.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let first = |entry: &str| entry.split(':').next().unwrap_or_default().trim_start_matches('/').to_owned();
+    let shared = ["NetworkMode", "IpcMode", "PidMode"].into_iter().filter_map(|key| {
+        let mode = host.get(key)?.as_str()?;
+        mode.strip_prefix("container:").map(str::to_owned)
+    });
+    list("Links").map(first).chain(list("VolumesFrom").map(first)).chain(shared).collect()
+}
+
+/// Stops those of the containers that run, the last first, each with the time that it has.
+///
+/// # Errors
+/// When one does not stop, with its name.
+pub fn stop(api: &Api, containers: &[Ran]) -> Result<()> {
+    for ran in containers.iter().rev() {
+        stop_one(api, ran).with_context(|| format!("stopping the container `{}`", ran.name))?;
+    }
+    Ok(())
+}
+
+fn stop_one(api: &Api, ran: &Ran) -> Result<()> {
+    let Some(before) = state_of(api, &ran.id)? else { return Ok(()) };
+    if is(&before, "Paused") {
+        // It could not answer a signal.
+        api.post(&format!("/containers/{}/unpause", ran.id), SOON)?;
+    }
+    match api.post(&format!("/containers/{}/stop", ran.id), ran.limit()) {
+        Err(why) if why.status() == Some(404) => return Ok(()),
+        answered => answered?,
+    };
+    let state = state_of(api, &ran.id)?;
+    ensure!(!state.is_some_and(|state| is(&state, "Running")), "it was killed and runs still");
+    Ok(())
+}
+
+/// Returns the state of a container; nothing when there is no such container.
+fn state_of(api: &Api, id: &str) -> Result<Option<Value>> {
+    match api.get(&format!("/containers/{id}/json"), SOON) {
+        Ok(inspected) => Ok(Some(inspected.get("State").cloned().unwrap_or_default())),
+        Err(why) if why.status() == Some(404) => Ok(None),
+        Err(why) => Err(why.into()),
+    }
+}
+
+fn is(state: &Value, key: &str) -> bool {
+    state.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// Starts the containers, the first first, and pauses those that were paused. Returns what did not come back, each a
+/// sentence: one that fails keeps no other from starting.
+pub fn start(api: &Api, containers: &[Ran]) -> Vec<String> {
+    containers.iter().filter_map(|ran| start_one(api, ran).err()).collect()
+}
+
+fn start_one(api: &Api, ran: &Ran) -> Result<(), String> {
+    let name = &ran.name;
+    let failed = |why: &dyn std::fmt::Display| format!("the container `{name}` ran before and does not start: {why}");
+    match state_of(api, &ran.id) {
+        Ok(None) if ran.vanishes => {
+            return Err(format!(
+                "the container `{name}` is gone: it was run with --rm, and Docker removed it when it stopped"
+            ));
+        }
+        Ok(None) => return Err(format!("the container `{name}` ran before and is gone")),
+        Ok(Some(state)) if is(&state, "Running") => {}
+        Ok(Some(_)) => {
+            api.post(&format!("/containers/{}/start", ran.id), STARTS_WITHIN).map_err(|why| failed(&why))?;
+        }
+        Err(why) => return Err(failed(&why)),
+    }
+    let paused = || -> Result<bool> { Ok(state_of(api, &ran.id)?.is_some_and(|state| is(&state, "Paused"))) };
+    if ran.paused && !paused().unwrap_or(false) {
+        let pause = api.post(&format!("/containers/{}/pause", ran.id), SOON);
+        pause.map_err(|why| format!("the container `{name}` was paused before and runs: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Returns those that ran and do not now, each a sentence.
+pub fn ended_since(api: &Api, containers: &[Ran]) -> Vec<String> {
+    let ended = |ran: &Ran| {
+        let state = state_of(api, &ran.id).ok()??;
+        let code = state.get("ExitCode").and_then(Value::as_i64).unwrap_or_default();
+        let runs = is(&state, "Running") || is(&state, "Restarting");
+        (!runs).then(|| format!("the container `{}` was started and has ended since (exit code {code})", ran.name))
+    };
+    containers.iter().filter_map(ended).collect()
+}
+
+/// Fails when a container runs that is none of these.
+///
+/// # Errors
+/// With its name.
+pub fn no_others(api: &Api, known: &[Ran]) -> Result<()> {
+    for ran in inspected(api)?.iter().filter_map(Ran::of) {
+        if known.iter().all(|it| it.id != ran.id) {
+            bail!("the container `{}` was started since the plan was made", ran.name);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::api::tests::answering;
+
+    fn container(name: &str, started: u32, host: &Value) -> Value {
+        json!({
+            "Id": format!("{name}-id"), "Name": format!("/{name}"), "HostConfig": host, "Config": {"StopTimeout": 3},
+            "State": {"Running": true, "StartedAt": format!("2026-11-21T00:00:{started:02}Z")},
+        })
+    }
+
+    fn names(of: &[Value]) -> Vec<String> {
+        in_order(of).into_iter().map(|ran| ran.name).collect()
+    }
+
+    #[test]
+    fn a_container_comes_behind_those_that_it_needs() {
+        let mut stopped = container("stopped", 0, &json!({}));
+        *stopped.pointer_mut("/State/Running").unwrap() = json!(false);
+        let all = [
+            container("net", 1, &json!({"NetworkMode": "container:db-id"})),
+            container("volumes", 2, &json!({"VolumesFrom": ["net:ro"], "NetworkMode": "bridge"})),
+            container("web", 3, &json!({"Links": ["/db:/web/alias", "/stopped:/web/x"]})),
+            container("db", 4, &json!({"Links": null, "IpcMode": "private"})),
+            container("first", 0, &json!({})),
+            stopped,
+        ];
+        assert_eq!(names(&all), ["first", "db", "net", "volumes", "web"]);
+        let ran = Ran::of(&all[0]).unwrap();
+        assert_eq!((ran.limit(), ran.paused, ran.vanishes), (Duration::from_secs(93), false, false));
+    }
+
+    #[test]
+    fn a_circle_is_broken_where_it_was_begun_once_all_others_are_there() {
+        let needs = |name: &str| json!({ "Links": [format!("/{name}:/x/y")] });
+        let all = [container("a", 2, &needs("b")), container("b", 1, &needs("a")), container("c", 3, &needs("c"))];
+        assert_eq!(names(&all), ["c", "b", "a"]);
+    }
+
+    fn named(name: &str) -> Ran {
+        Ran::of(&container(name, 0, &json!({}))).unwrap()
+    }
+
+    const RUNS: &str = "HTTP/1.1 200 OK\r\n\r\n{\"State\":{\"Running\":true}}";
+    const ENDED: &str = "HTTP/1.1 200 OK\r\n\r\n{\"State\":{\"Running\":false}}";
+    const DONE: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+    #[test]
+    fn one_that_does_not_stop_is_named_with_dockers_words() {
+        let (_dir, api, _server) = answering(&[RUNS, "HTTP/1.1 500 x\r\n\r\n{\"message\":\"no luck\"}"]);
+        let why = format!("{:#}", stop(&api, &[named("web")]).unwrap_err());
+        assert_eq!(
+            why,
+            "stopping the container `web`: Docker answered `POST /containers/web-id/stop` with 500: no luck"
+        );
+        let (_dir, api, _server) = answering(&[RUNS, DONE, RUNS]);
+        let why = format!("{:#}", stop(&api, &[named("web")]).unwrap_err());
+        assert_eq!(why, "stopping the container `web`: it was killed and runs still");
+    }
+
+    #[test]
+    fn one_whose_port_is_taken_keeps_no_other_from_starting() {
+        const TAKEN: &str = "HTTP/1.1 500 x\r\n\r\n{\"message\":\"port is already allocated\"}";
+        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, "HTTP/1.1 404 x\r\n\r\n{}"]);
+        let mut job = named("job");
+        job.vanishes = true;
+        let said = start(&api, &[named("web"), named("db"), job]);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("`web` ran before and does not start") && said[0].contains("already allocated"));
+        assert!(said[1].contains("`job` is gone: it was run with --rm"), "{said:?}");
+        assert!(server.join().unwrap().contains(&"POST /containers/db-id/start HTTP/1.1".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn each_that_runs_is_in_it_once_behind_what_it_needs(
+            links in proptest::collection::vec(proptest::collection::vec(0_usize..8, 0..3), 0..8)
+        ) {
+            // Needs only what was made before it: no circles.
+            let all: Vec<Value> = links.iter().enumerate().map(|(at, links)| {
+                let links: Vec<_> = links.iter().filter(|to| **to < at).map(|to| format!("/c{to}:/x/y")).collect();
+                container(&format!("c{at}"), u32::try_from(8 - at).unwrap(), &json!({ "Links": links }))
+            }).collect();
+            let order = names(&all);
+            prop_assert_eq!(order.len(), all.len());
+            let place = |name: &str| order.iter().position(|other| other == name).unwrap();
+            for (at, links) in links.iter().enumerate().take(all.len()) {
+                for to in links.iter().filter(|to| **to < at) {
+                    let (before, behind) = (place(&format!("c{to}")), place(&format!("c{at}")));
+                    prop_assert!(before < behind);
+                }
+            }
+        }
+    }
+}

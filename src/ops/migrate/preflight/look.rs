@@ -1,0 +1,141 @@
+//! Looking at Docker before it is migrated.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Asked, Exec, Facts, Options, Seer};
+use crate::engine::api::{Api, SOON, socket};
+use crate::engine::configuration::Configuration;
+use crate::engine::configure::text_of;
+use crate::engine::dockerd::Dockerd;
+use crate::engine::{daemon_json, roots, start};
+use crate::kernel::{mounts, processes};
+use crate::ops::daemon::containers::{inspected, name_of};
+use crate::ops::steps::configure::{is_systemd, runs};
+
+/// Looks at the Docker of a root.
+pub fn look(root: &Path, options: &Options) -> Facts {
+    let base = Path::new("/");
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    let daemon = roots::daemons_on(&root).into_iter().next();
+    let started = start::read(base);
+    let next = Configuration::of_start(base, &started, &start::Instead::new());
+    let next_root = next.root();
+    let is_next = next_root == root || next_root.canonicalize().is_ok_and(|next| next == root);
+    let own = daemon.as_ref().and_then(|daemon| unit_of(daemon.pid, started.unit));
+    let units = started.unit.filter(|_| is_systemd() && (is_next || own.is_some()));
+    let units: Vec<String> = units.map(|unit| vec![socket_of(unit), unit.to_owned()]).unwrap_or_default();
+    let active = own.map(|_| units.iter().filter(|unit| runs(unit)).cloned().collect()).unwrap_or_default();
+    let mut files = BTreeSet::new();
+    if let Some(daemon) = &daemon {
+        files.insert(daemon.flags.config_file.clone().unwrap_or_else(|| daemon_json::DEFAULT_PATH.into()));
+    }
+    if is_next {
+        files.extend([started.daemon_json(base), daemon_json::DEFAULT_PATH.into()]);
+    }
+    let files: BTreeSet<PathBuf> = files.into_iter().map(|path| path.canonicalize().unwrap_or(path)).collect();
+    let socket = daemon.as_ref().and_then(socket_that_listens);
+    let asked = daemon.as_ref().and(options.socket.as_ref().or(socket.as_ref())).map(|socket| ask(socket));
+    let containers = match &asked {
+        Some(Ok(asked)) => asked.containers.as_slice(),
+        _ => &[],
+    };
+    Facts {
+        seers: seers(&root, daemon.as_ref(), containers),
+        orphans: if daemon.is_none() { orphans(&root) } else { Vec::new() },
+        files: files.into_iter().map(|path| Ok((path.clone(), text_of(&path)?))).collect(),
+        pid: daemon.map(|daemon| daemon.pid),
+        starter: next.starter,
+        root,
+        socket,
+        asked,
+        active,
+        units,
+    }
+}
+
+/// Returns the unit that a process is in, when it is that one (`/proc/PID/cgroup`).
+fn unit_of(pid: u32, unit: Option<&'static str>) -> Option<&'static str> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    unit.filter(|unit| text.lines().any(|line| line.split('/').any(|part| part == *unit)))
+}
+
+fn socket_of(unit: &str) -> String {
+    format!("{}.socket", unit.strip_suffix(".service").unwrap_or(unit))
+}
+
+fn socket_that_listens(daemon: &Dockerd) -> Option<PathBuf> {
+    let configuration = Configuration::of_running(daemon);
+    let of_json = configuration.json.keys.get("hosts");
+    let of_json: Vec<String> = of_json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let of_flags = daemon.flags.keys.get("hosts").into_iter().flatten();
+    socket::of_hosts(of_flags.chain(&of_json).map(String::as_str))
+}
+
+fn ask(socket: &Path) -> Result<Asked, String> {
+    let asked = || -> anyhow::Result<Asked> {
+        let api = Api::at(socket).negotiated()?;
+        let containers = inspected(&api)?;
+        Ok(Asked { info: api.get("/info", SOON)?, plugins: plugins(&api), execs: execs(&api, &containers), containers })
+    };
+    asked().map_err(|error| format!("{error:#}"))
+}
+
+/// Returns the plugins that Docker manages and that are on. One before 1.13 has none.
+fn plugins(api: &Api) -> Vec<String> {
+    let all = api.get("/plugins", SOON).unwrap_or_default();
+    let on = all.as_array().into_iter().flatten().filter(|it| it.get("Enabled").and_then(Value::as_bool) == Some(true));
+    on.filter_map(|it| it.get("Name").and_then(Value::as_str).map(str::to_owned)).collect()
+}
+
+/// Returns what runs in containers beside their own processes. One that ends meanwhile, as a health check does, is none.
+fn execs(api: &Api, containers: &[Value]) -> Vec<Exec> {
+    let mut found = Vec::new();
+    for container in containers {
+        for id in container.get("ExecIDs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            let Ok(exec) = api.get(&format!("/exec/{id}/json"), SOON) else { continue };
+            if exec.get("Running").and_then(Value::as_bool) != Some(true) {
+                continue;
+            }
+            let program = exec.pointer("/ProcessConfig/entrypoint").and_then(Value::as_str);
+            let args = exec.pointer("/ProcessConfig/arguments").and_then(Value::as_array).into_iter().flatten();
+            let words: Vec<_> = program.into_iter().chain(args.filter_map(Value::as_str)).collect();
+            found.push(Exec { container: name_of(container), command: words.join(" ") });
+        }
+    }
+    found
+}
+
+/// Returns shims of the root's containers, which run with no daemon.
+fn orphans(root: &Path) -> Vec<(u32, String)> {
+    let entries = fs::read_dir(root.join("containers")).into_iter().flatten().flatten();
+    let ids: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let is_shim = |pid: &u32| {
+        let comm = processes::comm(*pid);
+        (comm.starts_with("containerd-shim") || comm.starts_with("docker-containe")) && {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            ids.iter().any(|id| line.contains(id.as_str()))
+        }
+    };
+    let all = processes::all().unwrap_or_default();
+    all.into_iter().filter(is_shim).map(|pid| (pid, processes::comm(pid))).collect()
+}
+
+/// Returns who sees mounts below the root in a mount namespace that is neither ours, nor the daemon's, nor a container's.
+fn seers(root: &Path, daemon: Option<&Dockerd>, containers: &[Value]) -> Vec<Seer> {
+    let namespace =
+        |pid: u64| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok().map(|ns| ns.to_string_lossy().into_owned());
+    let pids =
+        containers.iter().filter_map(|it| it.pointer("/State/Pid").and_then(Value::as_u64)).filter(|pid| *pid > 0);
+    let pids = pids.chain(daemon.map(|daemon| u64::from(daemon.pid)));
+    let known: BTreeSet<String> = pids.filter_map(namespace).chain(mounts::own_namespace()).collect();
+    let seen = mounts::everywhere().unwrap_or_default().into_iter();
+    let below = seen.filter(|seen| seen.mount.mount_point != root && seen.mount.mount_point.starts_with(root));
+    let seers =
+        below.filter(|seen| !known.contains(&seen.namespace)).map(|seen| Seer { pid: seen.pid, comm: seen.comm });
+    seers.collect::<BTreeSet<_>>().into_iter().collect()
+}

@@ -1,0 +1,301 @@
+//! What Docker is before it is migrated, and every reason why it cannot be.
+
+pub mod look;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::engine::configure::{Obstacle, hold};
+use crate::engine::start::Starter;
+use crate::error::{Failure, Outcome};
+use crate::ops::daemon::containers::{self, Ran, name_of};
+use crate::ops::daemon::{Daemon, Way};
+use crate::ops::target;
+use crate::process::quote;
+
+pub use look::look;
+
+/// How many names a sentence has.
+const NAMED: usize = 5;
+
+/// What somebody said of Docker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where it listens, when its own configuration does not say.
+    pub socket: Option<PathBuf>,
+    /// The program that stops it, and its arguments.
+    pub stop: Option<Vec<String>>,
+    /// The program that starts it, and its arguments.
+    pub start: Option<Vec<String>>,
+    /// Whether containers may be lost that vanish when they stop (`--rm`).
+    pub without_rm: bool,
+}
+
+/// A process that runs in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// The container's name.
+    pub container: String,
+    /// Its command line.
+    pub command: String,
+}
+
+/// What Docker says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// `docker info`.
+    pub info: Value,
+    /// `docker inspect` of every container.
+    pub containers: Vec<Value>,
+    /// `docker plugin ls`: those that are on.
+    pub plugins: Vec<String>,
+    /// What was started in containers by `docker exec` and runs.
+    pub execs: Vec<Exec>,
+}
+
+/// Somebody who sees a mount of Docker's in a mount namespace of their own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seer {
+    /// A process of that namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Docker's root, free of symbolic links.
+    pub root: PathBuf,
+    /// The daemon that runs on it.
+    pub pid: Option<u32>,
+    /// Where that one listens; nothing when it does on the network alone.
+    pub socket: Option<PathBuf>,
+    /// What it said, or why it did not.
+    pub asked: Option<Result<Asked, String>>,
+    /// The units of systemd's that are active and start it, in the order in which they are started.
+    pub active: Vec<String>,
+    /// What starts it on this machine.
+    pub starter: Option<Starter>,
+    /// The units that would start a daemon on this root: they are held.
+    pub units: Vec<String>,
+    /// The `daemon.json` that daemons on this root read, each with what it says.
+    pub files: Result<Vec<(PathBuf, Option<String>)>, Obstacle>,
+    /// Containers that run with no daemon: process and name of their shims.
+    pub orphans: Vec<(u32, String)>,
+    /// Who else sees mounts below the root.
+    pub seers: Vec<Seer>,
+}
+
+/// What a plan is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Docker's root, free of symbolic links.
+    pub root: PathBuf,
+    /// Docker, when it runs.
+    pub daemon: Option<Daemon>,
+    /// The containers that run, each behind those that it needs.
+    pub running: Vec<Ran>,
+    /// `docker info`; null when Docker does not run.
+    pub info: Value,
+    /// `docker inspect` of every container; empty when Docker does not run.
+    pub containers: Vec<Value>,
+    /// The units that are held.
+    pub units: Vec<String>,
+    /// The files that are held, each with what it says.
+    pub files: Vec<(PathBuf, Option<String>)>,
+    /// What should be known before it is done, each a sentence.
+    pub notes: Vec<String>,
+}
+
+/// Judges what was found.
+///
+/// # Errors
+/// Refused with each reason for which Docker cannot be stopped and started, or would lose something by it.
+pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
+    let root = &facts.root;
+    let refuse = |why: String| Failure::refused(format!("cannot migrate the Docker of `{}`: {why}", root.display()));
+    let files = facts.files.clone().map_err(|obstacle| target::refusal(&obstacle, &refuse))?;
+    let is_held = |text: &Option<String>| text.as_deref().is_some_and(hold::is_held);
+    if let Some((path, _)) = files.iter().find(|(_, text)| is_held(text)) {
+        let path = path.display();
+        return Err(refuse("it is held: another migration was begun, and has not ended".to_owned())
+            .fact("found", format!("{path} says `{}`", hold::KEY))
+            .fact("state", "nothing was touched")
+            .next(format!(
+                "dmpool continue    # or undo; when there is nothing to continue, take that line out of {path}"
+            )));
+    }
+    if let (None, Some((pid, comm))) = (facts.pid, facts.orphans.first()) {
+        return Err(refuse("containers run, and no Docker daemon does".to_owned())
+            .fact("found", format!("process {pid} ({comm})"))
+            .next("start Docker, which finds them again, then run this again"));
+    }
+    let Some(pid) = facts.pid else {
+        let notes =
+            vec!["Docker does not run, and is not started: nothing is compared with what it said before".to_owned()];
+        let units = facts.units.clone();
+        return Ok(Judged {
+            root: root.clone(),
+            daemon: None,
+            running: Vec::new(),
+            info: Value::Null,
+            containers: Vec::new(),
+            units,
+            files,
+            notes,
+        });
+    };
+    let way = way(facts, options, pid).map_err(|(why, next)| refuse(why).next(next))?;
+    let Some(socket) = options.socket.clone().or_else(|| facts.socket.clone()) else {
+        return Err(refuse(format!("Docker (process {pid}) listens on the network only, and is asked by its Unix socket"))
+            .next("let it listen at one beside (`-H unix:///var/run/docker.sock`, or `hosts` in daemon.json), and start it again"));
+    };
+    let asked = match &facts.asked {
+        Some(Ok(asked)) => asked,
+        Some(Err(why)) => {
+            return Err(refuse(format!("Docker (process {pid}) does not say what runs in it"))
+                .fact("cause", why)
+                .next(format!(
+                    "curl --unix-socket {} http://docker/info    # says more",
+                    quote(&socket.to_string_lossy())
+                )));
+        }
+        None => return Err(refuse(format!("Docker (process {pid}) was not asked"))),
+    };
+    says_that_it_is_the_one(asked, root, &socket).map_err(|(why, next)| refuse(why).next(next))?;
+    if let Some(state) = asked.info.pointer("/Swarm/LocalNodeState").and_then(Value::as_str).filter(|s| is_in_swarm(s))
+    {
+        return Err(refuse(
+            "Docker is part of a swarm, which starts its tasks elsewhere as soon as it stops".to_owned(),
+        )
+        .fact("found", format!("swarm: {state}"))
+        .next("drain this node and leave the swarm (docker swarm leave), then run this again"));
+    }
+    let running = containers::in_order(&asked.containers);
+    let vanish: Vec<_> = running.iter().filter(|ran| ran.vanishes).map(|ran| ran.name.as_str()).collect();
+    if !vanish.is_empty() && !options.without_rm {
+        return Err(refuse(format!(
+            "{} run with --rm: Docker removes {} when {} stopped, and nothing brings {} back",
+            counted(vanish.len(), "container"),
+            them(vanish.len()),
+            if vanish.len() == 1 { "it is" } else { "they are" },
+            them(vanish.len())
+        ))
+        .fact("found", named(&vanish))
+        .next("wait until they have ended; --without-rm goes on without them"));
+    }
+    Ok(Judged {
+        root: root.clone(),
+        notes: notes(facts, asked, &vanish),
+        daemon: Some(Daemon { root: root.clone(), socket, way }),
+        running,
+        info: asked.info.clone(),
+        containers: asked.containers.clone(),
+        units: facts.units.clone(),
+        files,
+    })
+}
+
+fn way(facts: &Facts, options: &Options, pid: u32) -> Result<Way, (String, String)> {
+    match (&options.stop, &options.start) {
+        (Some(stop), Some(start)) => return Ok(Way::Commands { stop: stop.clone(), start: start.clone() }),
+        (None, None) => {}
+        _ => {
+            return Err((
+                "a command that stops Docker was given without one that starts it, or the other way round".to_owned(),
+                "--stop-command and --start-command go together".to_owned(),
+            ));
+        }
+    }
+    if !facts.active.is_empty() {
+        return Ok(Way::Units(facts.active.clone()));
+    }
+    match &facts.starter {
+        Some(Starter::Script(name)) => Ok(Way::Script(name.clone())),
+        _ => Err((format!("Docker (process {pid}) was started by hand, and what stops and starts it is not known"),
+            "say it: --stop-command 'PROGRAM ARGUMENTS' --start-command 'PROGRAM ARGUMENTS' (a script of yours is fine)".to_owned())),
+    }
+}
+
+/// Whether who answers at the socket is the daemon of that root.
+fn says_that_it_is_the_one(asked: &Asked, root: &Path, socket: &Path) -> Result<(), (String, String)> {
+    let says = asked.info.get("DockerRootDir").and_then(Value::as_str).map(Path::new);
+    let same = says.is_some_and(|says| says == root || says.canonicalize().is_ok_and(|says| says == root));
+    if same {
+        return Ok(());
+    }
+    let other = says.map_or_else(|| "no root".to_owned(), |says| format!("`{}`", says.display()));
+    Err((
+        format!("the Docker that answers at {} has {other}", socket.display()),
+        "name the socket of the daemon that runs on it: --docker-socket PATH".to_owned(),
+    ))
+}
+
+fn is_in_swarm(state: &str) -> bool {
+    !matches!(state, "" | "inactive")
+}
+
+fn notes(facts: &Facts, asked: &Asked, vanish: &[&str]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !vanish.is_empty() {
+        notes.push(format!(
+            "{} vanish when they stop, since they run with --rm: {}",
+            counted(vanish.len(), "container"),
+            named(vanish)
+        ));
+    }
+    for exec in &asked.execs {
+        notes.push(format!(
+            "`{}` was started in `{}` by hand (docker exec), and nothing starts it again",
+            exec.command, exec.container
+        ));
+    }
+    let comes_back = |it: &&Value| {
+        Ran::of(it).is_none() && it.pointer("/HostConfig/RestartPolicy/Name").and_then(Value::as_str) == Some("always")
+    };
+    let back: Vec<_> = asked.containers.iter().filter(comes_back).map(name_of).collect();
+    if !back.is_empty() {
+        notes.push(format!(
+            "Docker starts what is stopped now and has the restart policy `always`, as it does whenever it starts: {}",
+            named(&back.iter().map(String::as_str).collect::<Vec<_>>())
+        ));
+    }
+    if asked.info.get("LiveRestoreEnabled").and_then(Value::as_bool) == Some(true) {
+        notes.push(
+            "live-restore is on: containers are stopped all the same, since what they write on changes".to_owned(),
+        );
+    }
+    if !asked.plugins.is_empty() {
+        let names: Vec<_> = asked.plugins.iter().map(String::as_str).collect();
+        notes.push(format!("plugins stay where they are, and stop and start with Docker: {}", named(&names)));
+    }
+    let labelled = |it: &Value| it.get("MountLabel").and_then(Value::as_str).is_some_and(|label| !label.is_empty());
+    if asked.containers.iter().any(labelled) {
+        notes.push("containers have SELinux labels, which stay as they are".to_owned());
+    }
+    for seer in facts.seers.iter().take(NAMED) {
+        notes.push(format!("{} (process {}) sees file systems of containers in a mount namespace of its own; if it keeps them when Docker \
+            stops, that is found, and all is taken back", seer.comm, seer.pid));
+    }
+    notes
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+const fn them(number: usize) -> &'static str {
+    if number == 1 { "it" } else { "them" }
+}
+
+fn named(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named}, and {more} more") }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

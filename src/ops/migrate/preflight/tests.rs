@@ -1,0 +1,100 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use serde_json::json;
+
+use super::*;
+
+fn facts() -> Facts {
+    let container = json!({
+        "Id": "1", "Name": "/web", "State": {"Running": true}, "HostConfig": {}, "MountLabel": "system_u:object_r:x",
+    });
+    let info = json!({"DockerRootDir": "/var/lib/docker", "Swarm": {"LocalNodeState": "inactive"}, "LiveRestoreEnabled": true});
+    let stopped = json!({"Id": "2", "Name": "/old", "State": {}, "HostConfig": {"RestartPolicy": {"Name": "always"}}});
+    let execs = vec![Exec { container: "web".to_owned(), command: "sh -c x".to_owned() }];
+    let asked = Asked { info, containers: vec![container, stopped], plugins: vec!["nfs".to_owned()], execs };
+    Facts {
+        root: "/var/lib/docker".into(),
+        pid: Some(7),
+        socket: Some("/var/run/docker.sock".into()),
+        asked: Some(Ok(asked)),
+        active: vec!["docker.socket".to_owned(), "docker.service".to_owned()],
+        starter: Some(Starter::Unit("docker".to_owned())),
+        units: vec!["docker.service".to_owned()],
+        files: Ok(vec![("/etc/docker/daemon.json".into(), None)]),
+        orphans: Vec::new(),
+        seers: vec![Seer { pid: 9, comm: "ntpd".to_owned() }],
+    }
+}
+
+fn asked(facts: &mut Facts) -> &mut Asked {
+    facts.asked.as_mut().unwrap().as_mut().unwrap()
+}
+
+fn refusal(facts: &Facts) -> String {
+    let failure = judge(facts, &Options::default()).unwrap_err();
+    format!("{} {}", failure.what, failure.next.unwrap())
+}
+
+#[test]
+fn what_should_be_known_is_said_and_keeps_nobody_from_going_on() {
+    let judged = judge(&facts(), &Options::default()).unwrap();
+    assert_eq!(judged.running.iter().map(|ran| ran.name.as_str()).collect::<Vec<_>>(), ["web"]);
+    assert_eq!(judged.daemon.unwrap().way.stops(), "systemctl stop docker.socket docker.service");
+    let notes = judged.notes.join("\n");
+    for said in [
+        "`sh -c x` was started in `web`",
+        "`always`, as it does whenever it starts: old",
+        "live-restore",
+        "nfs",
+        "SELinux",
+        "ntpd (process 9)",
+    ] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+}
+
+#[test]
+fn each_reason_not_to_stop_docker_is_told() {
+    let mut swarm = facts();
+    *asked(&mut swarm).info.pointer_mut("/Swarm/LocalNodeState").unwrap() = json!("active");
+    assert!(refusal(&swarm).contains("part of a swarm"));
+    let mut held = facts();
+    held.files = Ok(vec![("/etc/docker/daemon.json".into(), Some(hold::held(None).unwrap()))]);
+    assert!(refusal(&held).contains("it is held"));
+    held.pid = None;
+    assert!(refusal(&held).contains("dmpool continue"), "also one that is down");
+    let mut other = facts();
+    *asked(&mut other).info.pointer_mut("/DockerRootDir").unwrap() = json!("/srv/docker");
+    assert!(refusal(&other).contains("has `/srv/docker`"));
+    let mut network = facts();
+    network.socket = None;
+    assert!(refusal(&network).contains("listens on the network only"));
+    let mut hangs = facts();
+    hangs.asked = Some(Err("Docker did not answer".to_owned()));
+    assert!(refusal(&hangs).contains("does not say what runs"));
+    let mut by_hand = facts();
+    by_hand.active.clear();
+    assert!(refusal(&by_hand).contains("started by hand") && refusal(&by_hand).contains("--stop-command"));
+    let mut orphaned = facts();
+    orphaned.pid = None;
+    orphaned.orphans.push((5, "containerd-shim".to_owned()));
+    assert!(refusal(&orphaned).contains("no Docker daemon does"));
+    let mut vanishes = facts();
+    *asked(&mut vanishes).containers[0].pointer_mut("/HostConfig").unwrap() = json!({"AutoRemove": true});
+    assert!(refusal(&vanishes).contains("1 container run with --rm"));
+    let without = judge(&vanishes, &Options { without_rm: true, ..Options::default() }).unwrap();
+    assert!(without.notes[0].contains("vanish"), "{:?}", without.notes);
+}
+
+#[test]
+fn a_docker_that_is_down_is_left_down_and_commands_come_first() {
+    let mut down = facts();
+    (down.pid, down.asked) = (None, None);
+    let judged = judge(&down, &Options::default()).unwrap();
+    assert_eq!((judged.daemon, judged.notes.len()), (None, 1));
+    let words = |text: &str| Some(vec![text.to_owned()]);
+    let told = Options { stop: words("/s"), start: words("/t"), ..Options::default() };
+    assert_eq!(judge(&facts(), &told).unwrap().daemon.unwrap().way.starts(), "/t");
+    let half = Options { start: None, ..told };
+    assert!(judge(&facts(), &half).is_err());
+}
