@@ -14,6 +14,7 @@ mod health;
 mod list;
 mod man;
 mod metrics;
+mod migrate;
 mod parse;
 mod rescue;
 mod resume;
@@ -62,6 +63,7 @@ enum Command {
     Create(create::Args),
     Show(show_pool::Args),
     Grow(grow::Args),
+    Migrate(Box<migrate::Args>),
     Thin(thin::Args),
     Activate(activate::Args),
     Deactivate(deactivate::Args),
@@ -148,6 +150,7 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Create(args) => args.run(state),
         Command::Show(args) => args.run(state),
         Command::Grow(args) => args.run(state),
+        Command::Migrate(args) => args.run(state),
         Command::Thin(args) => args.run(state),
         Command::Activate(args) => args.run(state),
         Command::Deactivate(args) => args.run(state),

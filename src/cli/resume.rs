@@ -1,8 +1,9 @@
 //! `dmpool continue` and `dmpool undo`
 
-use crate::cli::show;
+use crate::cli::{migrate as command, show};
 use crate::error::Outcome;
 use crate::ops::journal::Ended;
+use crate::ops::migrate::over;
 use crate::ops::resume::{self, Way};
 use crate::ops::steps::Kit;
 use crate::ops::{State, gate};
@@ -45,7 +46,7 @@ pub(super) struct UndoArgs {
 
 impl ContinueArgs {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        let kit = gate::open(state)?;
+        let mut kit = gate::open(state)?;
         let way = Way::Continue { used_since: self.used_since };
         let Some(described) = resume::describe(&kit, self.id.as_deref(), way)? else { return nothing() };
         if self.dry_run {
@@ -57,6 +58,7 @@ impl ContinueArgs {
                 format!("finish to {what}? What it deletes does not come back; dmpool undo {id}    would keep it.");
             show::confirm(&question, &format!("finish to {what}"), self.yes)?;
         }
+        kit.watcher = show::progress();
         go(&kit, Some(&described.id), way)
     }
 }
@@ -68,6 +70,10 @@ impl UndoArgs {
             let described = resume::describe(&kit, self.id.as_deref(), Way::Undo)?;
             return described
                 .map_or_else(nothing, |described| show::value(&report::resume::would_take_back(&described)));
+        }
+        let is_idle = self.id.is_none() && resume::describe(&kit, None, Way::Undo)?.is_none();
+        if let Some(over) = over::last(&kit).filter(|_| is_idle) {
+            show::error(&format!("note: {}\n", report::resume::over(&over)));
         }
         go(&kit, self.id.as_deref(), Way::Undo)
     }
@@ -87,5 +93,5 @@ fn go(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<()> {
     for note in &done.notes {
         show::error(&format!("note: {note}\n"));
     }
-    Ok(())
+    command::differs(&done.differences)
 }

@@ -1,12 +1,15 @@
 //! Printing: values to standard output, everything else to standard error. A reader that went away is silence; any other
 //! output that cannot be written is said.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdin, stdout};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::journal::Ended;
+use crate::ops::progress::Watcher;
 use crate::ops::{Change, Done};
 use crate::report;
 
@@ -106,5 +109,47 @@ pub(super) fn confirm(question: &str, what: &str, yes: bool) -> Outcome<()> {
             Err(Failure::refused(format!("did not {what}: the answer was not yes"))
                 .fact("state", "nothing was touched"))
         }
+    }
+}
+
+/// Returns who shows how far a long step has come: a bar with rate and time left on a terminal, else a line for each tenth.
+pub(super) fn progress() -> Watcher {
+    if stderr().is_terminal() {
+        let shown: Cell<Option<(&'static str, ProgressBar)>> = Cell::new(None);
+        return Watcher::new(move |progress| {
+            let bar = match shown.take() {
+                Some((what, bar)) if what == progress.what => bar,
+                before => {
+                    if let Some((_, bar)) = before {
+                        bar.finish();
+                    }
+                    bar(progress.what, progress.total.get())
+                }
+            };
+            bar.set_position(progress.done.get());
+            if progress.done >= progress.total {
+                bar.finish();
+            }
+            shown.set(Some((progress.what, bar)));
+        });
+    }
+    let last = Cell::new(None);
+    Watcher::new(move |progress| {
+        let tenth = progress.done.get().saturating_mul(10).checked_div(progress.total.get()).unwrap_or(10);
+        let now = Some((progress.what, tenth));
+        if last.replace(now) != now {
+            error(&format!("{}: {} of {}\n", progress.what, progress.done.human(), progress.total.human()));
+        }
+    })
+}
+
+fn bar(what: &'static str, total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
+    );
+    let bar = ProgressBar::new(total).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
     }
 }

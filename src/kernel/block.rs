@@ -237,6 +237,15 @@ pub fn read_direct(file: &File, offset: u64, length: usize) -> Result<Vec<u8>> {
     Ok(buffer.get(lead..end).unwrap_or_default().to_vec())
 }
 
+/// Gives a range of a block device back, in bytes; what is whole blocks of a thin volume there reads as zeros then.
+///
+/// # Errors
+/// EOPNOTSUPP when the device takes no discards.
+pub fn discard(device: &File, offset: u64, length: u64) -> Result<()> {
+    let discarded = raw::discard(device.as_fd(), offset, length).called("BLKDISCARD", format!("byte {offset}"));
+    discarded.with_context(|| format!("discarding {length} bytes at {offset}"))
+}
+
 /// Writes bytes to a file that may have been opened with O_DIRECT, in one write. Offset and length are multiples of
 /// 4096.
 ///

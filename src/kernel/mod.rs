@@ -12,6 +12,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+pub mod aligned;
 pub mod apart;
 pub mod arrivals;
 pub mod ask;

@@ -84,6 +84,15 @@ pub(super) fn block_size64(device: BorrowedFd<'_>) -> Result<u64, Errno> {
     Errno::result(result).map(|_| bytes)
 }
 
+/// `BLKDISCARD`: gives a range of the device back, in bytes.
+pub(super) fn discard(device: BorrowedFd<'_>, offset: u64, length: u64) -> Result<(), Errno> {
+    let range = [offset, length];
+    let request = nix::request_code_none!(0x12, 119);
+    // SAFETY: the kernel reads two u64.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, range.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// Returns the id of the process that last operated on the first semaphore of the set.
 pub(super) fn semaphore_last_pid(set: c_int) -> Result<c_int, Errno> {
     // SAFETY: GETPID takes no fourth argument.

@@ -35,6 +35,7 @@ pub mod on_devices;
 mod own_disk;
 pub mod placed;
 pub mod plan;
+pub mod progress;
 pub mod promised;
 mod random;
 pub mod registry;

@@ -5,7 +5,7 @@ use crate::kernel::identity;
 use crate::ops::journal::{self, Ended, Journal, Log, Progress};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{self, Act, Attempt, Kit, Step, devices_of};
-use crate::ops::{deleted, gate, members, registry, sight};
+use crate::ops::{deleted, gate, members, migrate, registry, sight};
 use crate::pool::{Entry, PoolName};
 
 /// Which way to go.
@@ -31,6 +31,8 @@ pub struct Resumed {
     pub ended: Ended,
     /// What the user should know, each a sentence.
     pub notes: Vec<String>,
+    /// What Docker says otherwise than before it was migrated, each a sentence.
+    pub differences: Vec<String>,
 }
 
 /// An interrupted operation, and what ending it in one way would do.
@@ -135,9 +137,14 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Continue { .. } if plan.operation == Operation::Grow => finish_grow(kit, log, &mut notes)?,
         Way::Continue { .. } => journal::finish(kit, log)?,
     };
-    notes.extend(kit.said());
+    let (mut said, mut differences) = (kit.said(), Vec::new());
+    if plan.operation == Operation::Migrate && ended == Ended::Whole {
+        differences = std::mem::take(&mut said);
+        migrate::over::note(&kit.state, &plan);
+    }
+    notes.extend(said);
     notes.extend(super::silence_of_udev());
-    Ok(Some(Resumed { id, what: plan.what, ended, notes }))
+    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences }))
 }
 
 /// Refuses to end an operation in the way that deletes what has been written to the pool since it was interrupted: boot

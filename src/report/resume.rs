@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::failure::printable;
 use super::plan::step_text;
+use crate::ops::migrate::over::{Former, Over, Since};
 use crate::ops::resume::{Described, Remaining};
 use crate::ops::steps::{Leftover, WayBack};
 use crate::process::quote;
@@ -36,6 +37,29 @@ fn would(verb: &str, described: &Described, line: impl Fn(&Remaining, usize) -> 
     described.steps.iter().for_each(|remaining| text.push_str(&line(remaining, width)));
     text.push_str("nothing was changed\n");
     text
+}
+
+/// Returns the sentence on a migration that has ended: what leads back then.
+pub fn over(over: &Over) -> String {
+    let root = quote(&over.root.to_string_lossy());
+    let (place, old) = match &over.old {
+        Former::Pool(name) => ("", format!("`{name}`")),
+        Former::At(path) => ("at ", path.display().to_string()),
+    };
+    let back = match over.new {
+        Since::LoopFiles => format!(
+            "what leads back and loses nothing is another migration, with sizes and blocks as they were:  dmpool migrate {root} \
+             --data-size SIZE --block-size SIZE"
+        ),
+        Since::Pool => format!(
+            "what leads back and loses nothing is another migration, to a pool with sizes and blocks as they were:  dmpool migrate \
+             {root} --name OTHER --dir DIR --data-size SIZE --block-size SIZE"
+        ),
+    };
+    printable(&format!(
+        "a migration has ended ({}), and Docker has what it made since only there; the old pool is {place}{old}, as it was; {back}",
+        over.what
+    ))
 }
 
 /// Returns what stands, what is left over, and how that is removed, each line ended.

@@ -20,6 +20,7 @@ mod health_link;
 mod held;
 mod interrupted;
 mod metrics;
+mod migrate;
 mod named;
 mod parity;
 mod rescue_devicemapper;

@@ -139,6 +139,13 @@ fn docker_on_lvs_of_its_own_is_told_by_them_and_grows_with_them() {
     writer.stop_and_verify(&host);
     assert_same_when_stopped(&mut host, &["Data file", "Metadata file"]);
     assert_eq!(host.json("/pool/activity"), "inactive");
+    // Nobody claims them: a pool that Docker migrates to is put elsewhere all the same.
+    for device in [&data, &metadata] {
+        let taken = host.bench.run(&["migrate", "--name", "never", "--data-device", device, "--wipe", "--yes"]);
+        assert_refused(&taken, 3, &["the old pool lies on it"]);
+    }
+    let paired = host.bench.run(&["migrate", "--block-size", "512K", "--yes"]);
+    assert_refused(&paired, 3, &["makes no loop files", "dm.datadev="]);
     // Docker makes the pool anew, with the length that the LVs have.
     host.docker.up().unwrap();
     assert_eq!(host.size(), 3 * G);

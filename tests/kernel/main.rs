@@ -33,6 +33,7 @@ mod life;
 mod lvm;
 mod lvm_faults;
 mod metrics;
+mod migrate_blocks;
 mod operation;
 mod picture;
 mod power;

@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 12] = [
+pub const TEXTS: [(&str, &str); 13] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -82,6 +82,10 @@ pub const TEXTS: [(&str, &str); 12] = [
     (
         "docs/decisions/0004-what-containerd-is-left-when-a-pool-comes-back-blank.md",
         include_str!("../../docs/decisions/0004-what-containerd-is-left-when-a-pool-comes-back-blank.md"),
+    ),
+    (
+        "docs/decisions/0005-migrate-carries-blocks-and-files-itself.md",
+        include_str!("../../docs/decisions/0005-migrate-carries-blocks-and-files-itself.md"),
     ),
     ("docs/design.md", include_str!("../../docs/design.md")),
     ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),

@@ -10,6 +10,7 @@ use crate::ops::fault::{self, Point};
 use crate::ops::journal::{Log, Progress, Record, ends_the_way_back, ways_out};
 use crate::ops::own_disk;
 use crate::ops::plan::{Operation, Plan};
+use crate::ops::progress::Interrupted;
 use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, WayBack};
 
 /// How a run that did not fail ended.
@@ -106,7 +107,8 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
     // What cannot be written down must not stop taking back.
     let _ = log.write(Record::Failed(first.step, format!("{:#}", first.why)));
     // What was copied by then is not thrown away because somebody wants the machine for a while.
-    let is_kept = log.journal.opened.plan.operation == Operation::Migrate && first.unbegun && first.step > 0;
+    let is_kept = log.journal.opened.plan.operation == Operation::Migrate
+        && (first.unbegun && first.step > 0 || first.why.is::<Interrupted>());
     if is_kept || attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
         let failure = Failure::new(Kind::Partial, what).because(first.why);
         return Err(kept(kit, &log, failure));

@@ -1,4 +1,138 @@
-//! `migrate`: what is done around it, so that Docker is stopped, held and started again.
+//! `migrate`: Docker's records get another ground (docs/decisions/0005). One plan is made of what stops Docker (`around`), of the
+//! steps of a `create`, and of those that copy.
 
+mod apart;
 pub mod around;
+pub mod blocks;
+pub mod over;
 pub mod preflight;
+mod size;
+mod target;
+mod told;
+mod users;
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::engine::configure::Edit;
+use crate::engine::docker_root::DockerRoot;
+use crate::error::{Failure, Outcome};
+use crate::ops::plan::{Operation, Plan};
+use crate::ops::steps::{Kit, Step};
+use crate::ops::{Change, Done, docker, gate, journal, random, steps};
+use crate::pool::{PoolUuid, Spec};
+use crate::units::{BlockSize, Bytes};
+
+/// What the pool shall become.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// New loop files in Docker's own place.
+    LoopFiles {
+        /// How large the data; nothing for as large as it is.
+        data: Option<Bytes>,
+        /// How large the metadata; nothing for what the data needs.
+        metadata: Option<Bytes>,
+        /// The length of a block; nothing for that of now.
+        block: Option<BlockSize>,
+    },
+    /// A pool of dmpool's own, that Docker is told of.
+    Pool {
+        /// What it shall be.
+        spec: Box<Spec>,
+        /// Whether what others have left on its devices goes.
+        wipe: bool,
+    },
+}
+
+/// What `migrate` is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The Docker root, by its path; nothing for the one that `docker` means.
+    pub root: Option<String>,
+    /// What its pool shall become.
+    pub to: To,
+    /// What was said of Docker.
+    pub docker: preflight::Options,
+}
+
+/// What one way of migrating adds to stopping and starting Docker.
+struct Part {
+    /// What the operation does, as a sentence goes on after "cannot".
+    what: String,
+    /// The pool that a journal is found by.
+    pool: String,
+    /// The old pool's dm name.
+    old: Option<String>,
+    /// What Docker shall be told.
+    edits: Vec<Edit>,
+    /// What should be known, each a sentence.
+    notes: Vec<String>,
+}
+
+/// The steps between those that stop Docker and those that tell it, made of what holds it meanwhile.
+type Own = Box<dyn FnOnce(&steps::Hold) -> Vec<Step>>;
+
+/// What is the same for all ways.
+struct Ground<'k> {
+    kit: &'k Kit,
+    root: DockerRoot,
+    /// When it was begun: what private names end with.
+    stamp: String,
+    uuid: PoolUuid,
+}
+
+/// Carries the pool of a Docker root over, or says what would be done.
+///
+/// # Errors
+/// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back;
+/// [`crate::error::Kind::Partial`] when somebody wanted an end, and it goes on from there.
+pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
+    gate::may_change(kit)?;
+    let first = plan(kit, options)?;
+    steps::agreed_by_lvm(&first.steps, &first.what)?;
+    if change == Change::Describe || first.is_empty() {
+        return Ok(Done::planned(first));
+    }
+    let _lock = gate::lock(kit, gate::EXISTENCE, &first.what)?;
+    let plan = plan(kit, options)?;
+    let ended = journal::carry_out(kit, plan.clone())?;
+    over::note(&kit.state, &plan);
+    Ok(Done { left: kit.said(), ..Done::ended(plan, ended) })
+}
+
+/// Looks, and decides what is to be done.
+///
+/// # Errors
+/// Every reason not to do it.
+pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
+    let root = match options.root.as_deref() {
+        None | Some("docker") => docker::chosen(&kit.state)?,
+        Some(path) => docker::at(Path::new(path))?,
+    };
+    let cannot = |e: anyhow::Error| Failure::failed("cannot migrate").because(e);
+    let ground = Ground {
+        kit,
+        root,
+        stamp: journal::stamp(SystemTime::now()),
+        uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
+    };
+    gate::not_held(kit, &ground.root.path)?;
+    gate::no_interrupted(kit, &ground.root.own_pool())?;
+    let facts = preflight::look(&ground.root.path, &options.docker);
+    let judged = preflight::judge(&facts, &options.docker)?;
+    let (mut part, own) = match options.to {
+        To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, &options.to, &judged.info)?,
+    };
+    for pool in part.old.iter().chain([&part.pool]) {
+        gate::no_interrupted(kit, pool)?;
+    }
+    let name = format!("docker-{}", ground.stamp);
+    let records = ground.root.path.join("devicemapper/metadata");
+    let around = around::around(&judged, &kit.state, &name, part.old.as_deref(), &part.edits, &[records])?;
+    let mut steps: Vec<Step> = around.before;
+    steps.extend(own(&around.hold));
+    steps.extend(around.told);
+    steps.extend(around.after);
+    part.notes.extend(judged.notes);
+    Ok(Plan { operation: Operation::Migrate, pool: part.pool, what: part.what, steps, notes: part.notes })
+}

@@ -4,6 +4,7 @@
 
 pub mod at_boot;
 pub mod configure;
+mod copy_volumes;
 mod delete_file;
 mod devices;
 pub mod down;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use at_boot::EnableAtBoot;
 pub use configure::{RestartContainerd, WriteConfig};
+pub use copy_volumes::{Carried, CopyVolumes, SettleCopy, Swap, VerifyVolumes};
 pub use delete_file::{DeleteFile, FileId};
 pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};
@@ -61,6 +63,7 @@ pub(in crate::ops) use whose::is_bare;
 
 use crate::kernel::dm::Dm;
 use crate::ops::State;
+use crate::ops::progress::Watcher;
 
 /// What steps work with.
 #[derive(Debug)]
@@ -71,12 +74,14 @@ pub struct Kit {
     pub state: State,
     /// What steps have said of what they left as it is, each a sentence.
     said: RefCell<Vec<String>>,
+    /// Who is told how far a long step has come.
+    pub watcher: Watcher,
 }
 
 impl Kit {
     /// Returns what steps work with.
     pub const fn new(dm: Dm, state: State) -> Self {
-        Self { dm, state, said: RefCell::new(Vec::new()) }
+        Self { dm, state, said: RefCell::new(Vec::new()), watcher: Watcher::none() }
     }
 
     /// Keeps what a step has to say of what it left as it is.
@@ -267,6 +272,9 @@ steps!(
     WakeVolume,
     ExtendVolume,
     ExtendThinPool,
+    CopyVolumes,
+    VerifyVolumes,
+    SettleCopy,
     AdoptVolumes,
     KeepRecords,
     StopContainers,

@@ -1,0 +1,169 @@
+//! `dmpool migrate`
+
+use std::path::PathBuf;
+
+use crate::cli::{parse, show};
+use crate::error::{Failure, Kind, Outcome};
+use crate::ops::migrate::{self, To};
+use crate::ops::{Change, State, daemon, gate};
+use crate::pool::{Place, PoolName, Spec, sizing};
+use crate::report;
+use crate::units::{BlockSize, Bytes, NewSize};
+
+/// Carry the pool of a Docker root over into another one, with all that is in it
+///
+/// For what grow cannot do: other blocks, a smaller pool, another place. Docker and its containers are stopped, every volume is
+/// copied and compared, and Docker is started on the copy, with the same images, containers and contents; what ran runs again. Without
+/// --name the new pool is two loop files in Docker's own place; with it one of dmpool's own, as create makes it, that Docker is told
+/// of. The old pool is never written, and stays. Until Docker starts on the new pool dmpool undo leads back.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The Docker root: `docker`, or its path [default: docker]
+    #[arg(id = "docker-root", value_name = "ROOT")]
+    root: Option<String>,
+
+    /// How large the new pool's data shall be; it may be smaller than now [default: as now, or as with create]
+    #[arg(long, value_name = "SIZE", value_parser = parse::new_size, allow_hyphen_values = true)]
+    data_size: Option<NewSize>,
+
+    /// How large its metadata shall be [default: as with create]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true)]
+    metadata_size: Option<Bytes>,
+
+    /// The length of its blocks: 64K to 1G, a multiple of 64K [default: as now; with --name 64K]
+    #[arg(long, value_name = "SIZE", value_parser = parse::block_size, allow_hyphen_values = true)]
+    block_size: Option<BlockSize>,
+
+    /// Make a pool of dmpool's own, with this name
+    #[arg(long, value_name = "NAME", value_parser = parse::pool_name)]
+    name: Option<PoolName>,
+
+    /// The directory in which its own is made [default: /var/lib/dmpool/pools]
+    #[arg(long, value_name = "DIR", requires = "name")]
+    dir: Option<PathBuf>,
+
+    /// A disk for its data; several one after the other. The first carries the metadata too, without --metadata-device
+    #[arg(long, value_name = "DEV", requires = "name", conflicts_with = "dir")]
+    data_device: Vec<PathBuf>,
+
+    /// A disk for its metadata
+    #[arg(long, value_name = "DEV", requires = "data_device")]
+    metadata_device: Option<PathBuf>,
+
+    /// The volume group in which LVM makes its LVs
+    #[arg(long, value_name = "VG", requires = "name", conflicts_with_all = ["dir", "data_device", "wipe"])]
+    vg: Option<String>,
+
+    /// Take disks that are not blank: what is on them is lost
+    #[arg(long, requires = "data_device")]
+    wipe: bool,
+
+    /// Where Docker listens, when its configuration does not say
+    #[arg(long, value_name = "PATH")]
+    docker_socket: Option<PathBuf>,
+
+    /// What stops Docker, when no unit or init script does: a program and its arguments
+    #[arg(long, value_name = "COMMAND", requires = "start_command")]
+    stop_command: Option<String>,
+
+    /// What starts it
+    #[arg(long, value_name = "COMMAND", requires = "stop_command")]
+    start_command: Option<String>,
+
+    /// Also when containers run with --rm: they are gone when they stop
+    #[arg(long)]
+    without_rm: bool,
+
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    yes: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, state: State) -> Outcome<()> {
+        let mut kit = gate::open(state)?;
+        let (change, yes) = (parse::change(self.dry_run), self.yes);
+        let options = self.options(&kit.state)?;
+        let described = migrate::migrate(&kit, &options, Change::Describe)?;
+        if change == Change::Describe {
+            return show::done(&described, change, "");
+        }
+        if !yes {
+            show::error(&report::plan::steps(&described.plan));
+            let question = "Docker and all its containers are stopped for that. Go on?";
+            show::confirm(question, &described.plan.what, yes)?;
+        }
+        kit.watcher = show::progress();
+        let mut done = migrate::migrate(&kit, &options, change)?;
+        let differences = std::mem::take(&mut done.left);
+        show::done(&done, change, &format!("done: {}", done.plan.what))?;
+        differs(&differences)
+    }
+
+    fn options(self, state: &State) -> Outcome<migrate::Options> {
+        let words = |command: Option<String>| -> Outcome<Option<Vec<String>>> {
+            let words = command.as_deref().map(daemon::words_of).transpose();
+            words.map_err(|e| Failure::new(Kind::Usage, format!("cannot migrate: {e:#}")))
+        };
+        let docker = migrate::preflight::Options {
+            socket: self.docker_socket,
+            stop: words(self.stop_command)?,
+            start: words(self.start_command)?,
+            without_rm: self.without_rm,
+        };
+        let (data, share) = match self.data_size {
+            Some(NewSize::Bytes(bytes)) => (Some(bytes), None),
+            Some(NewSize::Share(share)) => (None, Some(share)),
+            None => (None, None),
+        };
+        if let Some(share) = share.filter(|_| self.vg.is_none()) {
+            let why = format!("cannot migrate: {share} is a share of a volume group");
+            return Err(Failure::new(Kind::Usage, why).next("name the group with --vg, or a size such as 100G"));
+        }
+        let Some(name) = self.name else {
+            let to = To::LoopFiles { data, metadata: self.metadata_size, block: self.block_size };
+            return Ok(migrate::Options { root: self.root, to, docker });
+        };
+        let on = if let Some(group) = self.vg {
+            Place::Volumes { group, share }
+        } else if self.data_device.is_empty() {
+            let directory = self.dir.unwrap_or_else(|| state.pools.clone());
+            Place::Files { directory, preallocate: false }
+        } else {
+            Place::Devices { data: self.data_device, metadata: self.metadata_device, stripe: None }
+        };
+        let block_size = match self.block_size {
+            Some(block) => block,
+            None => parse::block_size("64K").map_err(|e| Failure::new(Kind::Usage, e))?,
+        };
+        let spec = Spec {
+            name,
+            data_size: data,
+            metadata_size: self.metadata_size,
+            block_size,
+            low_water: sizing::DEFAULT_LOW_WATER,
+            zero: false,
+            error_when_full: false,
+            discard: true,
+            ephemeral: false,
+            on,
+        };
+        Ok(migrate::Options { root: self.root, to: To::Pool { spec: Box::new(spec), wipe: self.wipe }, docker })
+    }
+}
+
+/// Says what Docker says otherwise than before.
+///
+/// # Errors
+/// [`Kind::Damaged`] when there is any.
+pub(super) fn differs(differences: &[String]) -> Outcome<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let failure = Failure::new(Kind::Damaged, "migrated, and Docker does not say all that it said before");
+    Err(differences.iter().fold(failure, |failure, difference| failure.fact("found", difference)))
+}

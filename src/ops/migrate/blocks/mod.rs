@@ -1,0 +1,20 @@
+//! A pool's volumes written into another pool, with the same ids, each as a snapshot of the one it comes from.
+//!
+//! ```text
+//! source    the old pool, read by its metadata; never written
+//! family    which volume each is a snapshot of, by Docker's records, and the order in which they are made
+//! spans     where two volumes differ, and what of that is written into the new pool, piece by piece
+//! fill      the copy: what is whole is counted in the new pool's transaction id
+//! compare   the copy read back
+//! ```
+
+mod compare;
+mod family;
+mod fill;
+mod source;
+mod spans;
+
+pub use compare::compare;
+pub use family::{Family, Member};
+pub use fill::{Mark, Target, fill, need};
+pub use source::{Origin, Source};

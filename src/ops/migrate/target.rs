@@ -1,0 +1,412 @@
+//! What a pool becomes: new loop files in Docker's own place, or a pool of dmpool's.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::blocks::Origin;
+use super::size::{self, Old};
+use super::{Ground, Own, Part, To, apart, told};
+use crate::engine::configure::docker::{self as configure, Telling, key_of};
+use crate::engine::configure::{Edit, Obstacle};
+use crate::engine::dockerd;
+use crate::error::{Failure, Outcome};
+use crate::kernel::fs::{FsFacts, allocated};
+use crate::kernel::mounts;
+use crate::ops::steps::{
+    Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
+};
+use crate::ops::{create, on_devices, own_disk, target as file};
+use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
+use crate::process::quote;
+use crate::units::{BlockSize, Bytes, DataBlocks};
+
+/// The new pool's dm name while it is filled in Docker's own place.
+const FILLED: &str = "dmpool-migrate";
+/// Docker's own length of a block (`defaultThinpBlockSize`, daemon/graphdriver/devmapper/deviceset.go).
+const DEFAULT_BLOCK: Bytes = Bytes::new(64 << 10);
+
+/// Returns the steps between those that stop Docker and those that start it, and what it is told; `info` is what Docker says of
+/// itself, null when it does not run.
+///
+/// # Errors
+/// Every reason not to do it.
+pub(super) fn plan(ground: &Ground<'_>, to: &To, info: &Value) -> Outcome<(Part, Own)> {
+    match to {
+        To::LoopFiles { data, metadata, block } => loop_files(ground, info, *data, *metadata, *block),
+        To::Pool { spec, wipe } => pool(ground, info, spec, *wipe),
+    }
+}
+
+/// What is filled zeroes its blocks, and is told at once when it is full.
+fn while_filled(block: BlockSize) -> Behaviour {
+    let features = vec!["error_if_no_space".to_owned()];
+    Behaviour { block_size: block, low_water: DataBlocks::new(0), features }
+}
+
+fn loop_files(
+    ground: &Ground<'_>,
+    info: &Value,
+    data: Option<Bytes>,
+    metadata: Option<Bytes>,
+    block: Option<BlockSize>,
+) -> Outcome<(Part, Own)> {
+    let root = &ground.root.path;
+    let what = format!("migrate the pool of the Docker root `{}` to new loop files", root.display());
+    let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
+    told::has_loop_files(&ground.root, &refuse)?;
+    let old = size::look(ground, info, block, &refuse)?;
+    let block = block.unwrap_or(old.block);
+    let data = data.unwrap_or(old.data);
+    let metadata = metadata.unwrap_or_else(|| {
+        sizing::default_metadata(data, block).max(if block == old.block { old.metadata } else { Bytes::default() })
+    });
+    let home = root.join("devicemapper");
+    let place = Swap {
+        folder: home.join("devicemapper"),
+        aside: home.join(format!("devicemapper.dmpool-{}.old", ground.stamp)),
+        made: home.join(format!("devicemapper.dmpool-{}", ground.stamp)),
+    };
+    is_renamed(&place.folder, &refuse)?;
+    let name = PoolName::new(FILLED).map_err(|bad| refuse(bad.to_string()))?;
+    let spec = Spec {
+        name: name.clone(),
+        data_size: Some(data),
+        metadata_size: Some(metadata),
+        block_size: block,
+        low_water: sizing::DEFAULT_LOW_WATER,
+        zero: false,
+        error_when_full: false,
+        discard: true,
+        ephemeral: false,
+        on: Place::Files { directory: home.clone(), preallocate: false },
+    };
+    on_devices::sizes(&spec, data, metadata, &refuse)?;
+    fits(&old, data, metadata, block, &refuse)?;
+    has_room(&home, &old, &refuse)?;
+    let told = |given: &[&str]| Ok(options(given, data, metadata, block));
+    let telling = configure::add(Path::new("/"), &dockerd::running(), told);
+    let edits = edits(telling, root, &refuse)?;
+    let files = [place.made.join("metadata"), place.made.join("data")];
+    let [metadata_file, data_file] = files.clone();
+    let make: Vec<Step> = vec![
+        MakeDirectory { path: place.made.clone(), parents: false }.into(),
+        MakeFile { path: metadata_file.clone(), size: metadata, preallocate: false }.into(),
+        MakeFile { path: data_file.clone(), size: data, preallocate: false }.into(),
+    ];
+    let map = |file: PathBuf, name: String, uuid: String, size: Bytes| -> Step {
+        MapFile { file, name, uuid, length: size.sectors() }.into()
+    };
+    let uuid = &ground.uuid;
+    let up = vec![
+        map(metadata_file.clone(), name.metadata_device(), uuid.metadata(), metadata),
+        map(data_file, name.data_device(), uuid.data(), data),
+        MakePool {
+            name: name.to_string(),
+            uuid: uuid.pool(),
+            metadata: name.metadata_device(),
+            data: name.data_device(),
+            length: data.sectors(),
+            behaviour: while_filled(block),
+        }
+        .into(),
+    ];
+    let mut notes = notes(&old, data, block);
+    if data >= old.data && metadata >= old.metadata && block == old.block {
+        notes.insert(0, grow_instead(ground, &old, data, metadata));
+    }
+    if let Origin::Parts { data, metadata } = &old.origin {
+        notes.extend(stays(data, metadata, &place.folder, &place.aside));
+    }
+    let (pool, uuid) = (name.to_string(), uuid.pool());
+    let origin = old.origin.clone();
+    let own: Own = Box::new(move |hold| {
+        let carried = Carried {
+            hold: hold.clone(),
+            old: origin,
+            place: Some(place.clone()),
+            up,
+            pool,
+            uuid,
+            block,
+            metadata: Some(metadata_file),
+        };
+        let Swap { folder, aside, made } = place;
+        vec![
+            CopyVolumes { carried: carried.clone(), make }.into(),
+            VerifyVolumes { carried: carried.clone() }.into(),
+            SettleCopy { carried }.into(),
+            SetAside { from: folder.clone(), to: aside }.into(),
+            SetAside { from: made, to: folder }.into(),
+        ]
+    });
+    Ok((Part { what, pool: ground.root.own_pool(), old: Some(old.pool), edits, notes }, own))
+}
+
+fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(Part, Own)> {
+    let root = &ground.root.path;
+    let what = format!("migrate the pool of the Docker root `{}` to pool `{}`", root.display(), spec.name);
+    let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
+    let old = size::look(ground, info, Some(spec.block_size), &refuse)?;
+    if old.pool == spec.name.as_str() {
+        return Err(refuse("it is that pool already".to_owned())
+            .next(format!("choose another name; dmpool grow {} makes it larger", old.pool)));
+    }
+    if let Place::Devices { data, metadata, .. } = &spec.on {
+        let named: Vec<_> = data.iter().chain(metadata).map(PathBuf::as_path).collect();
+        apart::from_old(&ground.kit.dm, &old.origin, &named, &refuse)?;
+    }
+    let options = create::Options { spec: spec.clone(), ensure: false, wipe, engine: None, at_boot: true };
+    let facts = create::look(ground.kit, &options)?;
+    let made = create::plan(ground.kit, &facts, &options)?;
+    let entry = made.entry().cloned().ok_or_else(|| refuse("it is there already".to_owned()))?;
+    let register = made.steps.iter().position(|step| matches!(step, Step::Register(_)));
+    let begin = register.and_then(|at| at.checked_sub(3)).ok_or_else(|| refuse("it is there already".to_owned()))?;
+    let mut before = made.steps;
+    let mut devices = before.split_off(begin);
+    let after = devices.split_off(3.min(devices.len()));
+    let mut up = devices.clone();
+    for step in &mut up {
+        if let Step::MakePool(make) = step {
+            make.behaviour = while_filled(spec.block_size);
+        }
+    }
+    let lengths: Vec<Bytes> = devices
+        .iter()
+        .filter_map(|step| match step {
+            Step::MapFile(map) => Some(map.length.bytes()),
+            Step::MapDevices(map) => Some(map.length.bytes()),
+            _ => None,
+        })
+        .collect();
+    let [metadata, data] = lengths.as_slice() else {
+        return Err(refuse("what it would be put on was not looked at".to_owned()));
+    };
+    fits(&old, *data, *metadata, spec.block_size, &refuse)?;
+    if let Place::Files { directory, .. } = &spec.on {
+        has_room(own_disk::there(directory), &old, &refuse)?;
+    }
+    let discard = spec.discard && matches!(&spec.on, Place::Files { preallocate: false, .. });
+    let name = spec.name.to_string();
+    let told = move |given: &[&str]| {
+        let last = |key: &str| given.iter().rev().find(|option| key_of(option) == key).copied();
+        let wanted = format!("dm.thinpooldev=/dev/mapper/{name}");
+        let mut options = Vec::new();
+        if last("dm.thinpooldev") != Some(&wanted) {
+            options.push(wanted);
+        }
+        if last("dm.blkdiscard").is_none() {
+            options.push(format!("dm.blkdiscard={discard}"));
+        }
+        Ok(options)
+    };
+    if let Some(device) = ground.root.options.known().and_then(|options| options.direct_lvm.clone()) {
+        return Err(refuse("Docker is told to make its pool itself, and takes no other beside".to_owned())
+            .fact("found", format!("dm.directlvm_device={device}"))
+            .next("replace that option by  dm.thinpooldev=/dev/mapper/docker-thinpool  , start Docker again, then run this again"));
+    }
+    let edits = edits(configure::add(Path::new("/"), &dockerd::running(), told), root, &refuse)?;
+    let mut notes = notes(&old, *data, spec.block_size);
+    notes.extend(made.notes);
+    let folder = root.join("devicemapper/devicemapper");
+    let aside = folder.with_file_name(format!("devicemapper.dmpool-{}.old", ground.stamp));
+    let files = match &old.origin {
+        Origin::Parts { data, metadata } => {
+            notes.extend(stays(data, metadata, &folder, &aside));
+            let has_folder = folder.symlink_metadata().is_ok();
+            if has_folder {
+                is_renamed(&folder, &refuse)?;
+            }
+            has_folder.then(|| Swap { folder, aside, made: PathBuf::new() })
+        }
+        Origin::Pool(pool) => {
+            notes.push(format!("the old pool `{pool}` stays up, and is not written any more"));
+            None
+        }
+    };
+    let (origin, block) = (old.origin.clone(), spec.block_size);
+    let own: Own = Box::new(move |hold| {
+        let carried = Carried {
+            hold: hold.clone(),
+            old: origin,
+            place: files.clone(),
+            up,
+            pool: entry.name.to_string(),
+            uuid: entry.uuid.pool(),
+            block,
+            metadata: entry.files().map(|[metadata, _]| metadata.file.clone()),
+        };
+        let mut steps = before;
+        steps.push(CopyVolumes { carried: carried.clone(), make: Vec::new() }.into());
+        steps.push(VerifyVolumes { carried: carried.clone() }.into());
+        steps.push(SettleCopy { carried }.into());
+        steps.extend(devices);
+        steps.extend(after);
+        steps.extend(files.map(|Swap { folder, aside, .. }| Step::from(SetAside { from: folder, to: aside })));
+        steps
+    });
+    Ok((Part { what, pool: spec.name.to_string(), old: Some(old.pool), edits, notes }, own))
+}
+
+/// Returns what Docker must be told of loop files of that size: it makes them longer, up to its own sizes, when it starts, and the
+/// kernel refuses a pool with blocks of another length.
+fn options(given: &[&str], data: Bytes, metadata: Bytes, block: BlockSize) -> Vec<String> {
+    let last = |key: &str| {
+        let option = given.iter().rev().find(|option| key_of(option) == key);
+        option.and_then(|option| Bytes::parse(option.split_once('=')?.1.trim()).ok())
+    };
+    let mut options = Vec::new();
+    if last("dm.loopdatasize").unwrap_or(sizing::DEFAULT_DATA) > data {
+        options.push(format!("dm.loopdatasize={}", data.typed()));
+    }
+    if last("dm.loopmetadatasize").unwrap_or(sizing::DEFAULT_METADATA) > metadata {
+        options.push(format!("dm.loopmetadatasize={}", metadata.typed()));
+    }
+    if last("dm.blocksize").unwrap_or(DEFAULT_BLOCK) != block.bytes() {
+        options.push(format!("dm.blocksize={}", block.bytes().typed()));
+    }
+    options
+}
+
+fn edits(telling: Result<Telling, Obstacle>, root: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<Vec<Edit>> {
+    let telling = telling.map_err(|obstacle| file::refusal(&obstacle, refuse))?;
+    let told = telling.root.canonicalize().unwrap_or_else(|_| telling.root.clone());
+    if told != root {
+        return Err(refuse("the Docker of this machine has another root".to_owned())
+            .fact("found", told.display().to_string())
+            .next("name that one, or make this one Docker's (`data-root`) first"));
+    }
+    if let Some(driver) = &telling.driver_before {
+        return Err(refuse(format!("Docker is told to use the {driver} driver when it starts"))
+            .fact("state", "nothing was touched")
+            .next("take that out of its configuration when the pool is what it shall use, then run this again"));
+    }
+    Ok(telling.edits)
+}
+
+/// Refuses a folder that cannot be renamed.
+fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let mounts = mounts::own().map_err(|e| refuse("the mounts here cannot be read".to_owned()).because(e))?;
+    if mounts.iter().any(|mount| mount.mount_point == folder) {
+        return Err(refuse(format!("a file system is mounted at {}, which would have to be renamed", folder.display()))
+            .next("move the files in it into a folder beside, mount that file system elsewhere, then run this again; or name another \
+                pool:  dmpool migrate --name NAME --dir DIR"));
+    }
+    Ok(())
+}
+
+/// Refuses a pool that what is in the old one does not fit in.
+fn fits(old: &Old, data: Bytes, metadata: Bytes, block: BlockSize, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    if old.need > data {
+        return Err(refuse("what is in the pool does not fit".to_owned())
+            .fact("needed", format!("{} at most, in blocks of {}", old.need.exact(), block.bytes().human()))
+            .fact("found", format!("{} of data", data.exact()))
+            .next(format!("--data-size {}, or smaller blocks", rounded(old.need).typed())));
+    }
+    let times = old.block.bytes().get().div_ceil(block.bytes().get()).max(1);
+    let needed = old.metadata_used.bytes().get().saturating_mul(times);
+    if needed > metadata.get() {
+        return Err(refuse("the old pool's metadata does not fit".to_owned())
+            .fact("needed", format!("about {}, for blocks of {}", Bytes::new(needed).exact(), block.bytes().human()))
+            .fact("found", metadata.exact())
+            .next(format!("--metadata-size {}", rounded(Bytes::new(needed)).typed())));
+    }
+    Ok(())
+}
+
+/// A tenth more, in whole gibibytes.
+fn rounded(bytes: Bytes) -> Bytes {
+    let more = bytes.get().saturating_add(bytes.get() / 10);
+    Bytes::new(more.div_ceil(Bytes::GIB.get()).saturating_mul(Bytes::GIB.get()))
+}
+
+/// Refuses where the sparse files could not get the blocks that the copy needs.
+fn has_room(place: &Path, old: &Old, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;
+    let needed = Bytes::new(old.need.get().saturating_add(old.metadata_used.bytes().get().saturating_mul(2)));
+    if needed > fs.available {
+        return Err(refuse(format!(
+            "the file system at {} has too little space for the copy",
+            fs.mount_point.display()
+        ))
+        .fact("needed", format!("{} at most", needed.exact()))
+        .fact("free", fs.available.exact())
+        .next("free some, or name a pool elsewhere:  dmpool migrate --name NAME --dir DIR"));
+    }
+    Ok(())
+}
+
+fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
+    let need = old.need.human();
+    let mut notes = vec![format!(
+        "{} volumes are copied: {}, in blocks of {} (now {}), into {} (now {})",
+        old.volumes,
+        if old.is_steady { format!("{need} at most") } else { format!("about {need}") },
+        block.bytes().human(),
+        old.block.bytes().human(),
+        data.human(),
+        old.data.human()
+    )];
+    if !old.is_steady {
+        notes.push(
+            "Docker writes to the pool all the while, and how much is in it cannot be told exactly: whether it fits is looked at again \
+             when Docker is down, before anything is copied"
+                .to_owned(),
+        );
+    }
+    if !old.missing.is_empty() {
+        notes.push(format!(
+            "Docker has records of volumes that the pool does not have, and they stay so: {}",
+            old.missing.join(", ")
+        ));
+    }
+    let free = Bytes::new(data.get().saturating_sub(old.need.get()));
+    if free.get() < data.get() / 10 {
+        notes.push(format!(
+            "less than a tenth of the new pool is free then ({}): Docker makes no more images and containers, unless dm.min_free_space is smaller",
+            free.human()
+        ));
+    }
+    notes
+}
+
+/// Says what is left of a pool that is down, how large it is, and how it is deleted: its loop files are put aside with their folder,
+/// and what lies elsewhere stays there.
+fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<String> {
+    let is_file = |path: &&Path| path.starts_with(folder) && path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let (files, others): (Vec<_>, Vec<_>) =
+        [("data", data), ("metadata", metadata)].into_iter().partition(|(_, path)| is_file(path));
+    let mut notes = Vec::new();
+    if !files.is_empty() {
+        let occupied = files.iter().map(|(_, path)| allocated(path).unwrap_or_default().get()).sum();
+        notes.push(format!(
+            "the old loop files stay, {}, and are not written any more; when nobody needs them:  rm -r {}",
+            Bytes::new(occupied).human(),
+            quote(&aside.to_string_lossy())
+        ));
+    }
+    for (part, path) in others {
+        let on = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        notes
+            .push(format!("the old pool's {part} stays where it is, on {}, and is not written any more", on.display()));
+    }
+    notes
+}
+
+fn grow_instead(ground: &Ground<'_>, old: &Old, data: Bytes, metadata: Bytes) -> String {
+    let name =
+        if ground.root.is_this_machines() { "docker".to_owned() } else { ground.root.path.display().to_string() };
+    let mut sizes = String::new();
+    if data == old.data && metadata == old.metadata {
+        return "the pool is as large as that already, with blocks of that length: it is only copied".to_owned();
+    }
+    if data > old.data {
+        sizes.push_str(&format!(" {}", data.typed()));
+    }
+    if metadata > old.metadata {
+        sizes.push_str(&format!(" --metadata {}", metadata.typed()));
+    }
+    format!(
+        "nothing needs to be copied for that:  dmpool grow {name}{sizes}    # does it in a moment, while containers run"
+    )
+}

@@ -1,0 +1,70 @@
+//! What a long step says while it goes on, and how it stops midway.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::kernel::critical::wanted_end;
+use crate::units::Bytes;
+
+/// How far a long step has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it does: "copying volumes".
+    pub what: &'static str,
+    /// How much of it is done.
+    pub done: Bytes,
+    /// How much it is in all.
+    pub total: Bytes,
+}
+
+type Told = dyn Fn(&Progress);
+
+/// Who is told how far a step has come.
+#[derive(Default)]
+pub struct Watcher(Option<Box<Told>>);
+
+impl Watcher {
+    /// Tells `to` each time.
+    pub fn new(to: impl Fn(&Progress) + 'static) -> Self {
+        Self(Some(Box::new(to)))
+    }
+
+    /// Nobody.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Tells it.
+    pub fn tell(&self, progress: &Progress) {
+        if let Some(to) = &self.0 {
+            to(progress);
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Watcher(..)" } else { "Watcher" })
+    }
+}
+
+/// Somebody wanted an end, and the step has stopped at a place from which it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted(pub &'static str);
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Stops a long step when somebody wants an end.
+///
+/// # Errors
+/// [`Interrupted`] then.
+pub fn may_go_on() -> Result<()> {
+    wanted_end().map_or(Ok(()), |signal| Err(Interrupted(signal).into()))
+}

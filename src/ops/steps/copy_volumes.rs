@@ -1,0 +1,325 @@
+//! The steps that write a pool's volumes into another pool, read them back, and give that pool the old one's transaction id. Docker
+//! is held meanwhile, and the old pool is never written.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::block;
+use crate::kernel::dm::DmId;
+use crate::metadata::Superblock;
+use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill};
+use crate::ops::sight;
+use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, Step, WayBack};
+use crate::units::BlockSize;
+
+/// Which pool is written into which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// What keeps Docker from starting meanwhile.
+    pub hold: Hold,
+    /// The old pool.
+    pub old: Origin,
+    /// Where the folder of the old pool's files is afterwards, when these have Docker's own place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Swap>,
+    /// What brings the new pool up to be filled: metadata, data, pool.
+    pub up: Vec<Step>,
+    /// Its dm name.
+    pub pool: String,
+    /// Its dm uuid.
+    pub uuid: String,
+    /// The length of its blocks.
+    pub block: BlockSize,
+    /// The file with its metadata, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<PathBuf>,
+}
+
+/// Two folders that change places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// Docker's own.
+    pub folder: PathBuf,
+    /// Where the old one goes.
+    pub aside: PathBuf,
+    /// Where the new one is made.
+    pub made: PathBuf,
+}
+
+/// Writes every volume of the old pool into the new one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyVolumes {
+    /// Which pools.
+    pub carried: Carried,
+    /// The folder and the files that are made for the new pool, when it has a place of Docker's.
+    pub make: Vec<Step>,
+}
+
+/// Reads every volume of the new pool back and compares it with the old one's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyVolumes {
+    /// Which pools.
+    pub carried: Carried,
+}
+
+/// Gives the new pool the transaction id of the old one, by which Docker knows it: from then on it is that pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleCopy {
+    /// Which pools.
+    pub carried: Carried,
+}
+
+impl Carried {
+    fn target(&self) -> Target {
+        Target { pool: self.pool.clone(), uuid: self.uuid.clone(), block: self.block }
+    }
+
+    /// Whether the folders have changed places.
+    fn is_swapped(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.aside.symlink_metadata().is_ok())
+    }
+
+    /// Returns where the old pool is now.
+    fn old(&self) -> Origin {
+        match (&self.old, &self.place) {
+            (Origin::Parts { data, metadata }, Some(place)) if self.is_swapped() => {
+                let moved = |path: &Path| {
+                    path.strip_prefix(&place.folder).map_or_else(|_| path.to_owned(), |name| place.aside.join(name))
+                };
+                Origin::Parts { data: moved(data), metadata: moved(metadata) }
+            }
+            (old, _) => old.clone(),
+        }
+    }
+
+    /// Does something with the new pool up; it is down again afterwards.
+    fn with<T>(&self, kit: &Kit, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+        self.hold.still_stands()?;
+        let done = self.bring_up(kit).and_then(|()| act(&self.target()));
+        let down = self.take_down(kit);
+        let done = done?;
+        down?;
+        Ok(done)
+    }
+
+    fn bring_up(&self, kit: &Kit) -> Result<()> {
+        self.take_down(kit)?;
+        self.up.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again))
+    }
+
+    fn take_down(&self, kit: &Kit) -> Result<()> {
+        self.target().sweep(kit)?;
+        self.up.iter().rev().try_for_each(|step| step.act().revert(kit).map(drop))
+    }
+
+    /// Returns the superblock of the new pool, whoever has it up.
+    fn superblock(&self, kit: &Kit) -> Result<Superblock> {
+        let context = || format!("reading the superblock of `{}`", self.pool);
+        if let Some(path) = &self.metadata {
+            // Between the two renames the old one has left its place, and the new one has not got it.
+            let path = match &self.place {
+                Some(place) if path.symlink_metadata().is_err() => {
+                    place.folder.join(path.file_name().unwrap_or_default())
+                }
+                _ => path.clone(),
+            };
+            return sight::superblock_in(&path)?.with_context(context);
+        }
+        let Some(step) = self.up.first() else { bail!("nothing says what `{}` lies on", self.pool) };
+        let Step::MapDevices(map) = step else { bail!("nothing says where the metadata of `{}` is", self.pool) };
+        let is_up = kit.dm.info(&DmId::name(&map.name))?.is_some_and(|info| info.live_table);
+        if !is_up {
+            step.act().apply(kit, Attempt::Again)?;
+        }
+        let read = || -> Result<Superblock> {
+            let info = kit.dm.info(&DmId::name(&map.name))?.context("looking for the metadata's device")?;
+            let file = block::open_direct(info.devno)?;
+            Ok(Superblock::parse(&block::read_direct(&file, 0, crate::metadata::BLOCK)?)?)
+        };
+        let superblock = read().with_context(context);
+        if !is_up {
+            step.act().revert(kit)?;
+        }
+        superblock
+    }
+
+    /// Looks whether every volume is whole in the new pool, and whether the old one is what it was then.
+    fn is_whole(&self, kit: &Kit) -> Result<()> {
+        let now = self.superblock(kit)?.transaction_id;
+        let source = Source::open(&kit.dm, &self.old())?;
+        let old = &source.metadata.superblock;
+        let Some(mark) = Mark::of(now) else {
+            ensure!(
+                now >= old.transaction_id,
+                "`{}` has the transaction id {now}, and the old pool {}",
+                self.pool,
+                old.transaction_id
+            );
+            return Ok(());
+        };
+        ensure!(mark.seal == source.metadata.seal, "somebody has written to the old pool since it was copied");
+        let all = source.metadata.details()?.len();
+        ensure!(usize::try_from(mark.whole)? == all, "{} of {all} volumes are whole in the copy", mark.whole);
+        Ok(())
+    }
+}
+
+impl CopyVolumes {
+    fn copy(&self, kit: &Kit) -> Result<()> {
+        self.carried.hold.still_stands()?;
+        for step in &self.make {
+            step.act().apply(kit, Attempt::Again)?;
+        }
+        let source = Source::idle(&kit.dm, &self.carried.old)?;
+        let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
+        self.carried.with(kit, |target| fill(kit, &source, &family, target))?;
+        is_unchanged(kit, &self.carried, source.metadata.seal)
+    }
+}
+
+/// A pool that is up may still have written what it had in hand.
+fn is_unchanged(kit: &Kit, carried: &Carried, seal: u32) -> Result<()> {
+    let now = Source::idle(&kit.dm, &carried.old)?;
+    ensure!(now.metadata.seal == seal, "somebody has written to the old pool while it was read");
+    Ok(())
+}
+
+impl Act for CopyVolumes {
+    fn sentence(&self) -> String {
+        let made: Vec<_> = self.make.iter().map(|step| step.act().sentence()).collect();
+        let copy = format!(
+            "write every volume of the old pool into the new one, in blocks of {}",
+            self.carried.block.bytes().human()
+        );
+        if made.is_empty() { copy } else { format!("{}; {copy}", made.join("; ")) }
+    }
+
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("the copy is given up; the old pool was only read")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        self.copy(kit)
+    }
+
+    fn is_one_thing(&self) -> bool {
+        false
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        self.carried.is_whole(kit)
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        self.carried.take_down(kit)?;
+        for step in self.make.iter().rev() {
+            match step.act().revert(kit)? {
+                Reverted::Gone => {}
+                stays => return Ok(stays),
+            }
+        }
+        Ok(Reverted::Gone)
+    }
+}
+
+impl Act for VerifyVolumes {
+    fn sentence(&self) -> String {
+        "read every volume of the new pool back, and compare it with the old one's".to_owned()
+    }
+
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("nothing was changed")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        let source = Source::idle(&kit.dm, &self.carried.old)?;
+        let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
+        self.carried.with(kit, |target| {
+            let mark = Mark::of(target.transaction(kit)?);
+            ensure!(
+                mark.is_some_and(|mark| mark.seal == source.metadata.seal),
+                "the copy is of another state of the old pool"
+            );
+            compare(kit, &source, &family, target)
+        })
+    }
+
+    fn is_one_thing(&self) -> bool {
+        false
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        self.carried.is_whole(kit)
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        self.carried.take_down(kit)?;
+        Ok(Reverted::Gone)
+    }
+}
+
+impl SettleCopy {
+    fn settle(&self, kit: &Kit) -> Result<()> {
+        let source = Source::idle(&kit.dm, &self.carried.old())?;
+        let wanted = source.metadata.superblock.transaction_id;
+        self.carried.with(kit, |target| {
+            let now = target.transaction(kit)?;
+            match Mark::of(now) {
+                Some(mark) => {
+                    ensure!(
+                        mark.seal == source.metadata.seal,
+                        "somebody has written to the old pool since it was copied"
+                    );
+                    target.set_transaction(kit, wanted)
+                }
+                None => {
+                    ensure!(now == wanted, "`{}` has the transaction id {now}, not {wanted}", self.carried.pool);
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+impl Act for SettleCopy {
+    fn sentence(&self) -> String {
+        format!("give {} the transaction id of the old pool, by which Docker knows it", self.carried.pool)
+    }
+
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("given up with the copy")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        self.settle(kit)
+    }
+
+    fn is_one_thing(&self) -> bool {
+        false
+    }
+
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        let now = self.carried.superblock(kit)?.transaction_id;
+        ensure!(Mark::of(now).is_none(), "`{}` is not settled yet", self.carried.pool);
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        self.carried.take_down(kit)?;
+        Ok(Reverted::Gone)
+    }
+}
