@@ -58,6 +58,15 @@ pub(super) struct Args {
     #[arg(long, requires = "data_device")]
     wipe: bool,
 
+    /// Carry it to this storage driver, without any pool; each layer becomes a directory in the Docker root
+    #[arg(long, value_name = "DRIVER", value_parser = ["overlay2"],
+          conflicts_with_all = ["name", "data_size", "metadata_size", "block_size"])]
+    to_driver: Option<String>,
+
+    /// There is no Docker to be asked, stopped or started: it is dead, or not installed any more
+    #[arg(long, requires = "to_driver", conflicts_with_all = ["docker_socket", "stop_command", "start_command", "without_rm"])]
+    offline: bool,
+
     /// Where Docker listens, when its configuration does not say
     #[arg(long, value_name = "PATH")]
     docker_socket: Option<PathBuf>,
@@ -115,6 +124,10 @@ impl Args {
             start: words(self.start_command)?,
             without_rm: self.without_rm,
         };
+        if self.to_driver.is_some() {
+            let to = To::Overlay2 { offline: self.offline };
+            return Ok(migrate::Options { root: self.root, to, docker });
+        }
         let (data, share) = match self.data_size {
             Some(NewSize::Bytes(bytes)) => (Some(bytes), None),
             Some(NewSize::Share(share)) => (None, Some(share)),

@@ -55,6 +55,9 @@ pub fn over(over: &Over) -> String {
             "what leads back and loses nothing is another migration, to a pool with sizes and blocks as they were:  dmpool migrate \
              {root} --name OTHER --dir DIR --data-size SIZE --block-size SIZE"
         ),
+        Since::Overlay2 => {
+            "nothing carries that back into it but Docker itself (docker save and load, export and import)".to_owned()
+        }
     };
     printable(&format!(
         "a migration has ended ({}), and Docker has what it made since only there; the old pool is {place}{old}, as it was; {back}",

@@ -1,8 +1,9 @@
 //! The files of containers, layers and volumes: how they are reached ([`source`]), walked ([`tree`]), packed and planted
-//! ([`archive`]), and an image's layer as the tar that it once was ([`layer`]).
-//! What several commands do with them begins here.
+//! ([`archive`]), an image's layer as the tar that it once was ([`layer`]), and all of
+//! them written for another driver ([`overlay2`]). What several commands do with them begins here.
 
 pub mod archive;
 pub mod layer;
+pub mod overlay2;
 pub mod source;
 pub mod tree;

@@ -4,6 +4,7 @@
 mod apart;
 pub mod around;
 pub mod blocks;
+pub mod files;
 pub mod over;
 pub mod preflight;
 mod size;
@@ -41,6 +42,11 @@ pub enum To {
         spec: Box<Spec>,
         /// Whether what others have left on its devices goes.
         wipe: bool,
+    },
+    /// No pool any more: directories for Docker's overlay2 driver.
+    Overlay2 {
+        /// Whether there is no Docker to be asked, stopped or started.
+        offline: bool,
     },
 }
 
@@ -121,6 +127,7 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     let facts = preflight::look(&ground.root.path, &options.docker);
     let judged = preflight::judge(&facts, &options.docker)?;
     let (mut part, own) = match options.to {
+        To::Overlay2 { offline } => files::plan(&ground, &judged, offline)?,
         To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, &options.to, &judged.info)?,
     };
     for pool in part.old.iter().chain([&part.pool]) {

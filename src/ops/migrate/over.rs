@@ -47,6 +47,8 @@ pub enum Since {
     LoopFiles,
     /// A pool that it is told of.
     Pool,
+    /// No pool.
+    Overlay2,
 }
 
 impl Over {
@@ -63,6 +65,7 @@ impl Over {
                 let new = if copy.make.is_empty() { Since::Pool } else { Since::LoopFiles };
                 Some((&carried.hold.root, old, new))
             }
+            Step::CopyLayers(copy) => Some((&copy.root, Former::At(copy.root.join("devicemapper")), Since::Overlay2)),
             _ => None,
         })?;
         Some(Self { what: plan.what.clone(), root: root.clone(), old, new })

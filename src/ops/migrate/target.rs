@@ -35,6 +35,7 @@ pub(super) fn plan(ground: &Ground<'_>, to: &To, info: &Value) -> Outcome<(Part,
     match to {
         To::LoopFiles { data, metadata, block } => loop_files(ground, info, *data, *metadata, *block),
         To::Pool { spec, wipe } => pool(ground, info, spec, *wipe),
+        To::Overlay2 { .. } => Err(Failure::refused("cannot migrate to a pool: overlay2 was asked for")),
     }
 }
 

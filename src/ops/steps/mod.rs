@@ -13,6 +13,7 @@ mod format;
 mod hold_docker;
 mod keep_records;
 mod labelled;
+mod layers;
 mod lvextend;
 mod named_device;
 mod register;
@@ -46,6 +47,7 @@ pub use format::{Area, ClearDevice, EraseLabel, PIECE, WriteLabel, bytes_of};
 pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker};
 pub use keep_records::KeepRecords;
 pub use labelled::{MapDevices, ReloadDevices, table_of_labels};
+pub use layers::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
 pub use lvextend::{ExtendThinPool, ExtendVolume};
 pub use named_device::NamedDevice;
 pub use register::{Register, Unregister, UpdateEntry};
@@ -276,6 +278,10 @@ steps!(
     VerifyVolumes,
     SettleCopy,
     AdoptVolumes,
+    CopyLayers,
+    VerifyLayers,
+    PlaceLayers,
+    SetDriver,
     KeepRecords,
     StopContainers,
     HoldDocker,

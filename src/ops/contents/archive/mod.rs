@@ -2,6 +2,7 @@
 
 mod acl;
 mod changes;
+mod compare;
 mod destination;
 mod measure;
 mod output;
@@ -14,12 +15,13 @@ use std::path::PathBuf;
 
 pub use acl::Acl;
 pub use changes::{Change, ChangeKind, changes};
+pub(crate) use compare::{Difference, compare};
 pub use destination::{Destination, Source};
 pub use measure::{Measure, measure, measure_changes};
 pub use output::Output;
 pub use pack::{pack, pack_changes};
 pub use plant::plant;
-pub(crate) use plant::{DEFAULT, Keeping, ends_all};
+pub(crate) use plant::{DEFAULT, Keeping, Upper, ends_all, plant_upper, unfit};
 pub use tar::{Member, Writer, made};
 
 use crate::kernel::KernelError;

@@ -1,5 +1,7 @@
 //! A tree as files in a directory.
 
+mod upper;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,6 +17,8 @@ use crate::kernel::folder::{Attribute, FileKind, Folder, Status};
 use crate::kernel::fs::sync_file_system;
 use crate::kernel::interrupt::Held;
 use crate::ops::contents::tree::{Entry, Links, Lost, Resolved, Tree, Walk, shown};
+
+pub(crate) use upper::{Upper, plant_upper, unfit};
 
 const TEMPORARY: &str = ".dmpool-rescue";
 const ACCESS: &str = "system.posix_acl_access";
@@ -40,6 +44,7 @@ pub fn plant(tree: &Tree, from: &Resolved, to: Destination, tell: &mut Tell<'_>)
         held: &held,
         inherits,
         may_own,
+        is_upper: false,
         links: Links::default(),
         ground: Ground { root: to.folder, levels: Vec::new() },
         made: 0,
@@ -81,6 +86,8 @@ struct Planting<'a, 't> {
     /// Whether the directory gives what is made in it an ACL.
     inherits: bool,
     may_own: bool,
+    /// Whether overlayfs will read it, which has marks of its own.
+    is_upper: bool,
     /// By their paths below the destination.
     links: Links,
     ground: Ground,
@@ -246,10 +253,11 @@ impl Planting<'_, '_> {
     }
 
     fn attributes(&mut self, entry: &Entry) -> Vec<Attribute> {
-        entry.node.attributes(self.tree).unwrap_or_else(|e| {
+        let found = entry.node.attributes(self.tree).unwrap_or_else(|e| {
             self.lose(&entry.path, &format!("its attributes are left out: {e}"));
             Vec::new()
-        })
+        });
+        if self.is_upper { self.without_marks(entry, found) } else { found }
     }
 
     /// Gives what was made its owner, attributes, mode and time, each after what would change it.

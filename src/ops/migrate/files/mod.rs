@@ -1,0 +1,212 @@
+//! From devicemapper to overlay2: every layer becomes a directory, and Docker's names and ids stay.
+
+mod ground;
+
+use std::path::{Path, PathBuf};
+
+use ground::{Ground, Host};
+
+use serde_json::Value;
+
+use super::preflight::Judged;
+use super::size;
+use super::{Own, Part as Planned};
+use crate::engine::configure::Obstacle;
+use crate::engine::configure::docker::{self as configure, Telling};
+use crate::engine::docker_objects::{self, Fields};
+use crate::engine::dockerd;
+use crate::engine::driver::Driver;
+use crate::engine::version::Version;
+use crate::error::{Failure, Outcome};
+use crate::kernel::identity;
+use crate::ops::contents::overlay2::{self, Part, Size};
+use crate::ops::contents::source::Reach;
+use crate::ops::steps::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
+use crate::ops::target::refusal;
+use crate::process::quote;
+use crate::units::Bytes;
+
+/// What is kept free beside what is copied: directories, attributes and the file system's own.
+const SPARE: u64 = 64 << 20;
+/// What one entry takes at most beside its content.
+const ENTRY: u64 = 4096;
+/// What makes Docker start on a kernel that is older than it asks for.
+const TOLD: &str = "overlay2.override_kernel_check=true";
+/// How many broken things are named.
+const NAMED: usize = 10;
+
+/// What was found out.
+#[derive(Debug)]
+struct Facts {
+    root: PathBuf,
+    parts: Result<Vec<Part>, Vec<String>>,
+    /// How many containers devicemapper has.
+    containers: usize,
+    /// Those with a size of their own, which overlay2 keeps only on XFS with project quotas.
+    limited: Vec<String>,
+    size: Result<Size, String>,
+    /// Layers that nothing names.
+    nameless: usize,
+    ground: Ground,
+    /// Layers whose record names a volume that the pool does not have.
+    missing: Vec<String>,
+    telling: Result<Telling, Obstacle>,
+}
+
+/// Looks at a root, free of symbolic links, and at what it stands on. It may be the root of a Docker that runs.
+///
+/// # Errors
+/// When there is no such root.
+fn look(root: &Path, reach: &Reach) -> Outcome<Facts> {
+    let objects = docker_objects::read(root)
+        .map_err(|e| Failure::refused(format!("cannot read the Docker root `{}`", root.display())).because(e))?;
+    let parts = overlay2::parts(&objects);
+    let size = match &parts {
+        Ok(parts) => overlay2::measured(&objects, parts, reach).map_err(|e| format!("{e:#}")),
+        Err(_) => Ok(Size::default()),
+    };
+    let of_driver =
+        objects.containers.iter().filter(|container| container.driver() == Some(Driver::Devicemapper.name()));
+    let of_driver: Vec<_> = of_driver.collect();
+    let label = |container: &&docker_objects::Container| container.name().unwrap_or(&container.id).to_owned();
+    let limited = of_driver.iter().filter(|container| container.host_config.text(&["StorageOpt", "size"]).is_some());
+    let store = objects.stores.iter().find(|store| store.driver == Driver::Devicemapper.name());
+    let telling = configure::tell_overlay2(Path::new("/"), &dockerd::running());
+    Ok(Facts {
+        root: objects.path.clone(),
+        parts,
+        containers: of_driver.len(),
+        limited: limited.map(label).collect(),
+        size,
+        nameless: store.map_or(0, |store| store.nameless(&objects.containers, &objects.volumes).len()),
+        ground: Ground::look(&objects),
+        missing: Vec::new(),
+        telling,
+    })
+}
+
+/// Returns the steps between those that stop Docker and those that start it.
+///
+/// # Errors
+/// Every reason not to do it.
+pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool) -> Outcome<(Planned, Own)> {
+    let root = migration.root.path.display();
+    let what = format!("migrate the Docker root `{root}` to overlay2");
+    let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}")).fact("state", "nothing was touched");
+    if let Some(daemon) = judged.daemon.as_ref().filter(|_| offline) {
+        return Err(refuse("its Docker runs, and --offline is for one that does not".to_owned())
+            .fact("found", format!("it listens at {}", daemon.socket.display()))
+            .next("leave --offline out: Docker is stopped, and started on the copy"));
+    }
+    let state = migration.kit.state.clone();
+    let mut facts = look(&migration.root.path, &Reach { state: state.clone(), ..Reach::default() })?;
+    facts.missing = missing(migration, judged);
+    let (layers, size) = may_be_done(&facts, &refuse)?;
+    let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, &refuse))?;
+    if telling.root != facts.root {
+        return Err(refuse("Docker is configured for another root".to_owned())
+            .fact("found", telling.root.display().to_string())
+            .next("set data-root to this one, or name that one"));
+    }
+    host(migration, judged, telling).has_overlay2(&refuse)?;
+    let to = facts.root.join(format!("dmpool-migrate-{}", migration.stamp));
+    let report = state.saved.join(format!("docker-{}-compared.json", migration.stamp));
+    let mut notes = notes(&facts, &to);
+    if judged.daemon.is_none() {
+        let start = telling.starter.as_ref().map(|starter| starter.command("start"));
+        notes.push(format!(
+            "nobody starts Docker at the end: {}",
+            start.unwrap_or_else(|| "start it as it was started, without options of devicemapper's".to_owned())
+        ));
+    }
+    let pool = migration.root.own_pool();
+    let old = migration.root.pool().or_else(|| Some(pool.clone()));
+    let part = Planned { what, old, pool, edits: telling.edits.clone(), notes };
+    let (root, containers, aside) = (facts.root.clone(), facts.containers, facts.ground.aside.clone());
+    let own: Own = Box::new(move |hold| {
+        let of = || (root.clone(), to.clone(), hold.clone());
+        let ((root, to, hold), verify, place, driver) = (of(), of(), of(), of());
+        vec![
+            CopyLayers { root, to, hold, layers, size: Bytes::new(size.bytes) }.into(),
+            VerifyLayers { root: verify.0, to: verify.1, hold: verify.2, size: Bytes::new(size.bytes), report }.into(),
+            PlaceLayers { root: place.0, to: place.1, hold: place.2, aside }.into(),
+            SetDriver { root: driver.0, to: driver.1, hold: driver.2, containers }.into(),
+        ]
+    });
+    Ok((part, own))
+}
+
+/// Returns how many layers there are, and how much in them.
+fn may_be_done(facts: &Facts, refuse: &dyn Fn(String) -> Failure) -> Outcome<(usize, Size)> {
+    let parts = facts.parts.as_ref().map_err(|broken| {
+        let failure = refuse("not all of it is whole".to_owned());
+        let more = broken.len().saturating_sub(NAMED);
+        let failure = broken.iter().take(NAMED).fold(failure, |failure, why| failure.fact("found", why));
+        let failure = if more > 0 { failure.fact("found", format!("{more} more")) } else { failure };
+        let root = quote(&facts.root.to_string_lossy());
+        failure.next(format!("dmpool --root {root} rescue images --tree    # shows what is there"))
+    })?;
+    if let Some(part) = parts.iter().find(|part| facts.missing.contains(&part.id)) {
+        return Err(refuse("not all of it is whole".to_owned())
+            .fact("found", format!("{}: the pool does not have the volume of {}", part.whose, part.id))
+            .next("remove what needs it (docker rm, docker rmi), then run this again"));
+    }
+    let size =
+        *facts.size.as_ref().map_err(|why| refuse("not all of it can be copied".to_owned()).fact("found", why))?;
+    facts.ground.may_have_overlay2(&facts.root, refuse)?;
+    let needed = size.bytes.saturating_add(size.entries.saturating_mul(ENTRY)).saturating_add(SPARE);
+    facts.ground.has_room(needed, size.entries, refuse)?;
+    Ok((parts.len(), size))
+}
+
+/// Returns the layers whose volume the pool does not have. A pool that cannot be read so is looked at layer by layer, when it is copied.
+fn missing(migration: &super::Ground<'_>, judged: &Judged) -> Vec<String> {
+    let unread = |why: String| Failure::refused(why);
+    let old = size::look(migration, &judged.info, None, &unread).ok();
+    // While Docker writes, a layer that it is just making may have a record and no volume yet.
+    old.filter(|old| old.is_steady).map(|old| old.missing).unwrap_or_default()
+}
+
+fn host(migration: &super::Ground<'_>, judged: &Judged, telling: &Telling) -> Host {
+    let says = judged.info.get("ServerVersion").and_then(Value::as_str).and_then(Version::parse);
+    let installed = || {
+        let known = migration.root.clone().with_installed_version().version;
+        known.filter(|known| known.exact).map(|known| known.version)
+    };
+    Host {
+        docker: says.or_else(installed),
+        kernel: identity::kernel_release().unwrap_or_default(),
+        is_told: telling.edits.iter().any(|edit| edit.after.contains(TOLD)),
+    }
+}
+
+fn notes(facts: &Facts, to: &Path) -> Vec<String> {
+    let root = facts.root.display();
+    let mut notes = vec![format!(
+        "the pool and what devicemapper has in {root} stay as they are; when Docker has run well without them:  rm -r {}",
+        ["devicemapper", "image/devicemapper"]
+            .map(|name| facts.root.join(name))
+            .iter()
+            .chain([&to.to_owned()])
+            .map(|path| quote(&path.to_string_lossy()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    )];
+    if !facts.limited.is_empty() {
+        notes.push(format!(
+            "limits of size are not kept by overlay2 (but on XFS with pquota, for containers made then): {}",
+            facts.limited.join(", ")
+        ));
+    }
+    if facts.nameless > 0 {
+        notes.push(format!(
+            "{} layers that no image and no container names stay behind: leftovers, or a cache of builds",
+            facts.nameless
+        ));
+    }
+    if !facts.ground.aside.is_empty() {
+        let names: Vec<String> = facts.ground.aside.iter().map(|name| name.display().to_string()).collect();
+        notes.push(format!("{} will be in {}/aside: builds make their cache anew", names.join(", "), to.display()));
+    }
+    notes
+}
