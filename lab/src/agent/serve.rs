@@ -94,8 +94,12 @@ fn serve(settings: &Settings, kernel: &str, wire: &Wire, sender: &Sender<Event>,
                 }
             }
             Event::Order(Order::DisksBlanked) => {
+                // udev looks for partitions once more after whoever wrote has closed the disk.
+                let _ = Command::new("udevadm").args(["settle", "--timeout=10"]).status();
                 for disk in super::disks::scratch(&settings.disks).into_iter().flatten() {
-                    let _ = Command::new("blockdev").arg("--flushbufs").arg(disk).status();
+                    for forget in ["--flushbufs", "--rereadpt"] {
+                        let _ = Command::new("blockdev").arg(forget).arg(&disk).status();
+                    }
                 }
                 wire.say(&Word::Ready);
             }
@@ -149,7 +153,7 @@ pub(super) fn start_udev() {
         quiet("/lib/systemd/systemd-udevd", &["--daemon"]);
     }
     quiet("udevadm", &["trigger", "--action=add", "--subsystem-match=block"]);
-    quiet("udevadm", &["settle", "--timeout=20"]);
+    quiet("udevadm", &["settle", "--timeout=10"]);
 }
 
 /// Stops udevd, so that nobody answers on its control socket and no socket is left.
@@ -158,7 +162,7 @@ pub(super) fn stop_udev() {
         let units = ["stop", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udevd.service"];
         quiet("systemctl", &units);
     } else {
-        quiet("udevadm", &["settle", "--timeout=20"]);
+        quiet("udevadm", &["settle", "--timeout=10"]);
         end_udevd();
     }
     let _ = std::fs::remove_file("/run/udev/control");

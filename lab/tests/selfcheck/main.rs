@@ -46,6 +46,7 @@ fn scratch_disks_are_there_and_blank() {
         let mut first = vec![1; 1 << 20];
         file.read_exact(&mut first).unwrap();
         assert!(first.iter().all(|b| *b == 0), "{} is not blank", disk.display());
+        assert_eq!(partitions(&disk), 0, "{}: the kernel has partitions", disk.display());
         largest = largest.max(file.seek(SeekFrom::End(0)).unwrap());
     }
     assert!(largest >= 400_000_000_000);
@@ -56,12 +57,29 @@ fn scratch_disks_are_blank_again_1_after_one_test_wrote_them() {
     if boot::lane() == "native" {
         boot::skip("the disks of this machine are not the lab's");
     }
-    write_first_block(&boot::scratch_disks()[0]);
+    let disk = &boot::scratch_disks()[0];
+    write_first_block(disk);
+    // A table of one partition: 1 MiB at 1 MiB.
+    let mut sector = [0; 512];
+    sector[446 + 4] = 0x83;
+    sector[446 + 8..446 + 12].copy_from_slice(&2048_u32.to_le_bytes());
+    sector[446 + 12..446 + 16].copy_from_slice(&2048_u32.to_le_bytes());
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    fs::OpenOptions::new().write(true).open(disk).unwrap().write_all_at(&sector, 0).unwrap();
+    assert!(Command::new("blockdev").arg("--rereadpt").arg(disk).status().unwrap().success());
+    assert_eq!(partitions(disk), 1);
 }
 
 #[test]
 fn scratch_disks_are_blank_again_2_when_the_next_begins() {
     scratch_disks_are_there_and_blank();
+}
+
+/// How many partitions the kernel knows of a disk.
+fn partitions(disk: &Path) -> usize {
+    let name = fs::canonicalize(disk).unwrap().file_name().unwrap().to_owned();
+    let below = fs::read_dir(Path::new("/sys/block").join(name)).unwrap();
+    below.filter(|entry| entry.as_ref().unwrap().path().join("partition").exists()).count()
 }
 
 fn write_first_block(disk: &Path) {
