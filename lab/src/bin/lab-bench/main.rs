@@ -1,11 +1,12 @@
 //! What `cargo lab bench` measures in its guest: ratios only, both sides in one run, turn about.
 //!
-//! `lab-bench [--json] [--rounds N]` on the guest's scratch disks, which are formatted. Exits with 0 also when a goal is not
+//! `lab-bench [--json] [--rounds N] [--only status|export|migrate]` on the guest's scratch disks, which are formatted. Exits with 0 also when a goal is not
 //! met (the table says so), with 2 when measuring was not possible.
 
 mod export;
 mod grow;
 mod ioctl;
+mod migrate;
 mod pool;
 mod ratios;
 mod report;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (json, rounds) = arguments(std::env::args().skip(1))?;
+    let Asked { json, rounds, only } = arguments(std::env::args().skip(1))?;
     for program in ["dmpool", "dmsetup", "lvs", "docker"] {
         find(program)?;
     }
@@ -48,23 +49,34 @@ fn run() -> Result<()> {
     let floor = status::memory_floor()?;
     report.note(format!("the smallest peak memory that can be measured here is {floor:.1} MiB (of `true`)"));
 
-    let mounted = Mounted::format(Kind::Ext4, &pool_disk, Path::new("/var/tmp/dmpool-test-bench"))?;
-    let mut pool = Pool::create(mounted.dir())?;
-    let plain = Subject { pool: POOL, what: "a pool", has: 1, other: &["lvs"] };
-    status::measure(&mut report, &plain, rounds)?;
-    grow::measure(&mut report, &mut pool, rounds)?;
-    pool.remove()?;
-    mounted.unmount()?;
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wanted("status") {
+        let mounted = Mounted::format(Kind::Ext4, &pool_disk, Path::new("/var/tmp/dmpool-test-bench"))?;
+        let mut pool = Pool::create(mounted.dir())?;
+        let plain = Subject { pool: POOL, what: "a pool", has: 1, other: &["lvs"] };
+        status::measure(&mut report, &plain, rounds)?;
+        grow::measure(&mut report, &mut pool, rounds)?;
+        pool.remove()?;
+        mounted.unmount()?;
+    }
 
     report.progress("Docker on its default pool");
     let mounted = Mounted::format(Kind::Xfs, &docker_disk, Path::new("/var/lib/docker"))?;
-    let docker = Docker::start(Config::new(mounted.dir()))?;
-    let name = docker.pool()?;
-    // Its base device.
-    let dockers = Subject { pool: &name, what: "Docker's pool", has: 1, other: &["docker", "info"] };
-    status::measure(&mut report, &dockers, rounds)?;
-    export::measure(&mut report, &docker, rounds)?;
-    drop(docker);
+    if wanted("status") || wanted("export") {
+        let docker = Docker::start(Config::new(mounted.dir()))?;
+        if wanted("status") {
+            let name = docker.pool()?;
+            // Its base device.
+            let dockers = Subject { pool: &name, what: "Docker's pool", has: 1, other: &["docker", "info"] };
+            status::measure(&mut report, &dockers, rounds)?;
+        }
+        if wanted("export") {
+            export::measure(&mut report, &docker, rounds)?;
+        }
+    }
+    if wanted("migrate") {
+        migrate::measure(&mut report, mounted.dir(), rounds)?;
+    }
     mounted.unmount()?;
 
     let all_met = report.all_met();
@@ -73,19 +85,33 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-fn arguments(mut args: impl Iterator<Item = String>) -> Result<(bool, u32)> {
-    let (mut json, mut rounds) = (false, ROUNDS);
+/// What is to be measured.
+struct Asked {
+    json: bool,
+    rounds: u32,
+    only: Option<String>,
+}
+
+/// What `--only` takes.
+const PARTS: [&str; 3] = ["status", "export", "migrate"];
+
+fn arguments(mut args: impl Iterator<Item = String>) -> Result<Asked> {
+    let mut asked = Asked { json: false, rounds: ROUNDS, only: None };
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--json" => json = true,
+            "--json" => asked.json = true,
             "--rounds" => {
                 let number = args.next().and_then(|number| number.parse().ok());
-                rounds = number.filter(|n| *n > 0).context("--rounds needs a number above 0")?;
+                asked.rounds = number.filter(|n| *n > 0).context("--rounds needs a number above 0")?;
+            }
+            "--only" => {
+                let part = args.next().filter(|part| PARTS.contains(&part.as_str()));
+                asked.only = Some(part.with_context(|| format!("--only needs one of {}", PARTS.join(", ")))?);
             }
             _ => bail!("unknown argument {arg}"),
         }
     }
-    Ok((json, rounds))
+    Ok(asked)
 }
 
 /// The largest scratch disk for Docker's root, the next one for the other pool.

@@ -23,7 +23,7 @@ const MIB: f64 = 1024.0;
 /// One run of a program.
 pub(crate) struct Run {
     pub(crate) seconds: f64,
-    peak_kib: f64,
+    pub(crate) peak_kib: f64,
 }
 
 /// The pool that is asked about, and who else is asked.
