@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::Facts;
-use super::cost::{self, docker_stopped, pool_stopped};
 use super::ways::{argument, logical_volume, with_docker_stopped};
 use crate::engine::docker_root::DockerRoot;
+use crate::ops::cost::{self, docker_stopped, pool_stopped};
 use crate::pool::{Activity, Carrier, Maker, PoolReport, Way};
 use crate::process::quote;
 

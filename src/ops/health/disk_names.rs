@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Facts;
-use super::cost::{self, ONLINE};
 use super::ways::with_docker_stopped;
+use crate::ops::cost::{self, ONLINE};
 use crate::pool::{Activity, Backing, Carrier, DevNo, Finding, Key, LoopDisk, Severity, Way};
 use crate::process::quote;
 

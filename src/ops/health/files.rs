@@ -1,9 +1,9 @@
 //! The files under the pool: short, deleted, of another pool, or there at all.
 
-use super::cost;
 use super::{Facts, disk_names};
 use crate::engine::docker_root::DockerRoot;
 use crate::metadata::BadSuperblock;
+use crate::ops::cost;
 use crate::ops::deleted;
 use crate::pool::{Activity, Backing, Finding, Key, LoopFile, Maker, PoolReport, Severity, Space, User, Way};
 use crate::process::quote;

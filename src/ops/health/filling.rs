@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cost::ONLINE;
 use super::space;
 use crate::engine::docker_root::DockerRoot;
 use crate::engine::small_file::Directory;
 use crate::kernel::fs::{self, Bounds, Occupied};
+use crate::ops::cost::ONLINE;
 use crate::pool::{Finding, Key, PoolReport};
 use crate::process::quote;
 use crate::units::Bytes;

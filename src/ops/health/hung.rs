@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Facts;
-use super::cost::ONLINE;
 use crate::engine::stuck::{Stuck, stuck};
+use crate::ops::cost::ONLINE;
 use crate::pool::{Finding, Key, Severity};
 
 /// How long a thread that waits is given to go on: no healthy disk takes that long.

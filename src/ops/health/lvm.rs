@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Facts;
-use super::cost::ONLINE;
 use super::ways;
+use crate::ops::cost::ONLINE;
 use crate::pool::{Activity, Finding, Key, Maker, PoolReport, Severity, VolumeGroup, Way};
 use crate::process::{self, quote};
 use crate::units::Bytes;

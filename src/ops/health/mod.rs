@@ -3,7 +3,6 @@
 //! `status` judges what it has read anyway; `health` looks at more first.
 
 mod check;
-mod cost;
 mod disk_name;
 mod disk_names;
 mod docker;

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use super::Facts;
-use super::cost::{self, ONLINE};
 use super::ways::with_docker_stopped;
 use crate::engine::bookkeeping::BASE;
 use crate::engine::docker_root::{DockerRoot, Problem, Standing};
+use crate::ops::cost::{self, ONLINE};
 use crate::pool::{Finding, Key, Severity};
 use crate::process::quote;
 

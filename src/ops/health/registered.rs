@@ -1,7 +1,7 @@
 //! Whether dmpool knows a pool that it made, and what is in it.
 
-use super::cost::ONLINE;
 use super::ways::argument;
+use crate::ops::cost::ONLINE;
 use crate::ops::registry;
 use crate::ops::steps::Kit;
 use crate::ops::volumes::{self, Known};

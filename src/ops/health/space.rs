@@ -1,8 +1,8 @@
 //! How full the pool is, and what it can really have.
 
-use super::cost::ONLINE;
 use super::ways::{self, grow_data, grow_metadata};
 use super::{Facts, Threshold, Thresholds};
+use crate::ops::cost::ONLINE;
 use crate::pool::{Finding, HostFs, Key, Limit, Mode, PoolReport, PoolStatus, Severity, Space};
 use crate::process::quote;
 use crate::units::{Bytes, MAX_META_BLOCKS};

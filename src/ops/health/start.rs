@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Facts;
-use super::cost::ONLINE;
 use crate::ops::boot::text;
+use crate::ops::cost::ONLINE;
 use crate::pool::{Backing, Carrier, DevNo, Finding, Key, Maker, PoolReport, Severity};
 use crate::process::quote;
 

@@ -2,9 +2,9 @@
 
 use super::Facts;
 use super::check;
-use super::cost::ONLINE;
 use super::ways::{argument, grow_data, grow_metadata};
 use crate::engine::docker_root::{DockerRoot, Standing};
+use crate::ops::cost::ONLINE;
 use crate::pool::{Activity, Finding, Key, Maker, Mode, PoolStatus, Severity, Tie, Way, Working};
 use crate::process::quote;
 

@@ -1,10 +1,10 @@
 //! What is wrong with the volumes on a pool.
 
-use super::cost::{self, ONLINE};
 use super::owners::Owners;
 use super::volumes::Volume;
 use super::ways;
 use super::{Facts, Thresholds};
+use crate::ops::cost::{self, ONLINE};
 use crate::pool::{Finding, Key, Mode, PoolReport, PoolStatus, Severity, Space};
 use crate::process::quote;
 use crate::units::Bytes;

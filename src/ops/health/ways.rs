@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::cost::ONLINE;
 use crate::engine::docker_root::DockerRoot;
 use crate::engine::dockerd::Flags;
+use crate::ops::cost::ONLINE;
 use crate::pool::{Backing, Carrier, Maker, PoolReport, Space, Way};
 use crate::process::quote;
 use crate::units::{Bytes, META_BLOCK_BYTES, Sectors};

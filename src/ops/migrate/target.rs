@@ -16,7 +16,7 @@ use crate::kernel::mounts;
 use crate::ops::steps::{
     Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
 };
-use crate::ops::{create, on_devices, own_disk, target as file};
+use crate::ops::{cost, create, on_devices, own_disk, target as file};
 use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
 use crate::process::quote;
 use crate::units::{BlockSize, Bytes, DataBlocks};
@@ -340,14 +340,15 @@ fn has_room(place: &Path, old: &Old, refuse: &impl Fn(String) -> Failure) -> Out
 fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
     let need = old.need.human();
     let mut notes = vec![format!(
-        "{} volumes are copied: {}, in blocks of {} (now {}), into {} (now {})",
-        old.volumes,
+        "{} copied: {}, in blocks of {} (now {}), into {} (now {})",
+        if old.volumes == 1 { "1 volume is".to_owned() } else { format!("{} volumes are", old.volumes) },
         if old.is_steady { format!("{need} at most") } else { format!("about {need}") },
         block.bytes().human(),
         old.block.bytes().human(),
         data.human(),
         old.data.human()
     )];
+    notes.push(cost::docker_stopped(cost::carry(old.need, 0)));
     if !old.is_steady {
         notes.push(
             "Docker writes to the pool all the while, and how much is in it cannot be told exactly: whether it fits is looked at again \

@@ -21,6 +21,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::identity;
 use crate::ops::contents::overlay2::{self, Part, Size};
 use crate::ops::contents::source::Reach;
+use crate::ops::cost;
 use crate::ops::steps::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
 use crate::ops::target::refusal;
 use crate::process::quote;
@@ -112,6 +113,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     let to = facts.root.join(format!("dmpool-migrate-{}", migration.stamp));
     let report = state.saved.join(format!("docker-{}-compared.json", migration.stamp));
     let mut notes = notes(&facts, &to);
+    notes.insert(0, cost::docker_stopped(cost::carry(Bytes::new(size.bytes), size.entries)));
     if judged.daemon.is_none() {
         let start = telling.starter.as_ref().map(|starter| starter.command("start"));
         notes.push(format!(

@@ -1,4 +1,4 @@
-//! What the ways out cost, in words: an estimate where facts give one, and `~` before it.
+//! What a way out or a migration costs, in words: an estimate where facts give one, and `~` before it.
 //!
 //! The rates are those of `docs/guide.md`, section "What a way out costs": measured on a fast disk, and divided by two and
 //! more, since nobody knows the disk.
@@ -7,7 +7,7 @@ use crate::pool::PoolReport;
 use crate::units::Bytes;
 
 /// The cost of what stops nothing.
-pub(super) const ONLINE: &str = "online";
+pub(crate) const ONLINE: &str = "online";
 
 /// How much metadata in use `thin_check` reads in a second.
 const CHECKED: u64 = 20 << 20;
@@ -15,6 +15,8 @@ const CHECKED: u64 = 20 << 20;
 const REPAIRED: u64 = 4 << 20;
 /// How much of a file is copied in a second.
 const COPIED: u64 = 50 << 20;
+/// How many files of a layer are written, or compared, in a second.
+const FILES: u64 = 1000;
 /// How many seconds Docker takes to stop and to start: it gives its containers 15 to end (`--shutdown-timeout`), and is
 /// given 20 to be there again.
 const RESTART: u64 = 35;
@@ -22,28 +24,33 @@ const RESTART: u64 = 35;
 const POOL_AGAIN: u64 = 5;
 
 /// A restart of Docker, with so many seconds of something else between.
-pub(super) fn docker_stopped(more: u64) -> String {
+pub(crate) fn docker_stopped(more: u64) -> String {
     format!("~{} with Docker stopped", time(RESTART + more))
 }
 
 /// A pool that is down for that long, and what uses it stopped.
-pub(super) fn pool_stopped(more: u64) -> String {
+pub(crate) fn pool_stopped(more: u64) -> String {
     format!("~{} stopped", time(POOL_AGAIN + more))
 }
 
 /// How many seconds `thin_check` needs for a pool's metadata, run twice; nothing when nobody knows how much is in use.
-pub(super) fn check(pool: &PoolReport) -> Option<u64> {
+pub(crate) fn check(pool: &PoolReport) -> Option<u64> {
     Some(seconds(in_use(pool)?, CHECKED).saturating_mul(2))
 }
 
 /// How many seconds `thin_repair` needs, and the copy before it.
-pub(super) fn repair(pool: &PoolReport) -> Option<u64> {
+pub(crate) fn repair(pool: &PoolReport) -> Option<u64> {
     Some(seconds(in_use(pool)?, REPAIRED).saturating_add(seconds(in_use(pool)?, COPIED)))
 }
 
 /// How many seconds a copy of so much takes.
-pub(super) fn copy(bytes: Bytes) -> u64 {
+pub(crate) fn copy(bytes: Bytes) -> u64 {
     seconds(bytes, COPIED)
+}
+
+/// How many seconds it takes to copy so much and to compare it.
+pub(crate) fn carry(bytes: Bytes, files: u64) -> u64 {
+    copy(bytes).saturating_add(files.div_ceil(FILES)).saturating_mul(2)
 }
 
 fn in_use(pool: &PoolReport) -> Option<Bytes> {
@@ -55,7 +62,7 @@ fn seconds(bytes: Bytes, rate: u64) -> u64 {
 }
 
 /// Returns a time in tens of seconds, minutes or hours, never less than it is: `40 s`, `4 min`, `3 h`.
-pub(super) fn time(seconds: u64) -> String {
+pub(crate) fn time(seconds: u64) -> String {
     match seconds {
         0..=60 => format!("{} s", seconds.div_ceil(10).max(1) * 10),
         61..=7_200 => format!("{} min", seconds.div_ceil(60)),
@@ -83,6 +90,6 @@ mod tests {
         assert_eq!(docker_stopped(52), "~2 min with Docker stopped");
         assert_eq!(pool_stopped(52), "~60 s stopped");
         assert_eq!((check(&mute_pool()), repair(&mute_pool())), (None, None));
-        assert_eq!(copy(Bytes::new(10 << 30)), 205);
+        assert_eq!((copy(Bytes::new(10 << 30)), carry(Bytes::new(10 << 30), 10_000)), (205, 430));
     }
 }
