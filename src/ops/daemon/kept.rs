@@ -106,13 +106,8 @@ impl Kept {
     pub fn differences(&self, after: &Self) -> Vec<String> {
         let mut found = of_containers(&self.containers, &after.containers);
         found.extend(by_key(&self.images, &after.images, "image", "Id", &["RepoTags", "RepoDigests"]));
-        found.extend(by_key(
-            &self.networks,
-            &after.networks,
-            "network",
-            "Name",
-            &["Driver", "IPAM", "Options", "Labels"],
-        ));
+        found.extend(by_key(&self.networks, &after.networks, "network", "Name", &["Driver", "Options", "Labels"]));
+        found.extend(of_subnets(&self.networks, &after.networks));
         found.extend(by_key(&self.volumes, &after.volumes, "volume", "Name", &["Driver", "Options", "Labels"]));
         found
     }
@@ -154,6 +149,33 @@ fn unlike(before: Option<&Value>, after: Option<&Value>) -> BTreeSet<String> {
     };
     let objects = [before, after].into_iter().flatten().filter_map(Value::as_object);
     objects.flat_map(|of| of.keys().cloned()).filter(|key| value(before, key) != value(after, key)).collect()
+}
+
+/// Compares where networks have their addresses. Docker tells more of them once it has started anew (the gateway that it has chosen,
+/// options that are none): what is told only then, or only before, is no difference.
+fn of_subnets(before: &[Value], after: &[Value]) -> Vec<String> {
+    let find = |name: Option<&Value>| after.iter().find(|network| network.get("Name") == name);
+    let subnets = |network: &Value| -> BTreeMap<String, Value> {
+        let all = network.pointer("/IPAM/Config").and_then(Value::as_array).into_iter().flatten();
+        let subnet = |entry: &Value| Some((entry.get("Subnet")?.as_str()?.to_owned(), entry.clone()));
+        all.filter_map(subnet).collect()
+    };
+    let is_other = |was: &Value, is: &Value| {
+        let [was, is] = [was, is].map(|entry| entry.as_object().cloned().unwrap_or_default());
+        was.iter().any(|(key, value)| is.get(key).is_some_and(|other| other != value))
+    };
+    let mut found = Vec::new();
+    for was in before {
+        let Some(is) = find(was.get("Name")) else { continue };
+        let (old, new) = (subnets(was), subnets(is));
+        let is_same = was.pointer("/IPAM/Driver") == is.pointer("/IPAM/Driver")
+            && old.len() == new.len()
+            && old.iter().all(|(subnet, entry)| new.get(subnet).is_some_and(|other| !is_other(entry, other)));
+        if !is_same {
+            found.push(format!("the network {} has other addresses", name_of(was)));
+        }
+    }
+    found
 }
 
 /// Compares objects that have a key of their own: which are gone, and which say something else under these others.
@@ -244,7 +266,10 @@ mod tests {
                 json!({"Id": "3", "Name": "/job", "HostConfig": {"AutoRemove": true}}),
             ],
             images: vec![json!({"Id": "a", "RepoTags": ["x:1", "y:1"], "Size": 1})],
-            networks: vec![json!({"Name": "bridge", "Id": "n1", "Driver": "bridge"})],
+            networks: vec![json!({
+                "Name": "bridge", "Id": "n1", "Driver": "bridge",
+                "IPAM": {"Driver": "default", "Options": null, "Config": [{"Subnet": "172.17.0.0/16"}]},
+            })],
             volumes: vec![json!({"Name": "v", "Driver": "local"})],
             ..Kept::default()
         };
@@ -254,6 +279,8 @@ mod tests {
         same.containers[0]["HostConfig"]["OomKillDisable"] = json!(false);
         same.images[0]["RepoTags"] = json!(["y:1", "x:1"]);
         same.networks[0]["Id"] = json!("n2");
+        same.networks[0]["IPAM"]["Options"] = json!({});
+        same.networks[0]["IPAM"]["Config"][0]["Gateway"] = json!("172.17.0.1");
         same.containers.pop();
         assert_eq!(before.differences(&same), Vec::<String>::new());
         let mut other = same;
@@ -261,6 +288,7 @@ mod tests {
         other.containers[0]["Config"]["Tty"] = json!(true);
         other.containers.pop();
         other.images[0]["RepoTags"] = json!(["x:1"]);
+        other.networks[0]["IPAM"]["Config"][0]["Subnet"] = json!("172.18.0.0/16");
         other.volumes.clear();
         assert_eq!(
             before.differences(&other),
@@ -268,6 +296,7 @@ mod tests {
                 "the container `web` has another Config.Tty, HostConfig.Memory",
                 "the container `gone` is gone",
                 "the image a has another RepoTags",
+                "the network bridge has other addresses",
                 "the volume v is gone",
             ]
         );
