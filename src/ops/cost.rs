@@ -17,6 +17,8 @@ const REPAIRED: u64 = 4 << 20;
 const COPIED: u64 = 50 << 20;
 /// How many files of a layer are written, or compared, in a second.
 const FILES: u64 = 1000;
+/// How many seconds it takes to bring a layer's volume up, mount it and take it down, in the copy and in the comparison.
+const LAYER: u64 = 1;
 /// How many seconds Docker takes to stop and to start: it gives its containers 15 to end (`--shutdown-timeout`), and is
 /// given 20 to be there again.
 const RESTART: u64 = 35;
@@ -49,8 +51,14 @@ pub(crate) fn copy(bytes: Bytes) -> u64 {
 }
 
 /// How many seconds it takes to copy so much and to compare it.
-pub(crate) fn carry(bytes: Bytes, files: u64) -> u64 {
-    copy(bytes).saturating_add(files.div_ceil(FILES)).saturating_mul(2)
+pub(crate) fn carry(bytes: Bytes) -> u64 {
+    copy(bytes).saturating_mul(2)
+}
+
+/// How many seconds it takes to copy and to compare so many layers, with so many files that are so large together.
+pub(crate) fn carry_files(layers: usize, files: u64, bytes: Bytes) -> u64 {
+    let layers = u64::try_from(layers).unwrap_or(u64::MAX).saturating_mul(LAYER);
+    copy(bytes).saturating_add(files.div_ceil(FILES)).saturating_add(layers).saturating_mul(2)
 }
 
 fn in_use(pool: &PoolReport) -> Option<Bytes> {
@@ -90,6 +98,7 @@ mod tests {
         assert_eq!(docker_stopped(52), "~2 min with Docker stopped");
         assert_eq!(pool_stopped(52), "~60 s stopped");
         assert_eq!((check(&mute_pool()), repair(&mute_pool())), (None, None));
-        assert_eq!((copy(Bytes::new(10 << 30)), carry(Bytes::new(10 << 30), 10_000)), (205, 430));
+        let ten = Bytes::new(10 << 30);
+        assert_eq!((copy(ten), carry(ten), carry_files(20, 10_000, ten)), (205, 410, 470));
     }
 }

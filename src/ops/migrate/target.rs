@@ -348,7 +348,7 @@ fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
         data.human(),
         old.data.human()
     )];
-    notes.push(cost::docker_stopped(cost::carry(old.need, 0)));
+    notes.push(cost::docker_stopped(cost::carry(old.need)));
     if !old.is_steady {
         notes.push(
             "Docker writes to the pool all the while, and how much is in it cannot be told exactly: whether it fits is looked at again \

@@ -113,7 +113,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     let to = facts.root.join(format!("dmpool-migrate-{}", migration.stamp));
     let report = state.saved.join(format!("docker-{}-compared.json", migration.stamp));
     let mut notes = notes(&facts, &to);
-    notes.insert(0, cost::docker_stopped(cost::carry(Bytes::new(size.bytes), size.entries)));
+    notes.insert(0, cost::docker_stopped(cost::carry_files(layers, size.entries, Bytes::new(size.bytes))));
     if judged.daemon.is_none() {
         let start = telling.starter.as_ref().map(|starter| starter.command("start"));
         notes.push(format!(
