@@ -61,14 +61,14 @@ fn script(path: PathBuf, text: &str) -> String {
 }
 
 /// What stops Docker where no init does, and what starts it.
-fn by_scripts(bench: &Bench) -> [String; 2] {
+pub(crate) fn by_scripts(bench: &Bench) -> [String; 2] {
     let stop = "pid=$(cat /var/run/docker.pid); kill $pid; while grep -q dockerd /proc/$pid/comm 2>/dev/null && ! grep -q 'State:.Z' /proc/$pid/status; do sleep 0.1; done";
     let start = "setsid dockerd </dev/null >>/var/log/dmpool-test-dockerd.log 2>&1 &";
     [script(bench.sweep.path("stop"), stop), script(bench.sweep.path("start"), start)]
 }
 
 /// Takes away what dmpool has kept of Docker's configuration.
-fn without_backups() {
+pub(crate) fn without_backups() {
     for name in entries(Path::new("/etc/docker")) {
         if name.contains("before-dmpool") {
             fs::remove_file(Path::new("/etc/docker").join(name)).unwrap();

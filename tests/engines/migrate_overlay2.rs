@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
@@ -17,6 +17,8 @@ use crate::rescue_devicemapper::assert_nothing_left;
 use crate::rescue_files::{change_more, change_once, fill_image, mounted};
 use crate::support::Bench;
 
+/// A migration of one of everything, on a machine that does other things too.
+const LONG: Duration = Duration::from_secs(600);
 /// Fields of `docker inspect` that are of the start before, or of the driver.
 const OF_THE_DRIVER: [&str; 6] = ["State", "ExecIDs", "Driver", "GraphDriver", "NetworkSettings", "RestartCount"];
 
@@ -24,11 +26,15 @@ fn said(inspect: &Value) -> Value {
     let mut inspect = inspect.clone();
     let fields = inspect.as_object_mut().unwrap();
     OF_THE_DRIVER.iter().for_each(|field| drop(fields.remove(*field)));
+    // Docker keeps them without an order.
+    if let Some(mounts) = fields.get_mut("Mounts").and_then(Value::as_array_mut) {
+        mounts.sort_by_key(|mount| mount["Destination"].to_string());
+    }
     inspect
 }
 
 /// Everything that Docker and its files say is what it was.
-fn assert_is_the_same(truth: &Menagerie, found: &Menagerie, docker: &Docker) {
+pub(crate) fn assert_is_the_same(truth: &Menagerie, found: &Menagerie, docker: &Docker) {
     let but = Except::nothing().field(Field::DirectorySize);
     let differences = truth.differences(found, &but);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
@@ -120,7 +126,7 @@ impl Stopped {
     }
 
     fn dmpool(&mut self, args: &[&str], fault: &str, code: i32) -> String {
-        let ran = self.bench.cmd(args).env("DMPOOL_FAULT", fault).run();
+        let ran = self.bench.cmd(args).env("DMPOOL_FAULT", fault).limit(LONG).run();
         self.laps.lap(&args.join(" "));
         println!("{ran}");
         match code {
@@ -204,7 +210,7 @@ impl Stopped {
 
 #[test]
 fn a_dead_docker_comes_to_overlay2() {
-    boot::time_limit(std::time::Duration::from_secs(900));
+    boot::time_limit(Duration::from_secs(900));
     let config = |root: &Path| {
         Config::new(root).option("dm.loopdatasize=400M").option("dm.loopmetadatasize=16M").option("dm.basesize=1G")
     };
@@ -262,7 +268,7 @@ fn one_of_everything_comes_to_overlay2() {
     if !boot::full() {
         boot::skip("takes minutes; --full");
     }
-    boot::time_limit(std::time::Duration::from_secs(1800));
+    boot::time_limit(Duration::from_secs(1800));
     let made = |docker: &Docker| Menagerie::make(docker, 60).unwrap();
     let mut stopped = Stopped::new(Kind::Xfs, |root| Menagerie::config("devicemapper", root), made);
     stopped.migrate("", 0);
