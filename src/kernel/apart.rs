@@ -29,10 +29,22 @@ const NONE: Option<&str> = None;
 /// # Errors
 /// As unshare(2) and mount(2): `EROFS` when the file system wants to write first, as one does whose log is not empty.
 pub fn mounted(device: &Path, kind: &'static str, options: &str) -> Result<Folder, KernelError> {
+    on(device, kind, HARMLESS, options)
+}
+
+/// As [`mounted`], and writable: its log is replayed, and it can be made longer.
+///
+/// # Errors
+/// As unshare(2) and mount(2).
+pub fn mounted_to_write(device: &Path, kind: &'static str, options: &str) -> Result<Folder, KernelError> {
+    on(device, kind, HARMLESS.difference(MsFlags::MS_RDONLY), options)
+}
+
+fn on(device: &Path, kind: &'static str, flags: MsFlags, options: &str) -> Result<Folder, KernelError> {
     let (device, options) = (device.to_owned(), options.to_owned());
     in_thread(move || {
         alone()?;
-        mount(Some(&device), PLACE, Some(kind), HARMLESS, Some(options.as_str())).called("mount", device.display())?;
+        mount(Some(&device), PLACE, Some(kind), flags, Some(options.as_str())).called("mount", device.display())?;
         taken()
     })
 }

@@ -18,6 +18,9 @@ pub(super) const LOOP_INFO64: usize = 232;
 /// Length of `struct loop_config` (linux/loop.h).
 pub(super) const LOOP_CONFIG: usize = 304;
 
+/// Length of `struct xfs_fsop_geom_v1` (fs/xfs/libxfs/xfs_fs.h).
+pub(super) const XFS_GEOMETRY: usize = 112;
+
 /// Where `data_size` stands in `struct dm_ioctl`.
 const DM_DATA_SIZE: std::ops::Range<usize> = 12..16;
 
@@ -90,6 +93,31 @@ pub(super) fn discard(device: BorrowedFd<'_>, offset: u64, length: u64) -> Resul
     let request = nix::request_code_none!(0x12, 119);
     // SAFETY: the kernel reads two u64.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), request, range.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// `XFS_IOC_FSGEOMETRY_V1`: returns the bytes of the `struct xfs_fsop_geom_v1`.
+pub(super) fn xfs_geometry(root: BorrowedFd<'_>) -> Result<[u8; XFS_GEOMETRY], Errno> {
+    let mut geometry = [0_u8; XFS_GEOMETRY];
+    let request = nix::request_code_read!(b'X', 100, XFS_GEOMETRY);
+    // SAFETY: the kernel writes one `struct xfs_fsop_geom_v1`, which is as long as the array.
+    let result = unsafe { libc::ioctl(root.as_raw_fd(), request, geometry.as_mut_ptr()) };
+    Errno::result(result).map(|_| geometry)
+}
+
+/// `XFS_IOC_FSGROWFSDATA`: makes a mounted XFS that many blocks long; the bytes are a `struct xfs_growfs_data`.
+pub(super) fn xfs_grow(root: BorrowedFd<'_>, growth: &[u8; 16]) -> Result<(), Errno> {
+    let request = nix::request_code_write!(b'X', 110, 16);
+    // SAFETY: the kernel reads one `struct xfs_growfs_data`, which is as long as the array.
+    let result = unsafe { libc::ioctl(root.as_raw_fd(), request, growth.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// `EXT4_IOC_RESIZE_FS` (3.3 and later): makes a mounted ext4 that many blocks long.
+pub(super) fn ext4_resize(root: BorrowedFd<'_>, blocks: u64) -> Result<(), Errno> {
+    let request = nix::request_code_write!(b'f', 16, size_of::<u64>());
+    // SAFETY: the kernel reads one u64.
+    let result = unsafe { libc::ioctl(root.as_raw_fd(), request, &raw const blocks) };
     Errno::result(result).map(drop)
 }
 

@@ -3,6 +3,7 @@
 mod alike;
 mod durable;
 pub(crate) mod facts;
+mod longer;
 mod nameless;
 mod tree;
 
@@ -13,5 +14,6 @@ pub use self::durable::{
     write_replace_with,
 };
 pub use self::facts::{FsFacts, allocated, file_size_limit, is_network};
+pub use self::longer::{longer_ext4, longer_xfs};
 pub use self::nameless::nameless;
 pub use self::tree::{Bounds, Occupied, occupied, occupied_in};
