@@ -93,6 +93,17 @@ impl Device {
         let device: Self = from_json(bytes)?;
         if device.id > MAX_DEVICE_ID { Err(BadFile::DeviceId(device.id)) } else { Ok(device) }
     }
+
+    /// Returns a device's file with another size, and all else as it is.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn with_size(bytes: &[u8], size: Bytes) -> Result<Vec<u8>, BadFile> {
+        Self::parse(bytes)?;
+        let mut record: serde_json::Map<String, serde_json::Value> = from_json(bytes)?;
+        record.insert("size".to_owned(), size.get().into());
+        serde_json::to_vec(&record).map_err(BadFile::Json)
+    }
 }
 
 impl DeviceSet {
@@ -156,6 +167,17 @@ mod tests {
 
         let open = Transaction::parse(br#"{"open_transaction_id":133,"device_hash":"ab","device_id":7}"#).unwrap();
         assert_eq!((open.id, open.device_id), (133, 7));
+    }
+
+    #[test]
+    fn another_size_changes_nothing_else() {
+        let other = Device::with_size(DEVICE, Bytes::new(50 << 30)).unwrap();
+        let wanted = String::from_utf8(DEVICE.to_vec()).unwrap().replace("10737418240", "53687091200");
+        assert_eq!(String::from_utf8(other).unwrap(), wanted);
+        let unknown = br#"{"size":5,"device_id":1,"transaction_id":18446744073709551615,"of_later":{"b":1,"a":[2]}}"#;
+        let other = Device::with_size(unknown, Bytes::new(6)).unwrap();
+        assert_eq!(String::from_utf8(other).unwrap(), std::str::from_utf8(unknown).unwrap().replace(":5,", ":6,"));
+        assert!(Device::with_size(b"{}", Bytes::new(6)).is_err());
     }
 
     #[test]
