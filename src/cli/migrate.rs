@@ -12,7 +12,7 @@ use crate::units::{BlockSize, Bytes, NewSize};
 
 /// Carry the pool of a Docker root over into another one, with all that is in it
 ///
-/// For what grow cannot do: other blocks, a smaller pool, another place. Docker and its containers are stopped, every volume is
+/// For what grow cannot do: other blocks, a smaller pool, another place, a larger base device. Docker and its containers are stopped, every volume is
 /// copied and compared, and Docker is started on the copy, with the same images, containers and contents; what ran runs again. Without
 /// --name the new pool is two loop files in Docker's own place; with it one of dmpool's own, as create makes it, that Docker is told
 /// of. The old pool is never written, and stays. Until Docker starts on the new pool dmpool undo leads back.
@@ -33,6 +33,11 @@ pub(super) struct Args {
     /// The length of its blocks: 64K to 1G, a multiple of 64K [default: as now; with --name 64K]
     #[arg(long, value_name = "SIZE", value_parser = parse::block_size, allow_hyphen_values = true)]
     block_size: Option<BlockSize>,
+
+    /// How large the base device shall be, as Docker's dm.basesize; every image and container that is smaller grows with its file
+    /// system [default: as now]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true)]
+    base_size: Option<Bytes>,
 
     /// Make a pool of dmpool's own, with this name
     #[arg(long, value_name = "NAME", value_parser = parse::pool_name)]
@@ -60,7 +65,7 @@ pub(super) struct Args {
 
     /// Carry it to this storage driver, without any pool; each layer becomes a directory in the Docker root
     #[arg(long, value_name = "DRIVER", value_parser = ["overlay2"],
-          conflicts_with_all = ["name", "data_size", "metadata_size", "block_size"])]
+          conflicts_with_all = ["name", "data_size", "metadata_size", "block_size", "base_size"])]
     to_driver: Option<String>,
 
     /// There is no Docker to be asked, stopped or started: it is dead, or not installed any more
@@ -126,7 +131,7 @@ impl Args {
         };
         if self.to_driver.is_some() {
             let to = To::Overlay2 { offline: self.offline };
-            return Ok(migrate::Options { root: self.root, to, docker });
+            return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker });
         }
         let (data, share) = match self.data_size {
             Some(NewSize::Bytes(bytes)) => (Some(bytes), None),
@@ -139,7 +144,7 @@ impl Args {
         }
         let Some(name) = self.name else {
             let to = To::LoopFiles { data, metadata: self.metadata_size, block: self.block_size };
-            return Ok(migrate::Options { root: self.root, to, docker });
+            return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker });
         };
         let on = if let Some(group) = self.vg {
             Place::Volumes { group, share }
@@ -165,7 +170,8 @@ impl Args {
             ephemeral: false,
             on,
         };
-        Ok(migrate::Options { root: self.root, to: To::Pool { spec: Box::new(spec), wipe: self.wipe }, docker })
+        let to = To::Pool { spec: Box::new(spec), wipe: self.wipe };
+        Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker })
     }
 }
 

@@ -23,6 +23,13 @@ pub const EXT: &str = "ext";
 /// The flag in `s_feature_incompat` that says there are more than 2^32 blocks to count (`INCOMPAT_64BIT`).
 const EXT_64BIT: u32 = 0x80;
 
+/// What mounting and unmounting writes into a log at most: XFS overwrites up to 2 MiB ahead of where it goes on
+/// (`xlog_clear_stale_blocks`, fs/xfs/xfs_log_recover.c).
+const LOG: u64 = 4 << 20;
+
+/// What each group of an ext4 has in its flex group: two bitmaps (Documentation/filesystems/ext4/blockgroup.rst).
+const BITMAPS: u64 = 2;
+
 /// A file system by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystem {
@@ -35,6 +42,52 @@ pub struct FileSystem {
 /// Reads the head of a volume; nothing when no known file system is on it, or its numbers cannot be true.
 pub fn parse(head: &[u8]) -> Option<FileSystem> {
     xfs(head).or_else(|| ext(head))
+}
+
+/// Returns how many blocks of a thin pool, of that length, are written at most when the file system with that head is mounted and made
+/// that long: its log, and the heads of its groups with what they keep a copy of. Nothing when it is none of these.
+pub fn growth(head: &[u8], to: Bytes, block: Bytes) -> Option<u64> {
+    let found = parse(head)?;
+    let (groups, in_each) = if found.kind == XFS { xfs_groups(head, to)? } else { ext_groups(head, to)? };
+    let of_groups = groups.saturating_mul(2).saturating_add(in_each.div_ceil(block.get().max(1)));
+    Some(of_groups.saturating_add(LOG.div_ceil(block.get().max(1))))
+}
+
+/// How many groups there are then; the head of each is less than a block of a pool, and there is nothing else.
+fn xfs_groups(head: &[u8], to: Bytes) -> Option<(u64, u64)> {
+    let [block, blocks] = [4, 84].map(|at| array(head, at).map(|bytes| u64::from(u32::from_be_bytes(bytes))));
+    let group = block?.checked_mul(blocks?).filter(|group| *group > 0)?;
+    Some((to.get().div_ceil(group), 0))
+}
+
+/// How many places there are, and how many bytes are written there: the bitmaps of each group, and where a group has a copy of the
+/// descriptors, that and what is kept free behind it, which the kernel fills with zeros (`setup_new_flex_group_blocks`, fs/ext4/resize.c).
+fn ext_groups(head: &[u8], to: Bytes) -> Option<(u64, u64)> {
+    let superblock = head.get(1024..)?;
+    let number = |at: usize| array(superblock, at).map(|bytes| u64::from(u32::from_le_bytes(bytes)));
+    let block = 1024_u64.checked_shl(u32::from_le_bytes(array(superblock, 0x18)?))?;
+    let group = number(0x20)?.checked_mul(block).filter(|group| *group > 0)?;
+    let groups = to.get().div_ceil(group);
+    let kept = u64::from(u16::from_le_bytes(array(superblock, 0xce)?));
+    let copies = [3_u64, 5, 7]
+        .map(|base| (0..).map_while(|power| base.checked_pow(power)).take_while(|at| *at < groups).count());
+    let copies = u64::try_from(copies.iter().sum::<usize>()).ok()?;
+    let of_copies =
+        kept.saturating_add(groups.saturating_mul(64).div_ceil(block)).saturating_add(1).saturating_mul(copies);
+    let blocks = of_copies.saturating_add(groups.saturating_mul(BITMAPS));
+    Some((groups.saturating_add(copies), blocks.saturating_mul(block)))
+}
+
+/// Returns how much an ext4 of that length has for inodes: what it makes longer it fills with zeros while it is mounted, in the
+/// background (`ext4_lazyinit_thread`). Nothing for an XFS, which makes inodes when it needs them.
+pub fn inode_tables(head: &[u8], length: Bytes) -> Option<Bytes> {
+    parse(head).filter(|found| found.kind == EXT)?;
+    let superblock = head.get(1024..)?;
+    let number = |at: usize| array(superblock, at).map(|bytes| u64::from(u32::from_le_bytes(bytes)));
+    let block = 1024_u64.checked_shl(u32::from_le_bytes(array(superblock, 0x18)?))?;
+    let group = number(0x20)?.checked_mul(block).filter(|group| *group > 0)?;
+    let inode = u64::from(u16::from_le_bytes(array(superblock, 0x58)?));
+    Some(Bytes::new(length.get().div_ceil(group).saturating_mul(number(0x28)?.saturating_mul(inode))))
 }
 
 /// Returns the file system on a device as it is now, also while it is mounted here; nothing when it is none of these.
@@ -120,8 +173,13 @@ mod tests {
         head[4..8].copy_from_slice(&4096_u32.to_be_bytes());
         head[8..16].copy_from_slice(&2_621_440_u64.to_be_bytes());
         assert_eq!(parse(&head), Some(FileSystem { kind: "xfs", size: Bytes::new(10 << 30) }));
+        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 16)), None, "groups of no length");
+        head[84..88].copy_from_slice(&655_360_u32.to_be_bytes());
+        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 16)), Some(2 * 20 + 64));
+        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 20)), Some(2 * 20 + 4));
+        assert_eq!(inode_tables(&head, Bytes::new(50 << 30)), None);
         head[4..8].copy_from_slice(&4095_u32.to_be_bytes());
-        assert_eq!(parse(&head), None);
+        assert_eq!((parse(&head), growth(&head, Bytes::GIB, Bytes::new(1 << 16))), (None, None));
     }
 
     #[test]
@@ -131,6 +189,15 @@ mod tests {
         head[1024 + 0x18..1024 + 0x1c].copy_from_slice(&2_u32.to_le_bytes());
         head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
         assert_eq!(parse(&head), Some(FileSystem { kind: "ext", size: Bytes::new(10 << 30) }));
+        head[1024 + 0x20..1024 + 0x24].copy_from_slice(&32768_u32.to_le_bytes());
+        head[1024 + 0x28..1024 + 0x2c].copy_from_slice(&8192_u32.to_le_bytes());
+        head[1024 + 0x58..1024 + 0x5a].copy_from_slice(&256_u16.to_le_bytes());
+        head[1024 + 0xce..1024 + 0xd0].copy_from_slice(&1024_u16.to_le_bytes());
+        let [ten, fifty] = [10, 50].map(|gib| Bytes::new(gib << 30));
+        assert_eq!(inode_tables(&head, ten), Some(Bytes::new(80 * (2 << 20))));
+        // 400 groups: 1, 3, 9, 27, 81, 243, 1, 5, 25, 125, 1, 7, 49 and 343 have copies, of 1024 + 7 + 1 blocks each.
+        let written = (14 * 1032 + 800) * 4096_u64;
+        assert_eq!(growth(&head, fifty, Bytes::new(1 << 16)), Some(2 * 414 + written.div_ceil(1 << 16) + 64));
         head[1024 + 0x150] = 1;
         assert_eq!(parse(&head).unwrap().size, Bytes::new(10 << 30), "the upper half counts only with its flag");
         head[1024 + 0x60] = 0x80;
@@ -147,7 +214,7 @@ mod tests {
                 head[..4].copy_from_slice(b"XFSB");
                 head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
             }
-            let _ = parse(&head);
+            let _ = (parse(&head), growth(&head, Bytes::GIB, Bytes::MIB), inode_tables(&head, Bytes::GIB));
         }
     }
 }

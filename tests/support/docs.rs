@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 13] = [
+pub const TEXTS: [(&str, &str); 14] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -86,6 +86,10 @@ pub const TEXTS: [(&str, &str); 13] = [
     (
         "docs/decisions/0005-migrate-carries-blocks-and-files-itself.md",
         include_str!("../../docs/decisions/0005-migrate-carries-blocks-and-files-itself.md"),
+    ),
+    (
+        "docs/decisions/0006-a-larger-base-is-copied-and-grown.md",
+        include_str!("../../docs/decisions/0006-a-larger-base-is-copied-and-grown.md"),
     ),
     ("docs/design.md", include_str!("../../docs/design.md")),
     ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),

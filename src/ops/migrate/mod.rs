@@ -3,6 +3,7 @@
 
 mod apart;
 pub mod around;
+mod base;
 pub mod blocks;
 pub mod files;
 pub mod over;
@@ -57,6 +58,8 @@ pub struct Options {
     pub root: Option<String>,
     /// What its pool shall become.
     pub to: To,
+    /// How large its base device shall be, and no volume smaller; nothing for as they are.
+    pub base_size: Option<Bytes>,
     /// What was said of Docker.
     pub docker: preflight::Options,
 }
@@ -128,7 +131,7 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     let judged = preflight::judge(&facts, &options.docker)?;
     let (mut part, own) = match options.to {
         To::Overlay2 { offline } => files::plan(&ground, &judged, offline)?,
-        To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, &options.to, &judged.info)?,
+        To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, options, &judged.info)?,
     };
     for pool in part.old.iter().chain([&part.pool]) {
         gate::no_interrupted(kit, pool)?;

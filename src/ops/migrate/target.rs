@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::base::Larger;
 use super::blocks::Origin;
 use super::size::{self, Old};
-use super::{Ground, Own, Part, To, apart, told};
+use super::{Ground, Options, Own, Part, To, apart, base, told};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
 use crate::engine::configure::{Edit, Obstacle};
 use crate::engine::dockerd;
@@ -31,10 +32,12 @@ const DEFAULT_BLOCK: Bytes = Bytes::new(64 << 10);
 ///
 /// # Errors
 /// Every reason not to do it.
-pub(super) fn plan(ground: &Ground<'_>, to: &To, info: &Value) -> Outcome<(Part, Own)> {
-    match to {
-        To::LoopFiles { data, metadata, block } => loop_files(ground, info, *data, *metadata, *block),
-        To::Pool { spec, wipe } => pool(ground, info, spec, *wipe),
+pub(super) fn plan(ground: &Ground<'_>, asked: &Options, info: &Value) -> Outcome<(Part, Own)> {
+    match &asked.to {
+        To::LoopFiles { data, metadata, block } => {
+            loop_files(ground, info, (*data, *metadata, *block), asked.base_size)
+        }
+        To::Pool { spec, wipe } => pool(ground, info, (spec, *wipe), asked.base_size),
         To::Overlay2 { .. } => Err(Failure::refused("cannot migrate to a pool: overlay2 was asked for")),
     }
 }
@@ -48,15 +51,16 @@ fn while_filled(block: BlockSize) -> Behaviour {
 fn loop_files(
     ground: &Ground<'_>,
     info: &Value,
-    data: Option<Bytes>,
-    metadata: Option<Bytes>,
-    block: Option<BlockSize>,
+    (data, metadata, block): (Option<Bytes>, Option<Bytes>, Option<BlockSize>),
+    base_size: Option<Bytes>,
 ) -> Outcome<(Part, Own)> {
     let root = &ground.root.path;
     let what = format!("migrate the pool of the Docker root `{}` to new loop files", root.display());
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
     told::has_loop_files(&ground.root, &refuse)?;
-    let old = size::look(ground, info, block, &refuse)?;
+    let mut old = size::look(ground, info, block, &refuse)?;
+    let mut of_base = Vec::new();
+    let larger = base::look(ground, &mut old, base_size, block, &mut of_base, &refuse)?;
     let block = block.unwrap_or(old.block);
     let data = data.unwrap_or(old.data);
     let metadata = metadata.unwrap_or_else(|| {
@@ -85,7 +89,11 @@ fn loop_files(
     on_devices::sizes(&spec, data, metadata, &refuse)?;
     fits(&old, data, metadata, block, &refuse)?;
     has_room(&home, &old, &refuse)?;
-    let told = |given: &[&str]| Ok(options(given, data, metadata, block));
+    let told = |given: &[&str]| {
+        let mut options = options(given, data, metadata, block);
+        options.extend(larger.as_ref().and_then(|larger| larger.option(given)));
+        Ok(options)
+    };
     let telling = configure::add(Path::new("/"), &dockerd::running(), told);
     let edits = edits(telling, root, &refuse)?;
     let files = [place.made.join("metadata"), place.made.join("data")];
@@ -113,12 +121,13 @@ fn loop_files(
         .into(),
     ];
     let mut notes = notes(&old, data, block);
-    if data >= old.data && metadata >= old.metadata && block == old.block {
+    if data >= old.data && metadata >= old.metadata && block == old.block && larger.is_none() {
         notes.insert(0, grow_instead(ground, &old, data, metadata));
     }
     if let Origin::Parts { data, metadata } = &old.origin {
         notes.extend(stays(data, metadata, &place.folder, &place.aside));
     }
+    notes.extend(of_base);
     let (pool, uuid) = (name.to_string(), uuid.pool());
     let origin = old.origin.clone();
     let own: Own = Box::new(move |hold| {
@@ -133,22 +142,36 @@ fn loop_files(
             metadata: Some(metadata_file),
         };
         let Swap { folder, aside, made } = place;
-        vec![
-            CopyVolumes { carried: carried.clone(), make }.into(),
-            VerifyVolumes { carried: carried.clone() }.into(),
-            SettleCopy { carried }.into(),
-            SetAside { from: folder.clone(), to: aside }.into(),
-            SetAside { from: made, to: folder }.into(),
-        ]
+        let mut steps = filled(carried, make, larger.as_ref());
+        steps.push(SetAside { from: folder.clone(), to: aside }.into());
+        steps.push(SetAside { from: made, to: folder }.into());
+        steps.extend(larger.into_iter().flat_map(Larger::swap));
+        steps
     });
     Ok((Part { what, pool: ground.root.own_pool(), old: Some(old.pool), edits, notes }, own))
 }
 
-fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(Part, Own)> {
+/// Returns the steps that fill the new pool and look at it.
+fn filled(carried: Carried, make: Vec<Step>, larger: Option<&Larger>) -> Vec<Step> {
+    let mut steps = vec![
+        Step::from(CopyVolumes { carried: carried.clone(), make }),
+        VerifyVolumes { carried: carried.clone() }.into(),
+    ];
+    steps.extend(larger.map(|larger| larger.grow(&carried)));
+    steps.push(SettleCopy { carried }.into());
+    steps
+}
+
+fn pool(
+    ground: &Ground<'_>,
+    info: &Value,
+    (spec, wipe): (&Spec, bool),
+    base_size: Option<Bytes>,
+) -> Outcome<(Part, Own)> {
     let root = &ground.root.path;
     let what = format!("migrate the pool of the Docker root `{}` to pool `{}`", root.display(), spec.name);
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
-    let old = size::look(ground, info, Some(spec.block_size), &refuse)?;
+    let mut old = size::look(ground, info, Some(spec.block_size), &refuse)?;
     if old.pool == spec.name.as_str() {
         return Err(refuse("it is that pool already".to_owned())
             .next(format!("choose another name; dmpool grow {} makes it larger", old.pool)));
@@ -157,6 +180,8 @@ fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(
         let named: Vec<_> = data.iter().chain(metadata).map(PathBuf::as_path).collect();
         apart::from_old(&ground.kit.dm, &old.origin, &named, &refuse)?;
     }
+    let mut of_base = Vec::new();
+    let larger = base::look(ground, &mut old, base_size, Some(spec.block_size), &mut of_base, &refuse)?;
     let options = create::Options { spec: spec.clone(), ensure: false, wipe, engine: None, at_boot: true };
     let facts = create::look(ground.kit, &options)?;
     let made = create::plan(ground.kit, &facts, &options)?;
@@ -189,7 +214,7 @@ fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(
     }
     let discard = spec.discard && matches!(&spec.on, Place::Files { preallocate: false, .. });
     let name = spec.name.to_string();
-    let told = move |given: &[&str]| {
+    let told = |given: &[&str]| {
         let last = |key: &str| given.iter().rev().find(|option| key_of(option) == key).copied();
         let wanted = format!("dm.thinpooldev=/dev/mapper/{name}");
         let mut options = Vec::new();
@@ -199,6 +224,7 @@ fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(
         if last("dm.blkdiscard").is_none() {
             options.push(format!("dm.blkdiscard={discard}"));
         }
+        options.extend(larger.as_ref().and_then(|larger| larger.option(given)));
         Ok(options)
     };
     if let Some(device) = ground.root.options.known().and_then(|options| options.direct_lvm.clone()) {
@@ -209,6 +235,7 @@ fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(
     let edits = edits(configure::add(Path::new("/"), &dockerd::running(), told), root, &refuse)?;
     let mut notes = notes(&old, *data, spec.block_size);
     notes.extend(made.notes);
+    notes.extend(of_base);
     let folder = root.join("devicemapper/devicemapper");
     let aside = folder.with_file_name(format!("devicemapper.dmpool-{}.old", ground.stamp));
     let files = match &old.origin {
@@ -238,12 +265,11 @@ fn pool(ground: &Ground<'_>, info: &Value, spec: &Spec, wipe: bool) -> Outcome<(
             metadata: entry.files().map(|[metadata, _]| metadata.file.clone()),
         };
         let mut steps = before;
-        steps.push(CopyVolumes { carried: carried.clone(), make: Vec::new() }.into());
-        steps.push(VerifyVolumes { carried: carried.clone() }.into());
-        steps.push(SettleCopy { carried }.into());
+        steps.extend(filled(carried, Vec::new(), larger.as_ref()));
         steps.extend(devices);
         steps.extend(after);
         steps.extend(files.map(|Swap { folder, aside, .. }| Step::from(SetAside { from: folder, to: aside })));
+        steps.extend(larger.into_iter().flat_map(Larger::swap));
         steps
     });
     Ok((Part { what, pool: spec.name.to_string(), old: Some(old.pool), edits, notes }, own))

@@ -95,7 +95,7 @@ impl Carried {
     }
 
     /// Does something with the new pool up; it is down again afterwards.
-    fn with<T>(&self, kit: &Kit, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+    pub(super) fn with<T>(&self, kit: &Kit, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
         self.hold.still_stands()?;
         let done = self.bring_up(kit).and_then(|()| act(&self.target()));
         let down = self.take_down(kit);
@@ -109,13 +109,13 @@ impl Carried {
         self.up.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again))
     }
 
-    fn take_down(&self, kit: &Kit) -> Result<()> {
+    pub(super) fn take_down(&self, kit: &Kit) -> Result<()> {
         self.target().sweep(kit)?;
         self.up.iter().rev().try_for_each(|step| step.act().revert(kit).map(drop))
     }
 
     /// Returns the superblock of the new pool, whoever has it up.
-    fn superblock(&self, kit: &Kit) -> Result<Superblock> {
+    pub(super) fn superblock(&self, kit: &Kit) -> Result<Superblock> {
         let context = || format!("reading the superblock of `{}`", self.pool);
         if let Some(path) = &self.metadata {
             // Between the two renames the old one has left its place, and the new one has not got it.

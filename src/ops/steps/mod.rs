@@ -10,6 +10,7 @@ mod devices;
 pub mod down;
 mod files;
 mod format;
+mod grow_volumes;
 mod hold_docker;
 mod keep_records;
 mod labelled;
@@ -44,6 +45,7 @@ pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};
 pub use files::{ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use format::{Area, ClearDevice, EraseLabel, PIECE, WriteLabel, bytes_of};
+pub use grow_volumes::GrowVolumes;
 pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker};
 pub use keep_records::KeepRecords;
 pub use labelled::{MapDevices, ReloadDevices, table_of_labels};
@@ -276,6 +278,7 @@ steps!(
     ExtendThinPool,
     CopyVolumes,
     VerifyVolumes,
+    GrowVolumes,
     SettleCopy,
     AdoptVolumes,
     CopyLayers,

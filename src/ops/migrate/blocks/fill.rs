@@ -139,6 +139,11 @@ impl Target {
 }
 
 impl Device<'_> {
+    /// Returns its dm name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Takes it away.
     pub(super) fn close(self) -> Result<()> {
         let Self { kit, name, uuid, file } = self;

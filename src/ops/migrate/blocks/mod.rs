@@ -6,15 +6,18 @@
 //! spans     where two volumes differ, and what of that is written into the new pool, piece by piece
 //! fill      the copy: what is whole is counted in the new pool's transaction id
 //! compare   the copy read back
+//! longer    the file systems of the copy made as long as a larger base device
 //! ```
 
 mod compare;
 mod family;
 mod fill;
+mod longer;
 mod source;
 mod spans;
 
 pub use compare::compare;
 pub use family::{Family, Member};
 pub use fill::{Mark, Target, fill, need};
+pub use longer::{Head, Records, are_long, heads, lengthen, wanted};
 pub use source::{Origin, Source};

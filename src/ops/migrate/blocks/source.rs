@@ -144,6 +144,11 @@ impl Source {
         })?;
         Ok(Self { metadata, data })
     }
+
+    /// Reads some of the data; fewer bytes where it ends.
+    pub(super) fn read(&self, from: u64, length: usize) -> Result<Vec<u8>> {
+        block::read_direct(&self.data, from, length)
+    }
 }
 
 fn part(path: &Path) -> Result<File> {

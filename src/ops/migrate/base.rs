@@ -1,0 +1,298 @@
+//! A larger base device: which volumes become longer, what that takes, and what Docker is told.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+use super::Ground;
+use super::blocks::{Head, Origin, Records, Source, heads, wanted};
+use super::size::Old;
+use crate::engine::configure::docker::key_of;
+use crate::engine::docker_objects;
+use crate::error::{Failure, Outcome};
+use crate::ops::filesystem::{growth, inode_tables};
+use crate::ops::sight;
+use crate::ops::steps::{Carried, GrowVolumes, SetAside, Step, Swap};
+use crate::process::quote;
+use crate::units::{BlockSize, Bytes, MetaBlocks};
+
+/// Docker's option.
+const OPTION: &str = "dm.basesize";
+/// How often a pool is read that is written meanwhile.
+const TIMES: usize = 5;
+/// How many names a sentence has.
+const NAMED: usize = 5;
+
+/// A larger base device, decided upon.
+pub(super) struct Larger {
+    size: Bytes,
+    records: Swap,
+}
+
+/// What the growth takes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Takes {
+    /// How many volumes become longer.
+    volumes: usize,
+    /// How many blocks of the new pool are written at most.
+    blocks: u64,
+    /// How much an ext4 writes later, in each container, at most.
+    later: Bytes,
+}
+
+/// Looks what becomes longer when no volume shall be shorter than `size`, adds what that takes to what the copy needs, and says so in
+/// `notes`. Nothing without a size, and where every volume is that long.
+///
+/// # Errors
+/// Refused when Docker's base device is larger, a record cannot be read, or a volume has no file system that is known.
+pub(super) fn look(
+    ground: &Ground<'_>,
+    old: &mut Old,
+    size: Option<Bytes>,
+    block: Option<BlockSize>,
+    notes: &mut Vec<String>,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<Option<Larger>> {
+    let Some(size) = size else { return Ok(None) };
+    let home = ground.root.path.join("devicemapper");
+    let folder = home.join("metadata");
+    let records = Records::read(&folder).map_err(|e| {
+        refuse("Docker's records of its volumes cannot all be read, and say how long these are".to_owned())
+            .because(e)
+            .fact("state", "nothing was touched")
+            .next(format!(
+                "dmpool health {}    # says what is wrong; without --base-size they are left alone",
+                quote(&ground.root.path.to_string_lossy())
+            ))
+    })?;
+    let Some(base) = records.volumes.get("base").map(|base| base.size) else {
+        return Err(refuse("Docker has no record of its base device".to_owned())
+            .fact("found", format!("no {}", folder.join("base").display()))
+            .next("start Docker once, which makes one, then run this again"));
+    };
+    is_possible(base, size, refuse)?;
+    let block = block.unwrap_or(old.block).bytes();
+    match volumes(ground, old, &records) {
+        Ok(heads) => {
+            let takes = takes(&records, &heads, size, block).map_err(|name| no_file_system(&name, &records, refuse))?;
+            if takes.volumes == 0 {
+                notes.push(format!("no volume is shorter than {}: the base device stays as it is", size.human()));
+                return Ok(None);
+            }
+            let more = Bytes::new(takes.blocks.saturating_mul(block.get()));
+            old.need = Bytes::new(old.need.get().saturating_add(more.get()));
+            old.metadata_used = MetaBlocks::new(old.metadata_used.get().saturating_add(takes.blocks));
+            notes.extend(told(&takes, base, size, more));
+        }
+        Err(_) if !old.is_steady => notes.push(format!(
+            "every volume that is shorter becomes {} long; what that takes cannot be told while Docker writes",
+            size.human()
+        )),
+        Err(e) => {
+            return Err(refuse("the volumes cannot be looked at".to_owned())
+                .because(e)
+                .fact("state", "nothing was touched")
+                .next("dmpool health docker    # says what is wrong"));
+        }
+    }
+    notes.extend(longer(ground, &records, size));
+    let records = Swap {
+        aside: home.join(format!("metadata.dmpool-{}.old", ground.stamp)),
+        made: home.join(format!("metadata.dmpool-{}", ground.stamp)),
+        folder,
+    };
+    notes.push(format!(
+        "Docker's records of the old pool's volumes stay too, and go with it:  rm -r {}",
+        quote(&records.aside.to_string_lossy())
+    ));
+    Ok(Some(Larger { size, records }))
+}
+
+/// Refuses a size that Docker would not start with, or that no file system takes.
+fn is_possible(base: Bytes, size: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    if size < base {
+        return Err(refuse("a base device does not become smaller: what is on it, and on all that was made of it, was made for its size".to_owned())
+            .fact("found", format!("a base device of {}", base.exact()))
+            .fact("asked", size.exact())
+            .next(format!("--base-size {} or more; it is a limit, and takes no room", base.typed())));
+    }
+    if !size.get().is_multiple_of(Bytes::MIB.get()) {
+        let up = Bytes::new(size.get().next_multiple_of(Bytes::MIB.get()));
+        return Err(refuse("a base device has whole mebibytes".to_owned())
+            .fact("asked", size.exact())
+            .next(format!("--base-size {}", up.typed())));
+    }
+    Ok(())
+}
+
+fn no_file_system(name: &str, records: &Records, refuse: &impl Fn(String) -> Failure) -> Failure {
+    let id = records.volumes.get(name).map(|device| device.id.to_string()).unwrap_or_default();
+    refuse("there is no XFS and no ext4 on one of its volumes".to_owned())
+        .fact("found", format!("the volume {id}, with the record {name}"))
+        .fact("state", "nothing was touched")
+        .next("dmpool migrate    # without --base-size; it is copied as it is")
+}
+
+/// Reads the beginning of every volume, also while Docker writes.
+fn volumes(ground: &Ground<'_>, old: &Old, records: &Records) -> Result<BTreeMap<String, Head>> {
+    let dm = &ground.kit.dm;
+    let is_live = sight::live(dm, &old.pool)?.is_some();
+    let now = if is_live { Origin::Pool(old.pool.clone()) } else { old.origin.clone() };
+    let look = || -> Result<BTreeMap<String, Head>> {
+        let source = Source::open(dm, &now)?;
+        let heads = heads(&source, records)?;
+        if Source::open(dm, &now)?.metadata.seal != source.metadata.seal {
+            bail!("it was written while it was read");
+        }
+        Ok(heads)
+    };
+    let mut looked = look();
+    for _ in 1..TIMES {
+        if looked.is_ok() {
+            break;
+        }
+        looked = look();
+    }
+    looked
+}
+
+/// Adds up what the growth takes, or names the volume of which nobody knows the file system.
+fn takes(records: &Records, heads: &BTreeMap<String, Head>, size: Bytes, block: Bytes) -> Result<Takes, String> {
+    let mut takes = Takes::default();
+    for (name, head) in heads {
+        let Some(record) = records.volumes.get(name) else { continue };
+        let found = head.found.ok_or_else(|| name.clone())?;
+        let Some(to) = wanted(record, &found, size) else { continue };
+        takes.volumes += 1;
+        takes.blocks = takes.blocks.saturating_add(growth(&head.bytes, to, block).unwrap_or(0));
+        let [now, then] = [found.size, to].map(|length| inode_tables(&head.bytes, length).unwrap_or_default());
+        takes.later = takes.later.max(then.saturating_sub(now));
+    }
+    Ok(takes)
+}
+
+fn told(takes: &Takes, base: Bytes, size: Bytes, more: Bytes) -> Vec<String> {
+    let mut notes = vec![format!(
+        "{} volumes become {} long, with their file systems, which takes {} more at most; the base device has {} now",
+        takes.volumes,
+        size.human(),
+        more.human(),
+        base.human()
+    )];
+    if takes.later > Bytes::default() {
+        notes.push(format!(
+            "ext4 fills what it gets for inodes with zeros later: up to {} in each container that runs",
+            takes.later.human()
+        ));
+    }
+    notes
+}
+
+/// Says which containers are longer than that, and stay so.
+fn longer(ground: &Ground<'_>, records: &Records, size: Bytes) -> Option<String> {
+    let objects = docker_objects::read(&ground.root.path).ok()?;
+    let mut names: Vec<String> = Vec::new();
+    for container in &objects.containers {
+        let mount = container.mount.as_ref().and_then(|mount| mount.mount_id.as_deref());
+        let Some(record) = mount.and_then(|mount| records.volumes.get(mount)) else { continue };
+        if record.size > size {
+            let name = container.name().unwrap_or(&container.id);
+            names.push(format!("{name} ({})", record.size.human()));
+        }
+    }
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let others = if more > 0 { format!(", and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| format!("containers that are larger stay so: {}{others}", names.join(", ")))
+}
+
+impl Larger {
+    /// Returns what Docker must be told: only one that is told another size is, since the base device's record has it else.
+    pub(super) fn option(&self, given: &[&str]) -> Option<String> {
+        option(given, self.size)
+    }
+
+    /// Returns the step that makes volumes longer.
+    pub(super) fn grow(&self, carried: &Carried) -> Step {
+        GrowVolumes { carried: carried.clone(), size: self.size, records: self.records.clone() }.into()
+    }
+
+    /// Returns the steps that put the new records in the place of the old ones.
+    pub(super) fn swap(self) -> [Step; 2] {
+        let Swap { folder, aside, made } = self.records;
+        [SetAside { from: folder.clone(), to: aside }.into(), SetAside { from: made, to: folder }.into()]
+    }
+}
+
+fn option(given: &[&str], size: Bytes) -> Option<String> {
+    let told = given.iter().rev().find(|option| key_of(option) == OPTION)?;
+    let is_so = told.split_once('=').is_some_and(|(_, value)| Bytes::parse(value.trim()) == Ok(size));
+    (!is_so).then(|| format!("{OPTION}={}", size.typed()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::engine::bookkeeping::Device;
+    use crate::ops::filesystem::{HEAD, parse};
+    use crate::pool::VolumeId;
+
+    const G: u64 = 1 << 30;
+
+    fn refuse(why: String) -> Failure {
+        Failure::refused(why)
+    }
+
+    fn xfs(gib: u64) -> Vec<u8> {
+        let mut head = vec![0; HEAD];
+        let fields: [(usize, &[u8]); 4] = [
+            (0, b"XFSB"),
+            (4, &4096_u32.to_be_bytes()),
+            (8, &(gib * G / 4096).to_be_bytes()),
+            (84, &655_360_u32.to_be_bytes()),
+        ];
+        for (at, bytes) in fields {
+            head.splice(at..at + bytes.len(), bytes.iter().copied());
+        }
+        head
+    }
+
+    #[test]
+    fn what_is_shorter_is_counted_and_what_nobody_knows_is_named() {
+        let mut records = Records::default();
+        let mut heads = BTreeMap::new();
+        for (id, name, gib) in [(1, "base", 10), (2, "aa", 10), (3, "big", 60)] {
+            let device =
+                Device { id, size: Bytes::new(gib * G), transaction_id: 1, initialized: false, deleted: false };
+            records.volumes.insert(name.to_owned(), device);
+            let bytes = xfs(gib);
+            heads.insert(name.to_owned(), Head { id: VolumeId::new(id).unwrap(), found: parse(&bytes), bytes });
+        }
+        let block = Bytes::new(64 << 10);
+        let counted = takes(&records, &heads, Bytes::new(50 * G), block).unwrap();
+        assert_eq!(counted, Takes { volumes: 2, blocks: 2 * (2 * 20 + 64), later: Bytes::default() });
+        assert_eq!(takes(&records, &heads, Bytes::new(10 * G), block).unwrap(), Takes::default());
+        heads.get_mut("aa").unwrap().found = None;
+        assert_eq!(takes(&records, &heads, Bytes::new(50 * G), block), Err("aa".to_owned()));
+    }
+
+    #[test]
+    fn only_a_docker_that_is_told_another_size_is_told() {
+        let size = Bytes::new(50 * G);
+        assert_eq!(option(&["dm.fs=xfs"], size), None);
+        assert_eq!(option(&["dm.basesize=10G", "dm.basesize=50G"], size), None);
+        assert_eq!(option(&["DM.BaseSize=10G"], size).as_deref(), Some("dm.basesize=50G"));
+        assert_eq!(option(&["dm.basesize=1.5 g"], size).as_deref(), Some("dm.basesize=50G"));
+    }
+
+    #[test]
+    fn a_base_device_becomes_no_smaller() {
+        let [ten, fifty] = [10, 50].map(|gib| Bytes::new(gib * G));
+        assert!(is_possible(ten, fifty, &refuse).is_ok() && is_possible(ten, ten, &refuse).is_ok());
+        let why = is_possible(fifty, ten, &refuse).unwrap_err();
+        assert!(why.what.contains("does not become smaller") && why.next.unwrap().contains("--base-size 50G"));
+        let odd = is_possible(ten, Bytes::new(10 * G + 1), &refuse).unwrap_err();
+        assert_eq!(odd.next.as_deref(), Some("--base-size 10241M"));
+    }
+}
