@@ -21,6 +21,7 @@ mod held;
 mod interrupted;
 mod metrics;
 mod migrate;
+mod migrate_base;
 mod migrate_menagerie;
 mod migrate_overlay2;
 mod named;
