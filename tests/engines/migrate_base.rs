@@ -168,6 +168,21 @@ fn a_growth_that_ends_in_the_middle_is_taken_back_or_finished() {
     sound(&bench, &docker, 1 << 30);
     let size = inside(&docker, IMAGE);
     assert!((900 * M..1024 * M).contains(&size), "{size}");
+
+    // Larger once more, and into a pool of dmpool's own.
+    docker.stop().unwrap();
+    let (pool, dir) = (bench.pool(), bench.dir.to_str().unwrap().to_owned());
+    let place = ["--name", &pool, "--dir", &dir, "--data-size", "2G", "--metadata-size", "16M", "--block-size", "512K"];
+    let ran = bench.run(&[&["migrate", "--base-size", "2G", "--yes"], &place[..]].concat());
+    assert!(ran.ok(), "{ran}");
+    println!("{ran}");
+    docker.up().unwrap();
+    assert_eq!(docker.storage_value("Pool Name").unwrap(), pool);
+    assert_eq!(docker.storage_value("Base Device Size").unwrap(), "2.147GB");
+    checked(&docker, &was, &names, &had);
+    sound(&bench, &docker, 2 << 30);
+    docker.stop().unwrap();
+    bench.ok(&["destroy", &pool, "--with-volumes", "--yes"]);
     take_away(Path::new("/etc/docker"));
 }
 
