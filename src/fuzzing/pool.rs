@@ -121,6 +121,7 @@ fn nodes(bytes: &[u8], often: u64, walk: impl FnOnce(&Superblock, ReadNode<'_>) 
     let nodes: Vec<&[u8]> = bytes.chunks(128).collect();
     let count = u64::try_from(nodes.len()).unwrap_or(0);
     let superblock = Superblock {
+        time: 0,
         needs_check: false,
         version: 2,
         transaction_id: 0,

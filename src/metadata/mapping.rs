@@ -15,7 +15,7 @@ const VALUE: usize = 8;
 /// Bits of the time.
 const TIME: u32 = 24;
 
-/// Blocks of a volume that lie one behind the other in the data, too.
+/// Blocks of a volume that lie one behind the other in the data, too, and have one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// The first of them in the volume.
@@ -24,6 +24,8 @@ pub struct Run {
     pub data: DataBlock,
     /// How many.
     pub length: DataBlocks,
+    /// The pool's time when they were given to a volume, in its lower 24 bits.
+    pub time: u32,
 }
 
 /// Returns where the tree of each volume begins, by its id. `read` returns the 4096 bytes of a block.
@@ -81,18 +83,27 @@ pub fn ends(
 fn joined(leaf: &Node, total: u64) -> Vec<Result<Run, BadTree>> {
     let mut found: Vec<Run> = Vec::new();
     let mut take = |entry: usize| -> Result<(), BadTree> {
-        let (key, data) = (leaf.key(entry)?, leaf.value(entry, 0)? >> TIME);
+        let (key, value) = (leaf.key(entry)?, leaf.value(entry, 0)?);
+        let data = value >> TIME;
+        // 24 bits always fit.
+        let at = u32::try_from(value & ((1 << TIME) - 1)).unwrap_or(u32::MAX);
         if data >= total {
             return Err(BadTree::Node(leaf.at, "it leads beyond the data"));
         }
         match found.last_mut() {
-            Some(Run { begin, data: first, length })
-                if key.checked_sub(begin.get()) == Some(length.get())
+            Some(Run { begin, data: first, length, time })
+                if *time == at
+                    && key.checked_sub(begin.get()) == Some(length.get())
                     && data.checked_sub(first.get()) == Some(length.get()) =>
             {
                 *length = DataBlocks::new(length.get() + 1);
             }
-            _ => found.push(Run { begin: ThinBlock::new(key), data: DataBlock::new(data), length: DataBlocks::new(1) }),
+            _ => found.push(Run {
+                begin: ThinBlock::new(key),
+                data: DataBlock::new(data),
+                length: DataBlocks::new(1),
+                time: at,
+            }),
         }
         Ok(())
     };
@@ -125,6 +136,15 @@ mod tests {
             [branch(6, &[(0, 7), (8, 8)]), mapped(7, &[(0, 5), (1, 6), (2, 8), (4, 9)]), mapped(8, &[(8, 1), (9, 0)])];
         assert_eq!(found(&tree.into()), [Ok((0, 5, 2)), Ok((2, 8, 1)), Ok((4, 9, 1)), Ok((8, 1, 1)), Ok((9, 0, 1))],);
         assert_eq!(found(&[mapped(6, &[])].into()), []);
+    }
+
+    #[test]
+    fn blocks_of_another_time_are_another_run() {
+        let entries: Vec<_> = [(0, 7), (1, 7), (2, 8)].map(|(at, time)| (at, vec![(5 + at) << 24 | time])).into();
+        let tree: Blocks = [leaf(6, 1, &entries)].into();
+        let found: Vec<_> = runs(&with_roots(0, 0), MetaBlock::new(6), read(&tree)).map(Result::unwrap).collect();
+        let plain = |run: &Run| (run.begin.get(), run.data.get(), run.length.get(), run.time);
+        assert_eq!(found.iter().map(plain).collect::<Vec<_>>(), [(0, 5, 2, 7), (2, 7, 1, 8)]);
     }
 
     #[test]

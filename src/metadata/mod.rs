@@ -5,6 +5,6 @@ pub mod mapping;
 pub(crate) mod node;
 pub(crate) mod superblock;
 
-pub use details::{Details, devices};
+pub use details::{Details, Times, devices, times};
 pub use node::BadTree;
 pub use superblock::{BLOCK, BadSuperblock, MAGIC, SpaceMap, Superblock};

@@ -1,7 +1,7 @@
 //! Block 0 of the metadata device: the commit point, and enough to know how large and how full the pool is.
 //!
 //! Layout (`struct thin_disk_superblock`, drivers/md/dm-thin-metadata.c), little endian, one 4096-byte block:
-//! checksum at 0, flags at 4, its own block number at 8, magic at 32, version at 40, transaction id at 48, held root
+//! checksum at 0, flags at 4, its own block number at 8, magic at 32, version at 40, time at 44, transaction id at 48, held root
 //! at 56, the two space map roots at 64 and 192 (of each: blocks in all, blocks in use), data block size in sectors
 //! at 336, metadata block size in sectors at 340, metadata blocks when it was formatted or resized at 344; the root of the
 //! tree with the volumes' mappings at 320, of the one with their details at 328.
@@ -38,6 +38,8 @@ pub struct Superblock {
     pub needs_check: bool,
     /// The format's version: 1 or 2.
     pub version: u32,
+    /// The pool's time: how many snapshots were ever made in it.
+    pub time: u32,
     /// The number that the pool's user counts its changes with.
     pub transaction_id: u64,
     /// Where the metadata snapshot is, when one is held.
@@ -132,6 +134,7 @@ impl Superblock {
         Ok(Self {
             needs_check: u32_at(block, 4)? & NEEDS_CHECK != 0,
             version,
+            time: u32_at(block, 44)?,
             transaction_id: u64_at(block, 48)?,
             held_root: (held_root != 0).then(|| MetaBlock::new(held_root)),
             block_size,
