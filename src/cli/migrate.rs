@@ -1,10 +1,10 @@
 //! `dmpool migrate`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{parse, show};
 use crate::error::{Failure, Kind, Outcome};
-use crate::ops::migrate::{self, To};
+use crate::ops::migrate::{self, To, prepare};
 use crate::ops::{Change, State, daemon, gate};
 use crate::pool::{Place, PoolName, Spec, sizing};
 use crate::report;
@@ -88,6 +88,9 @@ pub(super) struct Args {
     #[arg(long)]
     without_rm: bool,
 
+    #[command(flatten)]
+    before: Before,
+
     /// Do not ask
     #[arg(long, short = 'y')]
     yes: bool,
@@ -97,11 +100,32 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
+/// What is done before Docker is stopped, by another command.
+#[derive(Debug, clap::Args)]
+struct Before {
+    /// Copy all that cannot change any more while Docker runs, and end; the migration itself, to the same target, copies the rest only.
+    /// Again it brings up to date what was prepared. For new loop files in Docker's own place
+    #[arg(long, conflicts_with_all = ["name", "to_driver", "base_size", "drop_prepared"])]
+    prepare: bool,
+
+    /// Give up what was prepared
+    #[arg(long, conflicts_with_all = ["name", "to_driver", "data_size", "metadata_size", "block_size"])]
+    drop_prepared: bool,
+}
+
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
         let mut kit = gate::open(state)?;
         let (change, yes) = (parse::change(self.dry_run), self.yes);
+        let Before { prepare, drop_prepared } = self.before;
         let options = self.options(&kit.state)?;
+        if prepare {
+            kit.watcher = show::progress();
+            return prepared(&prepare::prepare(&kit, &options, change)?, change);
+        }
+        if drop_prepared {
+            return dropped(prepare::drop_prepared(&kit, &options, change)?.as_deref(), change);
+        }
         let described = migrate::migrate(&kit, &options, Change::Describe)?;
         if change == Change::Describe {
             return show::done(&described, change, "");
@@ -173,6 +197,32 @@ impl Args {
         let to = To::Pool { spec: Box::new(spec), wipe: self.wipe };
         Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker })
     }
+}
+
+fn prepared(ready: &prepare::Ready, change: Change) -> Outcome<()> {
+    let mut text = match change {
+        Change::Describe => format!("dmpool would {}\n", ready.what),
+        Change::Make => format!("done: {}\n", ready.what),
+    };
+    for note in &ready.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    match change {
+        Change::Describe => text.push_str("nothing was changed\n"),
+        Change::Make => text.push_str(&format!("next: {}    # when Docker may be down\n", ready.next)),
+    }
+    show::value(&text)
+}
+
+fn dropped(folder: Option<&Path>, change: Change) -> Outcome<()> {
+    let folder = folder.map(Path::display);
+    show::value(&match (folder, change) {
+        (None, _) => "nothing was prepared: there is nothing to do\n".to_owned(),
+        (Some(folder), Change::Describe) => {
+            format!("dmpool would delete {folder}, with what was prepared\nnothing was changed\n")
+        }
+        (Some(folder), Change::Make) => format!("done: {folder} is deleted, with what was prepared\n"),
+    })
 }
 
 /// Says what Docker says otherwise than before.

@@ -8,6 +8,8 @@ pub mod blocks;
 pub mod files;
 pub mod over;
 pub mod preflight;
+pub mod prepare;
+mod prepared;
 mod size;
 mod target;
 mod told;
@@ -103,6 +105,7 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
         return Ok(Done::planned(first));
     }
     let _lock = gate::lock(kit, gate::EXISTENCE, &first.what)?;
+    let _prepares = gate::lock(kit, prepare::LOCK, &first.what)?;
     let plan = plan(kit, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     over::note(&kit.state, &plan);
@@ -114,6 +117,32 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
 /// # Errors
 /// Every reason not to do it.
 pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
+    let ground = ground(kit, options)?;
+    let facts = preflight::look(&ground.root.path, &options.docker);
+    let judged = preflight::judge(&facts, &options.docker)?;
+    let (mut part, own) = match options.to {
+        To::Overlay2 { offline } => files::plan(&ground, &judged, offline)?,
+        To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, options, &judged.info)?,
+    };
+    if !matches!(options.to, To::LoopFiles { .. }) {
+        part.notes.extend(prepared::is_not_used(&ground));
+    }
+    for pool in part.old.iter().chain([&part.pool]) {
+        gate::no_interrupted(kit, pool)?;
+    }
+    let name = format!("docker-{}", ground.stamp);
+    let records = ground.root.path.join("devicemapper/metadata");
+    let around = around::around(&judged, &kit.state, &name, part.old.as_deref(), &part.edits, &[records])?;
+    let mut steps: Vec<Step> = around.before;
+    steps.extend(own(&around.hold));
+    steps.extend(around.told);
+    steps.extend(around.after);
+    part.notes.extend(judged.notes);
+    Ok(Plan { operation: Operation::Migrate, pool: part.pool, what: part.what, steps, notes: part.notes })
+}
+
+/// Finds the root that is meant, and nobody at work on it.
+fn ground<'k>(kit: &'k Kit, options: &Options) -> Outcome<Ground<'k>> {
     let root = match options.root.as_deref() {
         None | Some("docker") => docker::chosen(&kit.state)?,
         Some(path) => docker::at(Path::new(path))?,
@@ -127,22 +156,5 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     };
     gate::not_held(kit, &ground.root.path)?;
     gate::no_interrupted(kit, &ground.root.own_pool())?;
-    let facts = preflight::look(&ground.root.path, &options.docker);
-    let judged = preflight::judge(&facts, &options.docker)?;
-    let (mut part, own) = match options.to {
-        To::Overlay2 { offline } => files::plan(&ground, &judged, offline)?,
-        To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, options, &judged.info)?,
-    };
-    for pool in part.old.iter().chain([&part.pool]) {
-        gate::no_interrupted(kit, pool)?;
-    }
-    let name = format!("docker-{}", ground.stamp);
-    let records = ground.root.path.join("devicemapper/metadata");
-    let around = around::around(&judged, &kit.state, &name, part.old.as_deref(), &part.edits, &[records])?;
-    let mut steps: Vec<Step> = around.before;
-    steps.extend(own(&around.hold));
-    steps.extend(around.told);
-    steps.extend(around.after);
-    part.notes.extend(judged.notes);
-    Ok(Plan { operation: Operation::Migrate, pool: part.pool, what: part.what, steps, notes: part.notes })
+    Ok(ground)
 }

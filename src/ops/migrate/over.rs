@@ -123,6 +123,7 @@ mod tests {
                 uuid: String::new(),
                 block: BlockSize::DEFAULT,
                 metadata: None,
+                prepared: None,
             };
             let plan = Plan {
                 operation: Operation::Migrate,

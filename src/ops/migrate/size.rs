@@ -7,6 +7,7 @@ use super::blocks::{Family, Origin, Source, need};
 use super::{Ground, told, users};
 use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
+use crate::metadata::Superblock;
 use crate::ops::sight;
 use crate::units::{BlockSize, Bytes, MetaBlocks};
 
@@ -15,6 +16,10 @@ const TIMES: usize = 5;
 
 /// A pool as it is now.
 pub(super) struct Old {
+    /// Where it is read now.
+    pub now: Origin,
+    /// What its superblock says.
+    pub superblock: Superblock,
     /// What it lies on once Docker is down.
     pub origin: Origin,
     /// Its dm name.
@@ -73,6 +78,7 @@ pub(super) fn look(
             bail!("it was written while it was read");
         }
         Ok(Old {
+            now: now.clone(),
             origin: origin.clone(),
             pool: pool.clone(),
             block: superblock.block_size,
@@ -83,6 +89,7 @@ pub(super) fn look(
             missing: family.missing,
             need: if is_steady { need? } else { superblock.block_size.bytes_of(superblock.data_used) },
             is_steady,
+            superblock,
         })
     };
     let mut looked = look(false);

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::base::Larger;
-use super::blocks::Origin;
+use super::blocks::listing::Wanted;
+use super::blocks::record::{self, Record};
+use super::blocks::{Origin, Target};
 use super::size::{self, Old};
-use super::{Ground, Options, Own, Part, To, apart, base, told};
+use super::{Ground, Options, Own, Part, To, apart, base, prepared, told};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
 use crate::engine::configure::{Edit, Obstacle};
 use crate::engine::dockerd;
@@ -35,7 +37,8 @@ const DEFAULT_BLOCK: Bytes = Bytes::new(64 << 10);
 pub(super) fn plan(ground: &Ground<'_>, asked: &Options, info: &Value) -> Outcome<(Part, Own)> {
     match &asked.to {
         To::LoopFiles { data, metadata, block } => {
-            loop_files(ground, info, (*data, *metadata, *block), asked.base_size)
+            let base = asked.base_size;
+            loop_files(ground, info, &Sizes { data: *data, metadata: *metadata, block: *block, base })
         }
         To::Pool { spec, wipe } => pool(ground, info, (spec, *wipe), asked.base_size),
         To::Overlay2 { .. } => Err(Failure::refused("cannot migrate to a pool: overlay2 was asked for")),
@@ -48,29 +51,107 @@ fn while_filled(block: BlockSize) -> Behaviour {
     Behaviour { block_size: block, low_water: DataBlocks::new(0), features }
 }
 
-fn loop_files(
-    ground: &Ground<'_>,
-    info: &Value,
-    (data, metadata, block): (Option<Bytes>, Option<Bytes>, Option<BlockSize>),
-    base_size: Option<Bytes>,
-) -> Outcome<(Part, Own)> {
+/// How large new loop files shall be.
+pub(super) struct Sizes {
+    pub data: Option<Bytes>,
+    pub metadata: Option<Bytes>,
+    pub block: Option<BlockSize>,
+    /// How large the base device; nothing for as large as it is.
+    pub base: Option<Bytes>,
+}
+
+/// New loop files in Docker's own place.
+pub(super) struct LoopFiles {
+    /// What the operation does, as a sentence goes on after "cannot".
+    pub what: String,
+    /// The old pool.
+    pub old: Old,
+    /// The new one, with its identity and its sizes.
+    pub wanted: Wanted,
+    /// Its dm name while it is filled.
+    pub pool: String,
+    /// The folders that change places.
+    pub place: Swap,
+    /// What makes its files.
+    pub make: Vec<Step>,
+    /// What brings it up.
+    pub up: Vec<Step>,
+    /// What Docker shall be told.
+    pub edits: Vec<Edit>,
+    /// What should be known.
+    pub notes: Vec<String>,
+    /// What was prepared, when it is gone on from.
+    pub record: Option<Record>,
+    /// What is made longer, with a larger base device.
+    pub larger: Option<Larger>,
+}
+
+/// Returns what brings up a pool that is filled, on its files for metadata and data.
+fn up_of(files: [PathBuf; 2], name: &PoolName, wanted: &Wanted) -> Vec<Step> {
+    let Wanted { uuid, data, metadata, block } = wanted;
+    let map = |file: PathBuf, name: String, uuid: String, size: Bytes| -> Step {
+        MapFile { file, name, uuid, length: size.sectors() }.into()
+    };
+    let [metadata_file, data_file] = files;
+    let pool = MakePool {
+        name: name.to_string(),
+        uuid: uuid.pool(),
+        metadata: name.metadata_device(),
+        data: name.data_device(),
+        length: data.sectors(),
+        behaviour: while_filled(*block),
+    };
+    vec![
+        map(metadata_file, name.metadata_device(), uuid.metadata(), *metadata),
+        map(data_file, name.data_device(), uuid.data(), *data),
+        pool.into(),
+    ]
+}
+
+/// Returns what brings up the pool that was prepared, and that pool.
+///
+/// # Errors
+/// Never: its name is one.
+pub(super) fn up_of_record(home: &Path, record: &Record) -> anyhow::Result<(Vec<Step>, Target)> {
+    let name = PoolName::new(FILLED)?;
+    let Record { uuid, data, metadata, block, .. } = record.clone();
+    let target = Target { pool: name.to_string(), uuid: uuid.pool(), block };
+    let wanted = Wanted { uuid, data, metadata, block };
+    Ok((up_of(record::files(home), &name, &wanted), target))
+}
+
+/// Plans new loop files: those that were prepared, when there are any. With `prepares` they are made, or brought up to date.
+///
+/// # Errors
+/// Every reason not to do it.
+pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, prepares: bool) -> Outcome<LoopFiles> {
     let root = &ground.root.path;
-    let what = format!("migrate the pool of the Docker root `{}` to new loop files", root.display());
+    let verb = if prepares { "prepare to migrate" } else { "migrate" };
+    let what = format!("{verb} the pool of the Docker root `{}` to new loop files", root.display());
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
     told::has_loop_files(&ground.root, &refuse)?;
+    let home = root.join("devicemapper");
+    let record = prepared::found(ground, &home, &refuse)?;
+    let of = record.as_ref();
+    let block = sizes.block.or(of.map(|record| record.block));
     let mut old = size::look(ground, info, block, &refuse)?;
     let mut of_base = Vec::new();
-    let larger = base::look(ground, &mut old, base_size, block, &mut of_base, &refuse)?;
+    let larger = base::look(ground, &mut old, sizes.base, block, &mut of_base, &refuse)?;
     let block = block.unwrap_or(old.block);
-    let data = data.unwrap_or(old.data);
-    let metadata = metadata.unwrap_or_else(|| {
+    let data = sizes.data.or(of.map(|record| record.data)).unwrap_or(old.data);
+    let metadata = sizes.metadata.or(of.map(|record| record.metadata)).unwrap_or_else(|| {
         sizing::default_metadata(data, block).max(if block == old.block { old.metadata } else { Bytes::default() })
     });
-    let home = root.join("devicemapper");
+    let mut told_of_record = Vec::new();
+    if let Some(record) = of {
+        prepared::is_for(ground, record, data, metadata, block, &refuse)?;
+        told_of_record = prepared::judge(ground, record, &home, &old, prepares, &refuse)?;
+    }
+    let made = home.join(format!("devicemapper.dmpool-{}", ground.stamp));
     let place = Swap {
         folder: home.join("devicemapper"),
         aside: home.join(format!("devicemapper.dmpool-{}.old", ground.stamp)),
-        made: home.join(format!("devicemapper.dmpool-{}", ground.stamp)),
+        made: if prepares || record.is_some() { record::folder(&home) } else { made },
     };
     is_renamed(&place.folder, &refuse)?;
     let name = PoolName::new(FILLED).map_err(|bad| refuse(bad.to_string()))?;
@@ -88,7 +169,10 @@ fn loop_files(
     };
     on_devices::sizes(&spec, data, metadata, &refuse)?;
     fits(&old, data, metadata, block, &refuse)?;
-    has_room(&home, &old, &refuse)?;
+    let there = of.map_or_else(Bytes::default, |record| {
+        record.ready(&home).map_or_else(|_| Bytes::default(), |(_, bytes)| bytes)
+    });
+    has_room(&home, &old, there, &refuse)?;
     let told = |given: &[&str]| {
         let mut options = options(given, data, metadata, block);
         options.extend(larger.as_ref().and_then(|larger| larger.option(given)));
@@ -96,30 +180,15 @@ fn loop_files(
     };
     let telling = configure::add(Path::new("/"), &dockerd::running(), told);
     let edits = edits(telling, root, &refuse)?;
-    let files = [place.made.join("metadata"), place.made.join("data")];
-    let [metadata_file, data_file] = files.clone();
+    let uuid = of.map_or_else(|| ground.uuid.clone(), |record| record.uuid.clone());
+    let [metadata_file, data_file] = [place.made.join("metadata"), place.made.join("data")];
     let make: Vec<Step> = vec![
         MakeDirectory { path: place.made.clone(), parents: false }.into(),
         MakeFile { path: metadata_file.clone(), size: metadata, preallocate: false }.into(),
         MakeFile { path: data_file.clone(), size: data, preallocate: false }.into(),
     ];
-    let map = |file: PathBuf, name: String, uuid: String, size: Bytes| -> Step {
-        MapFile { file, name, uuid, length: size.sectors() }.into()
-    };
-    let uuid = &ground.uuid;
-    let up = vec![
-        map(metadata_file.clone(), name.metadata_device(), uuid.metadata(), metadata),
-        map(data_file, name.data_device(), uuid.data(), data),
-        MakePool {
-            name: name.to_string(),
-            uuid: uuid.pool(),
-            metadata: name.metadata_device(),
-            data: name.data_device(),
-            length: data.sectors(),
-            behaviour: while_filled(block),
-        }
-        .into(),
-    ];
+    let wanted = Wanted { uuid, data, metadata, block };
+    let up = up_of([metadata_file, data_file], &name, &wanted);
     let mut notes = notes(&old, data, block);
     if data >= old.data && metadata >= old.metadata && block == old.block && larger.is_none() {
         notes.insert(0, grow_instead(ground, &old, data, metadata));
@@ -128,8 +197,20 @@ fn loop_files(
         notes.extend(stays(data, metadata, &place.folder, &place.aside));
     }
     notes.extend(of_base);
-    let (pool, uuid) = (name.to_string(), uuid.pool());
-    let origin = old.origin.clone();
+    notes.splice(0..0, told_of_record);
+    let pool = name.to_string();
+    Ok(LoopFiles { what, old, wanted, pool, place, make, up, edits, notes, record, larger })
+}
+
+fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part, Own)> {
+    let planned = new_loop_files(ground, info, sizes, false)?;
+    let LoopFiles { what, old, wanted, pool, place, make, up, edits, mut notes, record, larger } = planned;
+    if record.is_none() {
+        notes.extend(prepared::is_not_used(ground));
+    }
+    let (uuid, block) = (wanted.uuid.pool(), wanted.block);
+    let prepared = record.map(|_| ground.root.path.join("devicemapper"));
+    let (origin, metadata_file) = (old.origin, place.made.join("metadata"));
     let own: Own = Box::new(move |hold| {
         let carried = Carried {
             hold: hold.clone(),
@@ -140,6 +221,7 @@ fn loop_files(
             uuid,
             block,
             metadata: Some(metadata_file),
+            prepared,
         };
         let Swap { folder, aside, made } = place;
         let mut steps = filled(carried, make, larger.as_ref());
@@ -210,7 +292,7 @@ fn pool(
     };
     fits(&old, *data, *metadata, spec.block_size, &refuse)?;
     if let Place::Files { directory, .. } = &spec.on {
-        has_room(own_disk::there(directory), &old, &refuse)?;
+        has_room(own_disk::there(directory), &old, Bytes::default(), &refuse)?;
     }
     let discard = spec.discard && matches!(&spec.on, Place::Files { preallocate: false, .. });
     let name = spec.name.to_string();
@@ -263,6 +345,7 @@ fn pool(
             uuid: entry.uuid.pool(),
             block,
             metadata: entry.files().map(|[metadata, _]| metadata.file.clone()),
+            prepared: None,
         };
         let mut steps = before;
         steps.extend(filled(carried, Vec::new(), larger.as_ref()));
@@ -347,10 +430,11 @@ fn rounded(bytes: Bytes) -> Bytes {
     Bytes::new(more.div_ceil(Bytes::GIB.get()).saturating_mul(Bytes::GIB.get()))
 }
 
-/// Refuses where the sparse files could not get the blocks that the copy needs.
-fn has_room(place: &Path, old: &Old, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+/// Refuses where the sparse files could not get the blocks that the copy needs, beside what is `there` already.
+fn has_room(place: &Path, old: &Old, there: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;
     let needed = Bytes::new(old.need.get().saturating_add(old.metadata_used.bytes().get().saturating_mul(2)));
+    let needed = needed.saturating_sub(there);
     if needed > fs.available {
         return Err(refuse(format!(
             "the file system at {} has too little space for the copy",

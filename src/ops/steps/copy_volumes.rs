@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::block;
 use crate::kernel::dm::DmId;
 use crate::metadata::Superblock;
+use crate::ops::migrate::blocks::record::{self, Record};
 use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill};
 use crate::ops::sight;
 use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, Step, WayBack};
@@ -35,6 +36,9 @@ pub struct Carried {
     /// The file with its metadata, when it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<PathBuf>,
+    /// The folder of Docker's driver, when what was prepared there is gone on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PathBuf>,
 }
 
 /// Two folders that change places.
@@ -97,21 +101,11 @@ impl Carried {
     /// Does something with the new pool up; it is down again afterwards.
     pub(super) fn with<T>(&self, kit: &Kit, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
         self.hold.still_stands()?;
-        let done = self.bring_up(kit).and_then(|()| act(&self.target()));
-        let down = self.take_down(kit);
-        let done = done?;
-        down?;
-        Ok(done)
-    }
-
-    fn bring_up(&self, kit: &Kit) -> Result<()> {
-        self.take_down(kit)?;
-        self.up.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again))
+        with_pool(kit, &self.up, &self.target(), act)
     }
 
     pub(super) fn take_down(&self, kit: &Kit) -> Result<()> {
-        self.target().sweep(kit)?;
-        self.up.iter().rev().try_for_each(|step| step.act().revert(kit).map(drop))
+        take_down(kit, &self.up, &self.target())
     }
 
     /// Returns the superblock of the new pool, whoever has it up.
@@ -166,15 +160,49 @@ impl Carried {
     }
 }
 
+/// Does something with a pool that `up` brings up; it is down again afterwards.
+///
+/// # Errors
+/// When it cannot be brought up or taken down; what `act` failed with.
+pub(in crate::ops) fn with_pool<T>(
+    kit: &Kit,
+    up: &[Step],
+    target: &Target,
+    act: impl FnOnce(&Target) -> Result<T>,
+) -> Result<T> {
+    take_down(kit, up, target)?;
+    let bring_up = || up.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again));
+    let done = bring_up().and_then(|()| act(target));
+    let down = take_down(kit, up, target);
+    let done = done?;
+    down?;
+    Ok(done)
+}
+
+/// Takes such a pool down, with what a death has left of it.
+///
+/// # Errors
+/// When a device is in use, or somebody else's.
+pub(in crate::ops) fn take_down(kit: &Kit, up: &[Step], target: &Target) -> Result<()> {
+    target.sweep(kit)?;
+    up.iter().rev().try_for_each(|step| step.act().revert(kit).map(drop))
+}
+
 impl CopyVolumes {
     fn copy(&self, kit: &Kit) -> Result<()> {
         self.carried.hold.still_stands()?;
-        for step in &self.make {
-            step.act().apply(kit, Attempt::Again)?;
+        if self.carried.prepared.is_none() {
+            self.make.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again))?;
         }
         let source = Source::idle(&kit.dm, &self.carried.old)?;
         let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
-        self.carried.with(kit, |target| fill(kit, &source, &family, target))?;
+        if let Some(home) = &self.carried.prepared {
+            let opened = record::take(kit, home, &self.carried.old, &source)?;
+            let fill = |target: &Target| record::fill_prepared(kit, &source, &family, target, &opened);
+            self.carried.with(kit, fill)?;
+        } else {
+            self.carried.with(kit, |target| fill(kit, &source, &family, target))?;
+        }
         is_unchanged(kit, &self.carried, source.metadata.seal)
     }
 }
@@ -193,6 +221,9 @@ impl Act for CopyVolumes {
             "write every volume of the old pool into the new one, in blocks of {}",
             self.carried.block.bytes().human()
         );
+        if self.carried.prepared.is_some() {
+            return format!("{copy}: what has changed since it was prepared");
+        }
         if made.is_empty() { copy } else { format!("{}; {copy}", made.join("; ")) }
     }
 
@@ -218,6 +249,13 @@ impl Act for CopyVolumes {
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         self.carried.take_down(kit)?;
+        if let Some(home) = &self.carried.prepared {
+            // Nothing was written to what was prepared: it stays so.
+            if Record::read(home).is_ok_and(|record| record.is_some_and(|record| !record.is_taken())) {
+                return Ok(Reverted::Gone);
+            }
+            Record::remove(home)?;
+        }
         for step in self.make.iter().rev() {
             match step.act().revert(kit)? {
                 Reverted::Gone => {}
@@ -230,7 +268,12 @@ impl Act for CopyVolumes {
 
 impl Act for VerifyVolumes {
     fn sentence(&self) -> String {
-        "read every volume of the new pool back, and compare it with the old one's".to_owned()
+        match self.carried.prepared {
+            Some(_) => {
+                "read back what was copied since the pool was prepared, and compare it with the old one".to_owned()
+            }
+            None => "read every volume of the new pool back, and compare it with the old one's".to_owned(),
+        }
     }
 
     fn lasts(&self) -> bool {
@@ -250,7 +293,13 @@ impl Act for VerifyVolumes {
                 mark.is_some_and(|mark| mark.seal == source.metadata.seal),
                 "the copy is of another state of the old pool"
             );
-            compare(kit, &source, &family, target)
+            match &self.carried.prepared {
+                Some(home) => {
+                    let opened = record::take(kit, home, &self.carried.old, &source)?;
+                    record::compare_prepared(kit, &source, &family, target, &opened)
+                }
+                None => compare(kit, &source, &family, target),
+            }
         })
     }
 
@@ -287,7 +336,8 @@ impl SettleCopy {
                     Ok(())
                 }
             }
-        })
+        })?;
+        self.carried.prepared.as_deref().map_or(Ok(()), Record::remove)
     }
 }
 

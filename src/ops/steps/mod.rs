@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use at_boot::EnableAtBoot;
 pub use configure::{RestartContainerd, WriteConfig};
 pub use copy_volumes::{Carried, CopyVolumes, SettleCopy, Swap, VerifyVolumes};
+pub(in crate::ops) use copy_volumes::{take_down, with_pool};
 pub use delete_file::{DeleteFile, FileId};
 pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};

@@ -7,12 +7,14 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::family::{Family, Member};
+use super::holds::{Carry, Extents, Holds, Mapped};
 use super::source::{Metadata, Source};
 use super::spans::{self, Differences, PIECE, Segment, Whole, Work, Works};
 use crate::kernel::aligned::{self, Aligned};
 use crate::kernel::dm::{DmId, TargetLine};
+use crate::kernel::fs::FsFacts;
 use crate::kernel::{block, errno_of};
-use crate::metadata::BadTree;
+use crate::ops::fault::{self, Point};
 use crate::ops::progress::{Progress, may_go_on};
 use crate::ops::sight;
 use crate::ops::steps::{Kit, Seen, bring_up, remove_ours};
@@ -40,6 +42,8 @@ pub struct Mark {
     pub whole: u32,
 }
 
+/// After how many bytes it is looked again how much is free.
+const BETWEEN_LOOKS: u64 = 256 << 20;
 const MARKED: u64 = 1 << 63;
 /// Bits of the count: as many as an id has.
 const COUNT: u32 = 24;
@@ -157,28 +161,46 @@ impl Device<'_> {
 /// # Errors
 /// When the metadata cannot be read.
 pub fn need(metadata: &Metadata, family: &Family, block: BlockSize) -> Result<Bytes> {
-    let roots = metadata.roots()?;
+    needed(&Mapped::of(metadata)?, family, block)
+}
+
+fn needed(now: &dyn Holds, family: &Family, block: BlockSize) -> Result<Bytes> {
     let mut sum = 0_u64;
     for member in &family.members {
         may_go_on()?;
-        sum = sum.saturating_add(spans::taken(works(metadata, &roots, member, block)?, block.bytes().get())?);
+        let works = works(now, of_parent(now, member)?, member, block)?;
+        sum = sum.saturating_add(spans::taken(works, block.bytes().get())?);
     }
     Ok(Bytes::new(sum))
 }
 
-type Roots = std::collections::BTreeMap<u64, crate::units::MetaBlock>;
+/// Returns what a volume holds that was just made a snapshot of its parent.
+pub(super) fn of_parent<'h>(now: &'h dyn Holds, member: &Member) -> Result<Extents<'h>> {
+    member.parent.map_or_else(|| Ok(Box::new(std::iter::empty()) as Extents<'h>), |parent| now.extents(parent))
+}
 
-fn works<'m>(
-    metadata: &'m Metadata,
-    roots: &Roots,
+/// Returns what is to be done so that a volume that holds `there` holds what it shall, in blocks of that length.
+fn works<'h>(
+    now: &'h dyn Holds,
+    there: Extents<'h>,
     member: &Member,
     block: BlockSize,
-) -> Result<impl Iterator<Item = Result<Work, BadTree>> + use<'m>> {
-    let root_of = |id: VolumeId| roots.get(&u64::from(id.get())).copied();
-    let own = || metadata.extents(root_of(member.id));
-    let parent = metadata.extents(member.parent.and_then(root_of));
-    let ranges = Whole::of(Differences::of(own(), parent)?, block.bytes().get());
-    Ok(Works::of(ranges, own(), block.bytes().get())?)
+) -> Result<Works<Whole<Differences<Extents<'h>, Extents<'h>>>, Extents<'h>>> {
+    let ranges = Whole::of(Differences::of(now.extents(member.id)?, there)?, block.bytes().get());
+    Works::of(ranges, now.extents(member.id)?, block.bytes().get())
+}
+
+/// Returns what is to be done with a volume that stays, or was just made a snapshot of its parent.
+pub(super) fn todo<'h>(
+    carry: &'h Carry<'_>,
+    member: &Member,
+    block: BlockSize,
+) -> Result<impl Iterator<Item = Result<Work>> + use<'h>> {
+    let there = match carry.kept(member.id) {
+        Some(before) => before.holds.extents(member.id)?,
+        None => of_parent(carry.now, member)?,
+    };
+    works(carry.now, there, member, block)
 }
 
 /// Writes all volumes into the pool, from the first that is not whole there; then its transaction id says so.
@@ -186,41 +208,60 @@ fn works<'m>(
 /// # Errors
 /// [`crate::ops::progress::Interrupted`] when somebody wants an end; when there is too little room, or a disk fails.
 pub fn fill(kit: &Kit, source: &Source, family: &Family, target: &Target) -> Result<()> {
+    fill_with(kit, &Carry::all(source, &Mapped::of(&source.metadata)?), family, target)
+}
+
+/// As [`fill`], from what the volumes of the new pool hold already.
+pub(super) fn fill_with(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &Target) -> Result<()> {
     target.sweep(kit)?;
-    let seal = source.metadata.seal;
+    let seal = carry.seal;
     let mark = |whole: usize| -> Result<u64> { Ok(Mark { seal, whole: u32::try_from(whole)? }.id()) };
-    let whole = go_on_from(kit, family, target, seal)?;
-    room(kit, source, family, target)?;
-    let roots = source.metadata.roots()?;
-    let mut total = 0_u64;
-    for member in &family.members {
-        total = total.saturating_add(spans::written(works(&source.metadata, &roots, member, target.block)?)?);
-    }
-    let ends = source.metadata.ends()?;
-    let mut progress = Progress { what: "copying volumes", done: Bytes::default(), total: Bytes::new(total) };
+    let whole = go_on_from(kit, carry, family, target)?;
+    room(kit, carry, family, target)?;
+    let total = to_write(carry, family, target.block)?;
+    let mut progress = Progress { what: "copying volumes", done: Bytes::default(), total };
+    let mut until_looked = 0_u64;
     let mut buffer = Aligned::new(usize::try_from(PIECE)?);
     for (number, member) in family.members.iter().enumerate() {
         if number < whole {
-            let there = spans::written(works(&source.metadata, &roots, member, target.block)?)?;
+            let there = spans::written(todo(carry, member, target.block)?)?;
             progress.done = Bytes::new(progress.done.get().saturating_add(there));
             continue;
         }
         may_go_on()?;
         let id = member.id;
-        let make = match member.parent {
-            Some(parent) => format!("create_snap {id} {parent}"),
-            None => format!("create_thin {id}"),
-        };
-        target.message(kit, &make).with_context(|| format!("making the volume {id}"))?;
-        let end_of = |id: VolumeId| ends.get(&u64::from(id.get())).copied().unwrap_or_default();
-        let end = end_of(id).max(member.parent.map_or(0, end_of));
+        let before = carry.kept(id);
+        if before.is_none() {
+            let make = match member.parent {
+                Some(parent) => format!("create_snap {id} {parent}"),
+                None => format!("create_thin {id}"),
+            };
+            target.message(kit, &make).with_context(|| format!("making the volume {id}"))?;
+        } else if todo(carry, member, target.block)?.next().is_none() {
+            continue;
+        }
+        let there = before.map(|before| before.holds.end(id)).or(member.parent.map(|parent| carry.now.end(parent)));
+        let end = carry.now.end(id).max(there.unwrap_or_default());
         if end > 0 {
             let block = target.block.bytes().get();
             let device = target.device(kit, id, end.div_ceil(block).saturating_mul(block), true)?;
             let mut write = || -> Result<()> {
-                for work in works(&source.metadata, &roots, member, target.block)? {
+                for work in todo(carry, member, target.block)? {
                     may_go_on()?;
-                    put(&source.data, &device.file, &work?, &mut buffer, &mut |bytes| {
+                    if let Some((place, keeps)) = carry.keeps
+                        && progress.done.get() >= until_looked
+                    {
+                        until_looked = progress.done.get().saturating_add(BETWEEN_LOOKS);
+                        let free = FsFacts::of(place)?.available;
+                        ensure!(
+                            free > keeps,
+                            "{} is left at {}, and {} are kept",
+                            free.exact(),
+                            place.display(),
+                            keeps.exact()
+                        );
+                    }
+                    put(carry.data, &device.file, &work?, &mut buffer, &mut |bytes| {
                         progress.done = Bytes::new(progress.done.get().saturating_add(bytes));
                         kit.watcher.tell(&progress);
                     })?;
@@ -232,20 +273,39 @@ pub fn fill(kit: &Kit, source: &Source, family: &Family, target: &Target) -> Res
             written?;
         }
         target.set_transaction(kit, mark(number + 1)?)?;
+        fault::reached(number, Point::Layer)?;
     }
-    Ok(())
+    target.set_transaction(kit, mark(family.members.len())?)
+}
+
+/// Returns how many bytes are written into the volumes of the new pool.
+pub(super) fn to_write(carry: &Carry<'_>, family: &Family, block: BlockSize) -> Result<Bytes> {
+    let mut total = 0_u64;
+    for member in &family.members {
+        may_go_on()?;
+        total = total.saturating_add(spans::written(todo(carry, member, block)?)?);
+    }
+    Ok(Bytes::new(total))
 }
 
 /// Returns how many volumes are whole in the pool. What is not is removed; all of it, when it is of another state of the old pool.
-fn go_on_from(kit: &Kit, family: &Family, target: &Target, seal: u32) -> Result<usize> {
+fn go_on_from(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &Target) -> Result<usize> {
     let [metadata, _] = target.devices(kit)?;
     let there = Metadata::of(block::open_direct(metadata)?)?;
     let volumes: BTreeSet<u64> = there.details()?.into_keys().collect();
-    let mark = Mark::of(there.superblock.transaction_id).filter(|mark| mark.seal == seal);
+    let found = Mark::of(there.superblock.transaction_id);
+    let seal = carry.seal;
+    let mark = found.filter(|mark| mark.seal == seal);
+    let mut kept = BTreeSet::new();
+    if let Some(before) = &carry.before {
+        ensure!(mark.is_some() || found == Some(before.mark), "`{}` is not what was prepared", target.pool);
+        kept.extend(before.kept.iter().map(|id| u64::from(id.get())));
+        ensure!(kept.is_subset(&volumes), "`{}` has not all volumes that were prepared", target.pool);
+    }
     let whole = mark.map_or(0, |mark| usize::try_from(mark.whole).unwrap_or(usize::MAX)).min(family.members.len());
     let done: BTreeSet<u64> = family.members.iter().take(whole).map(|member| u64::from(member.id.get())).collect();
     let whole = if done.is_subset(&volumes) { whole } else { 0 };
-    for id in volumes.iter().filter(|id| whole == 0 || !done.contains(id)) {
+    for id in volumes.iter().filter(|id| (whole == 0 || !done.contains(id)) && !kept.contains(id)) {
         target.message(kit, &format!("delete {id}")).with_context(|| format!("removing the volume {id}"))?;
     }
     target.set_transaction(kit, Mark { seal, whole: u32::try_from(whole)? }.id())?;
@@ -253,8 +313,8 @@ fn go_on_from(kit: &Kit, family: &Family, target: &Target, seal: u32) -> Result<
 }
 
 /// Looks whether the pool has room for them.
-fn room(kit: &Kit, source: &Source, family: &Family, target: &Target) -> Result<()> {
-    let needed = need(&source.metadata, family, target.block)?;
+fn room(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &Target) -> Result<()> {
+    let needed = needed(carry.now, family, target.block)?;
     let status = sight::status(&kit.dm, &target.pool)?;
     let Some(working) = status.working() else { bail!("`{}` does not work: {status:?}", target.pool) };
     let all = target.block.bytes_of(working.data_total);

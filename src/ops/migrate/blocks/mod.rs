@@ -3,8 +3,11 @@
 //! ```text
 //! source    the old pool, read by its metadata; never written
 //! family    which volume each is a snapshot of, by Docker's records, and the order in which they are made
+//! holds     what volumes hold, whoever says so, and what they are filled from
 //! spans     where two volumes differ, and what of that is written into the new pool, piece by piece
 //! fill      the copy: what is whole is counted in the new pool's transaction id
+//! listing   what a pool in use holds that is final, copied while Docker runs
+//! record    what was copied while Docker ran, and what of it is final
 //! compare   the copy read back
 //! longer    the file systems of the copy made as long as a larger base device
 //! ```
@@ -12,7 +15,10 @@
 mod compare;
 mod family;
 mod fill;
+mod holds;
+pub mod listing;
 mod longer;
+pub mod record;
 mod source;
 mod spans;
 

@@ -14,7 +14,7 @@ use super::spans::Extent;
 use crate::kernel::block;
 use crate::kernel::dm::Dm;
 use crate::metadata::mapping::{self, Run};
-use crate::metadata::{BLOCK, BadTree, Details, Superblock, devices};
+use crate::metadata::{BLOCK, BadTree, Details, Superblock, Times, devices, times};
 use crate::ops::{sight, volumes};
 use crate::units::{DataBlocks, META_BLOCK_BYTES, MetaBlock};
 
@@ -74,6 +74,16 @@ impl Metadata {
         devices(&self.superblock, |at| self.block(at)).context("reading which volumes the pool has")
     }
 
+    /// Makes what was read durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_all().context("writing out the old pool's metadata")
+    }
+
+    /// Returns when every volume was made and shared last, by its id.
+    pub(super) fn times(&self) -> Result<BTreeMap<u64, Times>> {
+        times(&self.superblock, |at| self.block(at)).context("reading when the volumes were made")
+    }
+
     /// Returns where the tree of each volume begins.
     pub fn roots(&self) -> Result<BTreeMap<u64, MetaBlock>> {
         mapping::roots(&self.superblock, |at| self.block(at)).context("reading where the volumes' blocks are")
@@ -96,6 +106,7 @@ impl Metadata {
             at: self.bytes(run.begin.get()),
             from: self.bytes(run.data.get()),
             length: self.bytes(run.length.get()),
+            time: run.time,
         };
         runs.into_iter().flatten().map(move |run| run.map(extent))
     }
@@ -160,7 +171,8 @@ fn part(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("opening {}", path.display()))
 }
 
-fn is_free(path: &Path) -> Result<()> {
+/// Makes sure that nobody has a file or device in use.
+pub(super) fn is_free(path: &Path) -> Result<()> {
     let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
     if found.file_type().is_block_device() {
         ensure!(!block::is_claimed(block::devno_of(path)?)?, "{} is in use by somebody", path.display());

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::metadata::BadTree;
+use anyhow::Result;
 
 /// How much is read and written at once.
 pub(super) const PIECE: u64 = 4 << 20;
@@ -17,6 +17,8 @@ pub(super) struct Extent {
     pub from: u64,
     /// How long it is.
     pub length: u64,
+    /// When its blocks were given to a volume, in the pool's time: with where they are, that tells them from all others.
+    pub time: u32,
 }
 
 /// Extents of one volume, in their order.
@@ -25,7 +27,7 @@ pub(super) struct Stream<I> {
     head: Option<Extent>,
 }
 
-type Found<T> = Result<T, BadTree>;
+type Found<T> = Result<T>;
 
 impl<I: Iterator<Item = Found<Extent>>> Stream<I> {
     pub(super) fn of(rest: I) -> Found<Self> {
@@ -43,8 +45,8 @@ impl<I: Iterator<Item = Found<Extent>>> Stream<I> {
     fn cut(&mut self, length: u64) -> Found<()> {
         match self.head {
             Some(head) if head.length > length => {
-                self.head =
-                    Some(Extent { at: head.at + length, from: head.from + length, length: head.length - length });
+                let (at, from) = (head.at + length, head.from + length);
+                self.head = Some(Extent { at, from, length: head.length - length, ..head });
                 Ok(())
             }
             Some(_) => self.next(),
@@ -80,7 +82,7 @@ impl<C: Iterator<Item = Found<Extent>>, P: Iterator<Item = Found<Extent>>> Diffe
                     let length = child.length.min(parent.length);
                     self.child.cut(length)?;
                     self.parent.cut(length)?;
-                    (child.at, length, child.from != parent.from)
+                    (child.at, length, (child.from, child.time) != (parent.from, parent.time))
                 }
                 (Some(child), parent) if parent.is_none_or(|parent| child.at < parent.at) => {
                     let length = parent.map_or(child.length, |parent| child.length.min(parent.at - child.at));

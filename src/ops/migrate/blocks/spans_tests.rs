@@ -12,7 +12,7 @@ const K: u64 = 1 << 16;
 type Blocks = BTreeMap<u64, u64>;
 
 fn extents(blocks: &Blocks, length: u64) -> impl Iterator<Item = Found<Extent>> {
-    let extent = move |(at, from): (&u64, &u64)| Ok(Extent { at: at * length, from: from * length, length });
+    let extent = move |(at, from): (&u64, &u64)| Ok(Extent { at: at * length, from: from * length, length, time: 0 });
     blocks.iter().map(extent).collect::<Vec<_>>().into_iter()
 }
 

@@ -1,0 +1,200 @@
+//! What a pool in use holds that nobody can change any more: read, written down, and copied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::compare::compare_with;
+use super::family::Family;
+use super::fill::{Mark, Target, fill_with};
+use super::holds::{Before, Carry};
+use super::record::{
+    EXTENTS, EXTENTS_NEW, FORMAT, LINE, Opened, Prepared, Record, TOO_LATE, identity, is_final, line, with_volume,
+};
+use super::source::{Origin, Source};
+use crate::kernel::dm::Dm;
+use crate::kernel::fs as durable;
+use crate::metadata::{BadTree, Times};
+use crate::ops::progress::may_go_on;
+use crate::ops::steps::Kit;
+use crate::pool::{PoolUuid, VolumeId};
+use crate::units::{BlockSize, Bytes};
+
+/// How often metadata is read that is written meanwhile.
+const TIMES: usize = 20;
+
+/// What a pool holds that nobody can change any more, while it is in use.
+#[derive(Debug)]
+pub struct Listed {
+    /// The pool, for its data.
+    pub source: Source,
+    /// Its volumes.
+    pub family: Family,
+    pub(super) times: BTreeMap<u64, Times>,
+    /// What was written down.
+    pub opened: Opened,
+}
+
+/// What the new pool is.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its identity.
+    pub uuid: PoolUuid,
+    /// How large its data is.
+    pub data: Bytes,
+    /// How large its metadata is.
+    pub metadata: Bytes,
+    /// The length of its blocks.
+    pub block: BlockSize,
+}
+
+/// Reads what a pool in use holds that nobody can change any more, and writes it down in the place of what was written down before: `now`
+/// is where it is read, `origin` what it lies on when Docker is down.
+///
+/// # Errors
+/// When the metadata cannot be read, or nothing be written; [`crate::ops::progress::Interrupted`].
+pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wanted: &Wanted) -> Result<Listed> {
+    let (source, family, times) = volumes(dm, now, root)?;
+    let superblock = source.metadata.superblock.clone();
+    ensure!(superblock.time < TOO_LATE, "the pool's time is {}, and its mappings hold 24 bits of it", superblock.time);
+    let path = home.join(EXTENTS_NEW);
+    let unwritten = || format!("writing {}", path.display());
+    let none = Times { transaction_id: u64::MAX, created: u32::MAX, snapshotted: 0 };
+    let mut sum = 0;
+    let mut found = Vec::new();
+    durable::remove_durably(&path)?;
+    let mut into = BufWriter::new(durable::create_file_durably(&path, Bytes::default())?);
+    let mut first = 0;
+    for member in &family.members {
+        may_go_on()?;
+        let of = times.get(&u64::from(member.id.get())).copied().unwrap_or(none);
+        let mut volume = Prepared {
+            id: member.id,
+            parent: member.parent,
+            transaction_id: of.transaction_id,
+            created: of.created,
+            snapshotted: of.snapshotted,
+            first,
+            extents: 0,
+            end: 0,
+            is_whole: true,
+        };
+        let begin = with_volume(sum, &volume);
+        // A tree that is written meanwhile may not be read to its end: what cannot be read is left for the switch.
+        for time in 0..TIMES {
+            into.seek(SeekFrom::Start(first * LINE as u64)).with_context(unwritten)?;
+            (volume.extents, volume.end, sum) = (0, 0, begin);
+            let fresh = if time == 0 { None } else { Some(Source::open(dm, now)?) };
+            let metadata = fresh.as_ref().map_or(&source.metadata, |source| &source.metadata);
+            let mut write = || -> Result<()> {
+                let roots = metadata.roots()?;
+                for extent in metadata.extents(roots.get(&u64::from(member.id.get())).copied()) {
+                    let extent = extent?;
+                    if is_final(extent.time, &of) {
+                        let line = line(&extent);
+                        into.write_all(&line).with_context(unwritten)?;
+                        sum = crc32c::crc32c_append(sum, &line);
+                        volume.extents += 1;
+                        volume.end = extent.at.saturating_add(extent.length);
+                    }
+                }
+                Ok(())
+            };
+            match write() {
+                Ok(()) => break,
+                Err(why) if why.downcast_ref::<BadTree>().is_some() && time + 1 < TIMES => {}
+                Err(why) => return Err(why),
+            }
+        }
+        first += volume.extents;
+        found.push(volume);
+    }
+    into.seek(SeekFrom::Start(first * LINE as u64)).with_context(unwritten)?;
+    let file = into.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(unwritten)?;
+    file.set_len(first * LINE as u64).and_then(|()| file.sync_all()).with_context(unwritten)?;
+    fs::rename(&path, home.join(EXTENTS)).with_context(unwritten)?;
+    // What was read must not be undone by a power cut: the same mapping could come back with other contents.
+    source.metadata.sync()?;
+    let Wanted { uuid, data, metadata, block } = wanted.clone();
+    let record = Record {
+        format: FORMAT,
+        old: identity(dm, origin)?,
+        old_block: superblock.block_size,
+        time: superblock.time,
+        transaction_id: superblock.transaction_id,
+        uuid,
+        data,
+        metadata,
+        block,
+        seal: sum,
+        volumes: found,
+        whole: None,
+        taken: None,
+    };
+    record.write(home)?;
+    Ok(Listed { source, family, times, opened: Opened::open(home, record)? })
+}
+
+/// Reads which volumes a pool in use has, and when each was made. What they map is read later: so no block passes for shared that is not.
+fn volumes(dm: &Dm, now: &Origin, root: &Path) -> Result<(Source, Family, BTreeMap<u64, Times>)> {
+    let mut why = None;
+    for _ in 0..TIMES {
+        may_go_on()?;
+        let look = || -> Result<_> {
+            let source = Source::open(dm, now)?;
+            let times = source.metadata.times()?;
+            let family = Family::look(root, &source.metadata.details()?)?;
+            Ok((source, family, times))
+        };
+        let looked = look();
+        let seal = looked.as_ref().map(|(source, ..)| source.metadata.seal).ok();
+        let is_steady = seal.is_some() && seal == Source::open(dm, now).map(|source| source.metadata.seal).ok();
+        match looked {
+            Ok(looked) if is_steady => return Ok(looked),
+            looked => why = looked.err().or(why),
+        }
+    }
+    match why {
+        Some(why) => Err(why.context("reading metadata that is being written")),
+        None => bail!("the old pool's metadata was written each of the {TIMES} times that it was read"),
+    }
+}
+
+/// Fills the new pool with what was listed, from what an earlier record says of it, and compares what was written. Returns the volumes that are
+/// not what was listed: their blocks were given up meanwhile, or the copy is wrong.
+///
+/// # Errors
+/// As [`super::fill`] and [`super::compare`].
+pub fn fill_listed(
+    kit: &Kit,
+    listed: &Listed,
+    base: Option<&Opened>,
+    target: &Target,
+    keeps: (&Path, Bytes),
+) -> Result<BTreeSet<VolumeId>> {
+    let mark = Mark::of(target.transaction(kit)?);
+    let (family, times) = (&listed.family, &listed.times);
+    let carry = |before| Carry {
+        data: &listed.source.data,
+        block: listed.source.metadata.superblock.block_size,
+        now: &listed.opened,
+        before,
+        seal: listed.opened.record.seal,
+        keeps: Some(keeps),
+    };
+    let compared = || -> Result<Option<Before<'_>>> {
+        let Some(base) = base.filter(|base| base.record.whole.is_some()) else { return Ok(None) };
+        Ok(Some(base.before(family, times)?).filter(|before| Some(before.mark) == mark))
+    };
+    let before = match compared()? {
+        Some(before) => Some(before),
+        None => base.zip(mark).and_then(|(base, mark)| base.begun(mark, family, times)),
+    };
+    fill_with(kit, &carry(before), family, target)?;
+    // What was never compared is compared whole.
+    let differ = compare_with(kit, &carry(compared()?), family, target)?;
+    Ok(differ.into_keys().collect())
+}
