@@ -24,6 +24,7 @@ mod migrate;
 mod migrate_base;
 mod migrate_menagerie;
 mod migrate_overlay2;
+mod migrate_prepared;
 mod named;
 mod parity;
 mod rescue_devicemapper;

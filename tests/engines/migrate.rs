@@ -34,7 +34,7 @@ const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 pub(crate) const WAITS: [&str; 3] = ["sh", "-c", "trap exit TERM; while :; do sleep 1; done"];
 
 /// What Docker says of a container, and everything in it.
-fn of_container(docker: &Docker, name: &str) -> String {
+pub(crate) fn of_container(docker: &Docker, name: &str) -> String {
     let (status, body) = get(&format!("/containers/{name}/json")).unwrap();
     assert_eq!(status, 200, "{name}");
     let inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -76,7 +76,7 @@ pub(crate) fn without_backups() {
     }
 }
 
-fn entries(folder: &Path) -> Vec<String> {
+pub(crate) fn entries(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

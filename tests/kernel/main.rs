@@ -34,6 +34,7 @@ mod lvm;
 mod lvm_faults;
 mod metrics;
 mod migrate_blocks;
+mod migrate_prepared;
 mod operation;
 mod picture;
 mod power;

@@ -1,0 +1,216 @@
+//! Most of a pool is copied while Docker runs, and only what has changed since while it is down.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use lab::guest::boot;
+use lab::guest::disk::{Kind, Mounted};
+use lab::guest::docker::{Config, Docker};
+use lab::guest::run::{Cmd, Ran};
+
+use crate::host::assert_refused;
+use crate::migrate::{by_scripts, entries, of_container, without_backups};
+use crate::support::Bench;
+
+const M: u64 = 1 << 20;
+/// Writes new blocks and old ones, until it is told to be still; then it waits.
+const WRITES: [&str; 3] = [
+    "sh",
+    "-c",
+    "trap exit TERM; i=0; while :; do i=$((i + 1)); [ -e /still ] || { dd if=/dev/urandom of=/data/$((i % 5)) bs=64k count=2; \
+     dd if=/dev/urandom of=/data/new bs=4k seek=$((i * 16)) count=1; sync; } 2>/dev/null; sleep 1; done",
+];
+
+fn docker_in(disk: &Mounted) -> Docker {
+    let config = Config::new(disk.dir().join("root")).option("dm.basesize=1G");
+    let config = config.option("dm.loopdatasize=4G").option("dm.loopmetadatasize=16M");
+    let docker = Docker::start(config).unwrap();
+    docker.busybox(&[]).unwrap();
+    docker
+}
+
+/// An image on the other one with so many MiB of its own, and a container of it: from then on its layer is shared.
+fn image(docker: &Docker, from: &str, name: &str, mib: u32) {
+    let noise = format!("dd if=/dev/urandom of=/noise-{name} bs=1M count={mib} 2>/dev/null; echo {name} > /name; sync");
+    let tag = format!("dmpool-test-{name}:1");
+    docker.cmd(["run", "--name", name, from, "sh", "-c", &noise]).run().checked().unwrap();
+    docker.cmd(["commit", name, &tag]).run().checked().unwrap();
+    docker.cmd(["rm", name]).run().checked().unwrap();
+    docker.cmd(["create", "--name", name, &tag, "cat", "/name"]).run().checked().unwrap();
+}
+
+/// How many bytes a run of dmpool's has copied.
+fn copied(ran: &Ran) -> u64 {
+    let Some(line) = ran.stderr.lines().rfind(|line| line.starts_with("copying volumes: ")) else { return 0 };
+    let (_, total) = line.split_once(" of ").unwrap();
+    let (number, unit) = total.split_once(' ').unwrap();
+    let unit = match unit {
+        "bytes" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        other => panic!("{other}"),
+    };
+    let scale = if number.contains('.') { 10 } else { 1 };
+    (number.replace('.', "").parse::<u64>().unwrap() << unit) / scale
+}
+
+fn ok(ran: Ran) -> Ran {
+    assert!(ran.ok(), "{ran}");
+    println!("{ran}");
+    ran
+}
+
+fn no_journal(bench: &Bench) {
+    let journals = fs::read_dir(bench.state.join("journal")).map_or(0, Iterator::count);
+    assert_eq!(journals, 0, "no journal stays");
+}
+
+#[test]
+fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
+    boot::time_limit(Duration::from_secs(600));
+    let bench = Bench::new();
+    let disk = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("docker")).unwrap();
+    let bench = bench.at(disk.dir());
+    let docker = docker_in(&disk);
+    let home = disk.dir().join("root/devicemapper");
+    image(&docker, "dmpool-test-busybox:1", "one", 8);
+    image(&docker, "dmpool-test-one:1", "gone", 1);
+    docker.run_detached(&["--name", "web"], &WRITES).unwrap();
+    let [stop, start] = by_scripts(&bench);
+    let ways = ["--stop-command", &stop, "--start-command", &start];
+    let prepare = [&["migrate", "--prepare", "--data-size", "6G"], &ways[..]].concat();
+    let first = ok(bench.run(&prepare));
+    assert!(copied(&first) > 8 * M && first.stdout.contains("next: dmpool migrate    # when Docker may be down"));
+    no_journal(&bench);
+
+    // Docker goes on, and its pool can be grown.
+    bench.ok(&["grow", "docker", "5G"]);
+    docker.cmd(["rm", "gone"]).run().checked().unwrap();
+    docker.cmd(["rmi", "dmpool-test-gone:1"]).run().checked().unwrap();
+    image(&docker, "dmpool-test-one:1", "later", 1);
+    let second = ok(bench.run(&prepare));
+    assert!(copied(&second) < copied(&first), "only what is new");
+
+    let late = ["run", "--name", "late", "dmpool-test-later:1", "sh", "-c", "echo late > /name; rm /noise-one"];
+    docker.cmd(late).run().checked().unwrap();
+    assert!(docker.exec("web", &["sh", "-c", "touch /still; sleep 2; sync"]).ok());
+    let contents = |docker: &Docker| ["web", "one", "late"].map(|name| of_container(docker, name));
+    let before = contents(&docker);
+    // Containers and Docker have their own time to stop and to start in it.
+    let switch = [&["migrate"], &ways[..], &["--yes"]].concat();
+    let switched = ok(bench.cmd(&switch).limit(Duration::from_secs(180)).run());
+    assert!(switched.stderr.contains("volumes were prepared") && switched.stderr.contains("are left to copy"));
+    let (left, all) = (copied(&switched), copied(&first) + copied(&second));
+    assert!(left > 0 && left * 2 < all, "{left} of {all} are copied while Docker is down");
+    assert_eq!(docker.storage_value("Data Space Total").unwrap(), "6.442GB");
+    assert_eq!(contents(&docker), before);
+    let left = entries(&home);
+    assert!(!left.iter().any(|name| name.contains("prepared")), "{left:?}");
+    docker.cmd(["run", "--rm", "dmpool-test-one:1", "cat", "/noise-one"]).run().checked().unwrap();
+    Cmd::new(&stop).run().checked().unwrap();
+    without_backups();
+}
+
+/// Somebody writes to what was prepared, and hides it; and another target is asked for.
+fn spoilt(bench: &Bench, home: &Path, prepare: &[&str], ways: &[&str]) {
+    let data = home.join("devicemapper.dmpool-prepared/data");
+    let before = fs::metadata(&data).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&data).unwrap();
+    file.write_all_at(&[7; 4096], 2 * M).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    drop(file);
+    assert_eq!(fs::metadata(&data).unwrap().mtime(), before.mtime());
+    let switch = bench.run(&[&["migrate"], ways, &["--yes"]].concat());
+    assert_refused(&switch, 3, &["somebody has written to its files since", "--drop-prepared"]);
+    let other = bench.run(&[&["migrate", "--data-size", "7G"], ways, &["--dry-run"]].concat());
+    assert_refused(&other, 3, &["another target was prepared", "--drop-prepared"]);
+    let anew = ok(bench.run(prepare));
+    assert!(anew.stdout.contains("all is prepared anew") && copied(&anew) > 12 * M);
+}
+
+fn in_nobodys_way(bench: &Bench, docker: &Docker, size: &str) {
+    no_journal(bench);
+    docker.cmd(["run", "--rm", "dmpool-test-one:1", "cat", "/name"]).run().checked().unwrap();
+    bench.ok(&["grow", "docker", size]);
+}
+
+/// Dies in the preparing, and in the switch.
+#[test]
+fn a_death_in_preparing_is_in_nobodys_way() {
+    if !boot::full() {
+        boot::skip("minutes: with --full");
+    }
+    boot::time_limit(Duration::from_secs(900));
+    let bench = Bench::with_faults();
+    let disk = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("docker")).unwrap();
+    let bench = bench.at(disk.dir());
+    let docker = docker_in(&disk);
+    let home = disk.dir().join("root/devicemapper");
+    image(&docker, "dmpool-test-busybox:1", "one", 12);
+    image(&docker, "dmpool-test-one:1", "two", 4);
+    let [stop, start] = by_scripts(&bench);
+    let ways = ["--stop-command", &stop, "--start-command", &start];
+    let prepare = [&["migrate", "--prepare", "--data-size", "8G"], &ways[..]].concat();
+    let die = |args: &[&str], fault: &str| {
+        let ran = bench.cmd(args).env("DMPOOL_FAULT", fault).run();
+        assert!(!ran.ok() && ran.stdout.is_empty(), "{fault}: {ran}");
+    };
+    assert_eq!(bench.ok(&["migrate", "--drop-prepared"]), "nothing was prepared: there is nothing to do\n");
+    let dry = bench.ok(&[&prepare[..], &["--dry-run"]].concat());
+    assert!(dry.ends_with("nothing was changed\n") && entries(&home).len() == 3, "{dry} {:?}", entries(&home));
+    let all = copied(&ok(bench.run(&prepare)));
+    spoilt(&bench, &home, &prepare, &ways);
+    ok(bench.run(&["migrate", "--drop-prepared"]));
+    assert_eq!(entries(&home).len(), 3, "{:?}", entries(&home));
+    for (number, fault) in
+        ["1:before:die", "2:before:die", "2:layer:die", "3:before:die", "3:before:fail"].iter().enumerate()
+    {
+        die(&prepare, fault);
+        in_nobodys_way(&bench, &docker, &format!("{}M", 4200 + number * 50));
+        if *fault == "2:layer:die" {
+            // Given up.
+            let unfit = bench.run(&[&["migrate"], &ways[..], &["--yes"]].concat());
+            assert_refused(&unfit, 3, &["it never came to its end", "--prepare"]);
+            ok(bench.run(&["migrate", "--drop-prepared"]));
+            assert_eq!(entries(&home).len(), 3, "{:?}", entries(&home));
+        } else {
+            // Gone on from, and brought up to date.
+            let ended = ok(bench.run(&prepare));
+            if fault.starts_with("3:") {
+                assert_eq!(copied(&ended), 0, "{fault}: {ended}");
+            }
+            image(&docker, "dmpool-test-one:1", &format!("more-{number}"), 1);
+            assert!(copied(&ok(bench.run(&prepare))) < all);
+            ok(bench.run(&["migrate", "--drop-prepared"]));
+        }
+    }
+    ok(bench.run(&prepare));
+    let names = ["one", "two"];
+    let contents = |docker: &Docker| names.map(|name| of_container(docker, name));
+    let before = contents(&docker);
+    let switch = [&["migrate"], &ways[..], &["--yes"]].concat();
+    // Before anything was written to it, what was prepared stays.
+    let copies = step_of(&bench.ok(&[&switch[..], &["--dry-run"]].concat()), "what has changed since it was prepared");
+    die(&switch, &format!("{copies}:before:fail"));
+    assert!(home.join("devicemapper.dmpool-prepared/data").exists());
+    die(&switch, &format!("{copies}:after:die"));
+    ok(bench.run(&["undo"]));
+    assert_eq!(contents(&docker), before);
+    assert_eq!(entries(&home).len(), 3, "{:?}", entries(&home));
+    ok(bench.run(&prepare));
+    die(&switch, "3:layer:die");
+    ok(bench.run(&["continue"]));
+    assert_eq!(docker.storage_value("Data Space Total").unwrap(), "8.59GB");
+    assert_eq!(contents(&docker), before);
+    Cmd::new(&stop).run().checked().unwrap();
+    without_backups();
+}
+
+/// The number of the step that says so.
+fn step_of(plan: &str, says: &str) -> usize {
+    let line = plan.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{plan}"));
+    line.trim_start().split_once('.').unwrap().0.parse().unwrap()
+}
