@@ -1,11 +1,17 @@
 //! `dmpool migrate`
 
+mod guide;
+
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use crate::cli::{parse, show};
+use clap::Parser;
+
+use crate::cli::{Cli, Command, parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::migrate::{self, To, prepare};
-use crate::ops::{Change, State, daemon, gate};
+use crate::ops::steps::Kit;
+use crate::ops::{Change, State, daemon, disks, gate, lvm};
 use crate::pool::{Place, PoolName, Spec, sizing};
 use crate::report;
 use crate::units::{BlockSize, Bytes, NewSize};
@@ -15,7 +21,8 @@ use crate::units::{BlockSize, Bytes, NewSize};
 /// For what grow cannot do: other blocks, a smaller pool, another place, a larger base device. Docker and its containers are stopped, every volume is
 /// copied and compared, and Docker is started on the copy, with the same images, containers and contents; what ran runs again. Without
 /// --name the new pool is two loop files in Docker's own place; with it one of dmpool's own, as create makes it, that Docker is told
-/// of. The old pool is never written, and stays. Until Docker starts on the new pool dmpool undo leads back.
+/// of. The old pool is never written, and stays. Until Docker starts on the new pool dmpool undo leads back. On a terminal it asks
+/// what is not said.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The Docker root: `docker`, or its path [default: docker]
@@ -115,10 +122,66 @@ struct Before {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
+        if self.is_told() || self.is_prepared(&state) {
+            return self.go(state);
+        }
+        if self.yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(Failure::new(Kind::Usage, "cannot migrate: nothing says what the pool shall become")
+                .fact("needed", "--data-size or --block-size for new loop files; --name with --dir, --data-device or --vg for a pool of dmpool's; or --to-driver overlay2")
+                .fact("state", "nothing was touched")
+                .next("dmpool migrate    # on a terminal it asks"));
+        }
+        let words = self.asked(&gate::open(state.clone())?)?;
+        let all = std::env::args_os().chain(words.iter().map(Into::into));
+        match Cli::try_parse_from(all).map(|cli| cli.command) {
+            Ok(Command::Migrate(args)) => args.go(state),
+            Ok(_) => Err(Failure::failed("cannot migrate: the answers make another command line")),
+            Err(e) => Err(Failure::new(Kind::Usage, "cannot migrate: the answers do not go with what was typed")
+                .fact("cause", e.to_string().lines().next().unwrap_or_default())),
+        }
+    }
+
+    /// Returns whether it is said what the pool shall become.
+    fn is_told(&self) -> bool {
+        let sizes = self.data_size.is_some() || self.metadata_size.is_some() || self.block_size.is_some();
+        let prepares = self.before.prepare || self.before.drop_prepared;
+        sizes || prepares || self.base_size.is_some() || self.name.is_some() || self.to_driver.is_some()
+    }
+
+    /// Returns whether what was prepared says it.
+    fn is_prepared(&self, state: &State) -> bool {
+        gate::open(state.clone()).is_ok_and(|kit| prepare::is_prepared(&kit, self.root.as_deref()))
+    }
+
+    /// Asks what the pool shall become, and shows the command line that says so.
+    fn asked(&self, kit: &Kit) -> Outcome<Vec<String>> {
+        let now = migrate::now::now(kit, self.root.as_deref(), &self.docker()?)?;
+        let taken = kit.dm.list().map_err(|e| Failure::failed("cannot list the devices").because(e))?;
+        let taken: Vec<String> = taken.into_iter().map(|device| device.name).collect();
+        let disks = || {
+            let found = disks::disks(disks::LIMIT)?;
+            let usable = found.all.iter().filter(|disk| disk.usable() == Some(true) && disk.is_everyday());
+            Ok(usable.map(guide::Choice::of_disk).collect())
+        };
+        let groups = || {
+            let refuse = |why: String| Failure::refused(format!("cannot migrate: {why}"));
+            let all = lvm::all_groups().map_err(|e| lvm::silent(e, &refuse))?;
+            Ok(all.iter().filter(|group| group.free > 0).map(guide::Choice::of_group).collect())
+        };
+        let pools = kit.state.pools.to_string_lossy();
+        let machine = guide::Machine { now: &now, pools: &pools, taken: &taken, disks: &disks, groups: &groups };
+        let (mut input, mut show) = (io::stdin().lock(), |text: &str| show::error(text));
+        let words = guide::words(&machine, &mut guide::Talk { input: &mut input, show: &mut show })?;
+        let before: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        show(&format!("the same without questions:\n  {}\n\n", report::migrate::command_line(&before, &words)));
+        Ok(words)
+    }
+
+    fn go(self, state: State) -> Outcome<()> {
         let mut kit = gate::open(state)?;
         let (change, yes) = (parse::change(self.dry_run), self.yes);
         let Before { prepare, drop_prepared } = self.before;
-        let options = self.options(&kit.state)?;
+        let mut options = self.options(&kit.state)?;
         if prepare {
             kit.watcher = show::progress();
             return prepared(&prepare::prepare(&kit, &options, change)?, change);
@@ -132,8 +195,8 @@ impl Args {
         }
         if !yes {
             show::error(&report::plan::steps(&described.plan));
-            let question = "Docker and all its containers are stopped for that. Go on?";
-            show::confirm(question, &described.plan.what, yes)?;
+            show::confirm(&report::migrate::question(&described.plan), &described.plan.what, yes)?;
+            options.docker.agreed = Some(described.plan.stops().into_iter().map(|ran| ran.id.clone()).collect());
         }
         kit.watcher = show::progress();
         let mut done = migrate::migrate(&kit, &options, change)?;
@@ -142,17 +205,23 @@ impl Args {
         differs(&differences)
     }
 
-    fn options(self, state: &State) -> Outcome<migrate::Options> {
-        let words = |command: Option<String>| -> Outcome<Option<Vec<String>>> {
+    /// Returns what was said of Docker.
+    fn docker(&self) -> Outcome<migrate::preflight::Options> {
+        let words = |command: &Option<String>| -> Outcome<Option<Vec<String>>> {
             let words = command.as_deref().map(daemon::words_of).transpose();
             words.map_err(|e| Failure::new(Kind::Usage, format!("cannot migrate: {e:#}")))
         };
-        let docker = migrate::preflight::Options {
-            socket: self.docker_socket,
-            stop: words(self.stop_command)?,
-            start: words(self.start_command)?,
+        Ok(migrate::preflight::Options {
+            socket: self.docker_socket.clone(),
+            stop: words(&self.stop_command)?,
+            start: words(&self.start_command)?,
             without_rm: self.without_rm,
-        };
+            agreed: None,
+        })
+    }
+
+    fn options(self, state: &State) -> Outcome<migrate::Options> {
+        let docker = self.docker()?;
         if self.to_driver.is_some() {
             let to = To::Overlay2 { offline: self.offline };
             return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker });

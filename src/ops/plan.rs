@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ops::daemon::Daemon;
+use crate::ops::daemon::containers::Ran;
 use crate::ops::steps::{NamedDevice, Part, Step};
 use crate::pool::Entry;
 use crate::units::Bytes;
@@ -101,6 +103,23 @@ impl Plan {
     pub fn held_root(&self) -> Option<&Path> {
         self.steps.iter().find_map(|step| match step {
             Step::HoldDocker(s) => Some(s.hold.root.as_path()),
+            _ => None,
+        })
+    }
+
+    /// Returns the containers that its steps stop, in the order in which they are started.
+    pub fn stops(&self) -> Vec<&Ran> {
+        let all = self.steps.iter().find_map(|step| match step {
+            Step::StopContainers(s) => Some(s.running.as_slice()),
+            _ => None,
+        });
+        all.unwrap_or_default().iter().collect()
+    }
+
+    /// Returns the Docker that its steps stop.
+    pub fn stopped_docker(&self) -> Option<&Daemon> {
+        self.steps.iter().find_map(|step| match step {
+            Step::StopDocker(s) => s.daemon.as_ref(),
             _ => None,
         })
     }

@@ -8,6 +8,7 @@ pub mod health;
 pub mod human;
 pub mod json;
 pub mod merged;
+pub mod migrate;
 pub mod plan;
 pub mod prometheus;
 pub mod rescue;

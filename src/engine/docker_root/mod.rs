@@ -34,6 +34,7 @@ use super::options::{DIRECT_LVM_POOL, StorageOptions};
 use super::small_file::{Directory, Kind};
 use super::start::Starter;
 use super::version::{self, Known};
+use crate::process::quote;
 
 /// Where Docker keeps everything when nobody told it otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/docker";
@@ -294,6 +295,11 @@ impl DockerRoot {
     /// Whether this machine's Docker runs on it, or will.
     pub const fn is_this_machines(&self) -> bool {
         matches!(self.standing, Standing::Running | Standing::Configured)
+    }
+
+    /// Returns the root as a command takes it: `docker`, or its path.
+    pub fn as_typed(&self) -> String {
+        if self.is_this_machines() { "docker".to_owned() } else { quote(&self.path.to_string_lossy()) }
     }
 
     /// Reads which package of Docker is installed, for a root that this machine's Docker uses. One that is older than

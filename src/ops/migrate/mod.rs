@@ -6,6 +6,7 @@ pub mod around;
 mod base;
 pub mod blocks;
 pub mod files;
+pub mod now;
 pub mod over;
 pub mod preflight;
 pub mod prepare;
@@ -112,6 +113,14 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
     Ok(Done { left: kit.said(), ..Done::ended(plan, ended) })
 }
 
+/// Returns the root that was named, or that `docker` means.
+fn root_of(kit: &Kit, name: Option<&str>) -> Outcome<DockerRoot> {
+    match name {
+        None | Some("docker") => docker::chosen(&kit.state),
+        Some(path) => docker::at(Path::new(path)),
+    }
+}
+
 /// Looks, and decides what is to be done.
 ///
 /// # Errors
@@ -143,10 +152,7 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
 
 /// Finds the root that is meant, and nobody at work on it.
 fn ground<'k>(kit: &'k Kit, options: &Options) -> Outcome<Ground<'k>> {
-    let root = match options.root.as_deref() {
-        None | Some("docker") => docker::chosen(&kit.state)?,
-        Some(path) => docker::at(Path::new(path))?,
-    };
+    let root = root_of(kit, options.root.as_deref())?;
     let cannot = |e: anyhow::Error| Failure::failed("cannot migrate").because(e);
     let ground = Ground {
         kit,

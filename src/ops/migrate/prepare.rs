@@ -8,7 +8,8 @@ use super::blocks::record::{self, Opened, Record};
 use super::blocks::{Target, listing};
 use super::prepared::{self, command, drop_command};
 use super::target::{self, LoopFiles, Sizes};
-use super::{Ground, Options, To, around, ground, preflight};
+use super::{Ground, Options, To, around, ground, preflight, root_of};
+use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
 use crate::kernel::critical::hold_signals;
 use crate::kernel::fs::FsFacts;
@@ -32,6 +33,12 @@ pub struct Ready {
     pub notes: Vec<String>,
     /// The command that goes on.
     pub next: String,
+}
+
+/// Returns whether a migration of that root was prepared, or was begun to be.
+pub fn is_prepared(kit: &Kit, root: Option<&str>) -> bool {
+    let read = |root: DockerRoot| Record::read(&root.path.join("devicemapper")).ok().flatten();
+    root_of(kit, root).ok().and_then(read).is_some()
 }
 
 /// Copies what can be copied while Docker runs, or says what would be.

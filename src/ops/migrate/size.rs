@@ -102,7 +102,8 @@ pub(super) fn look(
     looked.map_err(unread)
 }
 
-fn origin_of(root: &DockerRoot) -> (String, Origin) {
+/// Returns the dm name of a root's pool, and what it lies on once Docker is down.
+pub(super) fn origin_of(root: &DockerRoot) -> (String, Origin) {
     let options = root.options.known();
     if let Some(pool) = options.and_then(|options| options.named_pool()).filter(|_| root.is_this_machines()) {
         return (pool.to_owned(), Origin::Pool(pool.to_owned()));

@@ -506,8 +506,7 @@ fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<Strin
 }
 
 fn grow_instead(ground: &Ground<'_>, old: &Old, data: Bytes, metadata: Bytes) -> String {
-    let name =
-        if ground.root.is_this_machines() { "docker".to_owned() } else { ground.root.path.display().to_string() };
+    let name = ground.root.as_typed();
     let mut sizes = String::new();
     if data == old.data && metadata == old.metadata {
         return "the pool is as large as that already, with blocks of that length: it is only copied".to_owned();

@@ -72,7 +72,7 @@ pub struct DropHold {
 #[cfg(test)]
 impl Hold {
     /// Returns one of the root `/d` that keeps nobody from anything.
-    pub(in crate::ops) fn of_nothing() -> Self {
+    pub(crate) fn of_nothing() -> Self {
         Self { root: "/d".into(), records: "/r".into(), sign: "/s".into(), files: Vec::new(), drop_ins: Vec::new() }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod look;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub struct Options {
     pub start: Option<Vec<String>>,
     /// Whether containers may be lost that vanish when they stop (`--rm`).
     pub without_rm: bool,
+    /// The containers, by id, that somebody has agreed to have stopped; nothing where nobody was asked.
+    pub agreed: Option<BTreeSet<String>>,
 }
 
 /// A process that runs in a container.
@@ -86,6 +89,13 @@ pub struct Facts {
     pub orphans: Vec<(u32, String)>,
     /// Who else sees mounts below the root.
     pub seers: Vec<Seer>,
+}
+
+impl Facts {
+    /// Returns whether it runs, and nothing here says what stops and starts it.
+    pub fn is_started_by_hand(&self) -> bool {
+        self.pid.is_some() && self.active.is_empty() && !matches!(self.starter, Some(Starter::Script(_)))
+    }
 }
 
 /// What a plan is made of.
@@ -185,6 +195,12 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
         ))
         .fact("found", named(&vanish))
         .next("wait until they have ended; --without-rm goes on without them"));
+    }
+    let agreed = |ran: &&Ran| options.agreed.as_ref().is_none_or(|agreed| agreed.contains(&ran.id));
+    if let Some(other) = running.iter().find(|ran| !agreed(ran)) {
+        return Err(refuse(format!("the container `{}` was started since the question was asked", other.name))
+            .fact("state", "nothing was touched")
+            .next("run this again: the question names it then"));
     }
     Ok(Judged {
         root: root.clone(),

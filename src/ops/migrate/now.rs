@@ -1,0 +1,70 @@
+//! What there is, for who is asked what it shall become.
+
+use std::path::PathBuf;
+
+use super::blocks::{Origin, Source};
+use super::{preflight, root_of, size, told};
+use crate::error::{Failure, Outcome};
+use crate::kernel::dm::Dm;
+use crate::ops::daemon::containers;
+use crate::ops::sight;
+use crate::ops::steps::Kit;
+use crate::units::{BlockSize, Bytes};
+
+/// A Docker root, and what is needed to ask about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The root.
+    pub root: PathBuf,
+    /// The root as commands take it: `docker`, or its path.
+    pub name: String,
+    /// The size of its pool, or why that cannot be read.
+    pub size: Result<Size, String>,
+    /// Whether Docker makes its pool of loop files in its own place.
+    pub makes_loop_files: bool,
+    /// The daemon's process, when nothing says what stops and starts it.
+    pub by_hand: Option<u32>,
+    /// The containers that are gone when they stop (`--rm`), by name.
+    pub vanish: Vec<String>,
+}
+
+/// How large a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Its data.
+    pub data: Bytes,
+    /// What of that is in use.
+    pub used: Bytes,
+    /// The length of a block.
+    pub block: BlockSize,
+}
+
+/// Looks at a root, by its path or as `docker`, and at the Docker that runs on it.
+///
+/// # Errors
+/// Refused when there is no such root.
+pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outcome<Now> {
+    let root = root_of(kit, root)?;
+    let facts = preflight::look(&root.path, options);
+    let containers = match &facts.asked {
+        Some(Ok(asked)) => asked.containers.as_slice(),
+        _ => &[],
+    };
+    let vanish = containers::in_order(containers).into_iter().filter(|ran| ran.vanishes).map(|ran| ran.name);
+    let (pool, origin) = size::origin_of(&root);
+    Ok(Now {
+        name: root.as_typed(),
+        size: measured(&kit.dm, &pool, origin).map_err(|e| format!("{e:#}")),
+        makes_loop_files: told::has_loop_files(&root, &Failure::refused).is_ok(),
+        by_hand: facts.pid.filter(|_| options.stop.is_none() && facts.is_started_by_hand()),
+        vanish: if options.without_rm { Vec::new() } else { vanish.collect() },
+        root: root.path,
+    })
+}
+
+fn measured(dm: &Dm, pool: &str, origin: Origin) -> anyhow::Result<Size> {
+    let origin = if sight::live(dm, pool)?.is_some() { Origin::Pool(pool.to_owned()) } else { origin };
+    let superblock = Source::open(dm, &origin)?.metadata.superblock;
+    let bytes = |blocks| superblock.block_size.bytes_of(blocks);
+    Ok(Size { data: bytes(superblock.data_total), used: bytes(superblock.data_used), block: superblock.block_size })
+}

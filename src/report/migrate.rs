@@ -1,0 +1,90 @@
+//! What is asked before a pool is migrated.
+
+use super::failure::printable;
+use crate::ops::plan::Plan;
+use crate::process::quote;
+
+/// How many containers the question names.
+const NAMED: usize = 20;
+
+/// Returns the question that names what is stopped.
+pub fn question(plan: &Plan) -> String {
+    if plan.stopped_docker().is_none() {
+        return "Docker is down, and is kept from starting meanwhile. Go on?".to_owned();
+    }
+    let all = plan.stops();
+    let mut names: Vec<_> = all.iter().rev().take(NAMED).map(|ran| printable(&ran.name)).collect();
+    if let more @ 1.. = all.len().saturating_sub(NAMED) {
+        names.push(format!("{more} more"));
+    }
+    let first = match all.len() {
+        0 => "Docker, in which no container runs".to_owned(),
+        1 => format!("the container {}, then Docker", names.join("")),
+        several => format!("{several} containers ({}), then Docker", names.join(", ")),
+    };
+    format!("First these stop, and start again at the end: {first}. Go on?")
+}
+
+/// Returns the command line that asks nothing: what was typed behind `dmpool`, and the words that the answers make.
+pub fn command_line(typed: &[String], answers: &[String]) -> String {
+    let typed = typed.iter().filter(|word| *word != "--dry-run");
+    let words: Vec<_> = typed.chain(answers).map(|word| quote(word)).collect();
+    format!("dmpool {} --yes", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::daemon::containers::Ran;
+    use crate::ops::daemon::{Daemon, Way};
+    use crate::ops::plan::Operation;
+    use crate::ops::steps::{Hold, Step, StopContainers, StopDocker};
+
+    fn asked(names: &[&str], runs: bool) -> String {
+        let running: Vec<_> = names
+            .iter()
+            .map(|name| Ran {
+                id: format!("{name}-id"),
+                name: (*name).to_owned(),
+                paused: false,
+                stop_timeout: None,
+                vanishes: false,
+            })
+            .collect();
+        let way = Way::Script("docker".to_owned());
+        let daemon = runs.then(|| Daemon { root: "/d".into(), socket: "/s".into(), way });
+        let hold = Hold::of_nothing();
+        let stop = |daemon: Daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() });
+        let mut steps: Vec<_> = daemon.clone().map(stop).into_iter().collect();
+        steps.push(StopDocker { hold, daemon, running, pool: None }.into());
+        question(&Plan {
+            operation: Operation::Migrate,
+            pool: "p".to_owned(),
+            what: "migrate".to_owned(),
+            steps,
+            notes: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn each_container_that_stops_is_named() {
+        let stops = |names: &[&str]| {
+            asked(names, true).trim_start_matches("First these stop, and start again at the end: ").to_owned()
+        };
+        assert_eq!(stops(&["db", "web"]), "2 containers (web, db), then Docker. Go on?");
+        assert_eq!(stops(&["web"]), "the container web, then Docker. Go on?");
+        assert_eq!(stops(&[]), "Docker, in which no container runs. Go on?");
+        assert!(stops(&["x"; 22]).contains("x, 2 more)"), "{}", stops(&["x"; 22]));
+        assert!(asked(&[], false).starts_with("Docker is down"));
+    }
+
+    #[test]
+    fn the_command_line_can_be_used_again() {
+        let typed = ["migrate", "/srv/my docker", "--dry-run"].map(str::to_owned);
+        let answers = ["--stop-command", "/root/stop 1"].map(str::to_owned);
+        assert_eq!(
+            command_line(&typed, &answers),
+            "dmpool migrate '/srv/my docker' --stop-command '/root/stop 1' --yes"
+        );
+    }
+}
