@@ -9,6 +9,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, parse, show};
 use crate::error::{Failure, Kind, Outcome};
+use crate::ops::migrate::delete_old::delete_old;
 use crate::ops::migrate::{self, To, prepare};
 use crate::ops::steps::Kit;
 use crate::ops::{Change, State, daemon, disks, gate, lvm};
@@ -98,6 +99,10 @@ pub(super) struct Args {
     #[command(flatten)]
     before: Before,
 
+    /// Delete what finished migrations have set aside, once Docker has run without it; pools on devices stay
+    #[arg(long, conflicts_with_all = ["data_size", "metadata_size", "block_size", "base_size", "prepare", "drop_prepared", "name", "to_driver", "docker_socket", "stop_command", "start_command", "without_rm"])]
+    delete_old: bool,
+
     /// Do not ask
     #[arg(long, short = 'y')]
     yes: bool,
@@ -122,6 +127,9 @@ struct Before {
 
 impl Args {
     pub(super) fn run(self, state: State) -> Outcome<()> {
+        if self.delete_old {
+            return self.delete_old(state);
+        }
         if self.is_told() || self.is_prepared(&state) {
             return self.go(state);
         }
@@ -203,6 +211,24 @@ impl Args {
         let differences = std::mem::take(&mut done.left);
         show::done(&done, change, &format!("done: {}", done.plan.what))?;
         differs(&differences)
+    }
+
+    fn delete_old(&self, state: State) -> Outcome<()> {
+        let kit = gate::open(state)?;
+        let (root, change) = (self.root.as_deref(), parse::change(self.dry_run));
+        let described = delete_old(&kit, root, Change::Describe)?;
+        if change == Change::Describe {
+            return show::done(&described, change, "");
+        }
+        if described.plan.is_empty() {
+            return show::value("nothing is there that a migration has set aside: there is nothing to do\n");
+        }
+        if !self.yes {
+            show::error(&report::plan::steps(&described.plan));
+            show::confirm(&report::migrate::deletes(&described.plan), &described.plan.what, self.yes)?;
+        }
+        let done = delete_old(&kit, root, change)?;
+        show::done(&done, change, &format!("done: {}, {}", done.plan.what, report::migrate::given_back(&done.plan)))
     }
 
     /// Returns what was said of Docker.

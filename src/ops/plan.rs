@@ -40,6 +40,8 @@ pub enum Operation {
     ThinAdopt,
     /// `migrate`
     Migrate,
+    /// `migrate --delete-old`
+    DeleteOld,
 }
 
 impl Operation {
@@ -58,6 +60,7 @@ impl Operation {
             Self::ThinRemove => "thin remove",
             Self::ThinAdopt => "thin adopt",
             Self::Migrate => "migrate",
+            Self::DeleteOld => "migrate --delete-old",
         }
     }
 }

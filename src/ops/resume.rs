@@ -140,6 +140,8 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     let (mut said, mut differences) = (kit.said(), Vec::new());
     if plan.operation == Operation::Migrate && ended == Ended::Whole {
         differences = std::mem::take(&mut said);
+    }
+    if matches!(plan.operation, Operation::Migrate | Operation::DeleteOld) && ended == Ended::Whole {
         migrate::over::note(&kit.state, &plan);
     }
     notes.extend(said);

@@ -2,7 +2,9 @@
 
 use super::failure::printable;
 use crate::ops::plan::Plan;
+use crate::ops::steps::Step;
 use crate::process::quote;
+use crate::units::Bytes;
 
 /// How many containers the question names.
 const NAMED: usize = 20;
@@ -25,6 +27,20 @@ pub fn question(plan: &Plan) -> String {
     format!("First these stop, and start again at the end: {first}. Go on?")
 }
 
+/// Returns the question before what was set aside goes.
+pub fn deletes(plan: &Plan) -> String {
+    format!("That does not come back; it gives {}. Go on?", given_back(plan))
+}
+
+/// Returns how much room a plan gives that deletes what was set aside.
+pub fn given_back(plan: &Plan) -> String {
+    let of = |step: &Step| match step {
+        Step::DeleteFolder(s) => s.occupied.get(),
+        _ => 0,
+    };
+    format!("{} back", Bytes::new(plan.steps.iter().map(of).sum()).human())
+}
+
 /// Returns the command line that asks nothing: what was typed behind `dmpool`, and the words that the answers make.
 pub fn command_line(typed: &[String], answers: &[String]) -> String {
     let typed = typed.iter().filter(|word| *word != "--dry-run");
@@ -38,7 +54,7 @@ mod tests {
     use crate::ops::daemon::containers::Ran;
     use crate::ops::daemon::{Daemon, Way};
     use crate::ops::plan::Operation;
-    use crate::ops::steps::{Hold, Step, StopContainers, StopDocker};
+    use crate::ops::steps::{Hold, StopContainers, StopDocker};
 
     fn asked(names: &[&str], runs: bool) -> String {
         let running: Vec<_> = names

@@ -22,6 +22,7 @@ mod interrupted;
 mod metrics;
 mod migrate;
 mod migrate_base;
+mod migrate_guide;
 mod migrate_menagerie;
 mod migrate_overlay2;
 mod migrate_prepared;

@@ -91,6 +91,16 @@ impl Folder {
             .called("unlinkat", name.display())
     }
 
+    /// Removes a directory with nothing in it.
+    ///
+    /// # Errors
+    /// As unlinkat(2).
+    pub fn remove_folder(&self, name: &OsStr) -> Result<(), KernelError> {
+        single(name)
+            .and_then(|()| unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir))
+            .called("unlinkat", name.display())
+    }
+
     /// Sets the owner of a name, which takes setuid, setgid and capabilities from a file.
     ///
     /// # Errors

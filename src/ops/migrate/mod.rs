@@ -5,6 +5,7 @@ mod apart;
 pub mod around;
 mod base;
 pub mod blocks;
+pub mod delete_old;
 pub mod files;
 pub mod now;
 pub mod over;

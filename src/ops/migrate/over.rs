@@ -8,7 +8,7 @@ use super::blocks::Origin;
 use crate::kernel::dm::DmId;
 use crate::kernel::fs as durable;
 use crate::ops::State;
-use crate::ops::plan::Plan;
+use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
 use crate::units::Bytes;
 
@@ -27,6 +27,15 @@ pub struct Over {
     pub old: Former,
     /// What Docker uses since.
     pub new: Since,
+    /// Where it is written what the root looked like when Docker was let go.
+    #[serde(default)]
+    pub records: PathBuf,
+    /// What else of the old one stays in the root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub besides: Vec<PathBuf>,
+    /// Whether `migrate --delete-old` has deleted what was set aside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
 }
 
 /// What Docker had before.
@@ -54,7 +63,7 @@ pub enum Since {
 impl Over {
     /// Returns what is to be known of a migration when it has ended.
     fn of(plan: &Plan) -> Option<Self> {
-        let (root, old, new) = plan.steps.iter().find_map(|step| match step {
+        let (hold, old, new, besides) = plan.steps.iter().find_map(|step| match step {
             Step::CopyVolumes(copy) => {
                 let carried = &copy.carried;
                 let old = match (&carried.old, &carried.place) {
@@ -63,33 +72,52 @@ impl Over {
                     (Origin::Parts { data, .. }, None) => Former::At(data.clone()),
                 };
                 let new = if copy.make.is_empty() { Since::Pool } else { Since::LoopFiles };
-                Some((&carried.hold.root, old, new))
+                Some((&carried.hold, old, new, Vec::new()))
             }
-            Step::CopyLayers(copy) => Some((&copy.root, Former::At(copy.root.join("devicemapper")), Since::Overlay2)),
+            Step::CopyLayers(copy) => {
+                let [home, images] = ["devicemapper", "image/devicemapper"].map(|name| copy.root.join(name));
+                Some((&copy.hold, Former::At(home), Since::Overlay2, vec![images, copy.to.clone()]))
+            }
             _ => None,
         })?;
-        Some(Self { what: plan.what.clone(), root: root.clone(), old, new })
+        let (root, records) = (hold.root.clone(), hold.records.clone());
+        Some(Self { what: plan.what.clone(), root, old, new, records, besides, deleted: false })
     }
 
     /// Whether what there was before is there.
     fn is_there(&self, kit: &Kit) -> bool {
         match &self.old {
+            Former::At(_) if self.deleted => false,
             Former::Pool(name) => kit.dm.info(&DmId::name(name)).is_ok_and(|info| info.is_some()),
             Former::At(path) => path.symlink_metadata().is_ok(),
         }
     }
 }
 
-/// Writes down that a migration has ended. Who cannot has migrated all the same: `undo` says less then.
+/// Writes down that a migration has ended, or that what it has set aside is deleted. Who cannot has done it all the same: `undo` says less then.
 pub fn note(state: &State, plan: &Plan) {
-    let Some(bytes) = Over::of(plan).and_then(|over| serde_json::to_vec(&over).ok()) else { return };
+    let over = match plan.operation {
+        Operation::DeleteOld => recorded(state).map(|over| Over { deleted: true, ..over }),
+        _ => Over::of(plan),
+    };
+    let Some(bytes) = over.and_then(|over| serde_json::to_vec(&over).ok()) else { return };
     let _ = durable::make_dir_durably(&state.saved, 0o700)
-        .and_then(|_| durable::write_replace(&state.saved.join(FILE), &bytes, 0o600));
+        .and_then(|_| durable::write_replace(&path(state), &bytes, 0o600));
 }
 
 /// Returns the migration that has ended last, as long as what there was before it is there.
 pub fn last(kit: &Kit) -> Option<Over> {
-    read(&kit.state.saved.join(FILE)).filter(|over| over.is_there(kit))
+    recorded(&kit.state).filter(|over| over.is_there(kit))
+}
+
+/// Returns the migration that has ended last.
+pub(super) fn recorded(state: &State) -> Option<Over> {
+    read(&path(state))
+}
+
+/// Returns where it is written down.
+pub(super) fn path(state: &State) -> PathBuf {
+    state.saved.join(FILE)
 }
 
 fn read(path: &Path) -> Option<Over> {
@@ -101,7 +129,6 @@ fn read(path: &Path) -> Option<Over> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::ops::plan::Operation;
     use crate::ops::steps::{Carried, CopyVolumes, Hold, MakeDirectory, Swap};
     use crate::units::BlockSize;
 
@@ -143,5 +170,14 @@ mod tests {
         assert_eq!(told(&parts, None, &[]), (at("/dev/sdb"), Since::Pool));
         let pool = Origin::Pool("p0".to_owned());
         assert_eq!(told(&pool, None, &[]), (Former::Pool("p0".to_owned()), Since::Pool));
+        let deleted = Plan {
+            operation: Operation::DeleteOld,
+            pool: "p1".to_owned(),
+            what: "delete".to_owned(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+        };
+        note(&state, &deleted);
+        assert!(recorded(&state).is_some_and(|over| over.deleted && over.what == "migrate it"));
     }
 }

@@ -21,7 +21,6 @@ use crate::ops::steps::{
 };
 use crate::ops::{cost, create, on_devices, own_disk, target as file};
 use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
-use crate::process::quote;
 use crate::units::{BlockSize, Bytes, DataBlocks};
 
 /// The new pool's dm name while it is filled in Docker's own place.
@@ -492,9 +491,9 @@ fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<Strin
     if !files.is_empty() {
         let occupied = files.iter().map(|(_, path)| allocated(path).unwrap_or_default().get()).sum();
         notes.push(format!(
-            "the old loop files stay, {}, and are not written any more; when nobody needs them:  rm -r {}",
+            "the old loop files stay as {}, {}, and are not written any more; when Docker has run well without them:  dmpool migrate --delete-old",
+            aside.display(),
             Bytes::new(occupied).human(),
-            quote(&aside.to_string_lossy())
         ));
     }
     for (part, path) in others {

@@ -94,21 +94,12 @@ impl Hold {
         self.sign.exists()
     }
 
-    /// Returns what shows that the root was used since the hold was dropped, each a few words; nothing when nothing is written of
-    /// what it looked like then: it was not dropped, or that is gone.
+    /// Returns what shows that the root was used since the hold was dropped, as [`used_since`] does.
     ///
     /// # Errors
-    /// When what it looked like then cannot be read.
+    /// As [`used_since`].
     pub fn used_since(&self) -> Result<Vec<String>> {
-        // A file copied into a container that does not run leaves no other trace in Docker's records.
-        if self.records.join(ANSWERED).exists() {
-            return Ok(vec!["it has answered".to_owned()]);
-        }
-        let path = self.marks();
-        let Some(bytes) = durable::read_limited(&path, Bytes::new(64 << 20))? else { return Ok(Vec::new()) };
-        let before: BTreeMap<String, String> =
-            serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
-        Ok(used::differences(&before, &used::look(&self.root)))
+        used_since(&self.records, &self.root)
     }
 
     /// Returns the sentence on a root that was used since; nothing when it was not.
@@ -232,6 +223,23 @@ impl Hold {
         }
         Ok(())
     }
+}
+
+/// Returns what shows that a root was used since the hold was dropped whose records are in that folder, each a few words; nothing
+/// when nothing is written of what it looked like then: it was not dropped, or that is gone.
+///
+/// # Errors
+/// When what it looked like then cannot be read.
+pub fn used_since(records: &Path, root: &Path) -> Result<Vec<String>> {
+    // A file copied into a container that does not run leaves no other trace in Docker's records.
+    if records.join(ANSWERED).exists() {
+        return Ok(vec!["it has answered".to_owned()]);
+    }
+    let path = records.join(MARKS);
+    let Some(bytes) = durable::read_limited(&path, Bytes::new(64 << 20))? else { return Ok(Vec::new()) };
+    let before: BTreeMap<String, String> =
+        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+    Ok(used::differences(&before, &used::look(root)))
 }
 
 impl HeldFile {

@@ -6,6 +6,7 @@ pub mod at_boot;
 pub mod configure;
 mod copy_volumes;
 mod delete_file;
+mod delete_folder;
 mod devices;
 pub mod down;
 mod files;
@@ -42,12 +43,13 @@ pub use configure::{RestartContainerd, WriteConfig};
 pub use copy_volumes::{Carried, CopyVolumes, SettleCopy, Swap, VerifyVolumes};
 pub(in crate::ops) use copy_volumes::{take_down, with_pool};
 pub use delete_file::{DeleteFile, FileId};
+pub use delete_folder::{DeleteFolder, in_use};
 pub use devices::{MakePool, MapFile, TakeDown, devices_of};
 pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};
 pub use files::{ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use format::{Area, ClearDevice, EraseLabel, PIECE, WriteLabel, bytes_of};
 pub use grow_volumes::GrowVolumes;
-pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker};
+pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker, used_since};
 pub use keep_records::KeepRecords;
 pub use labelled::{MapDevices, ReloadDevices, table_of_labels};
 pub use layers::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
@@ -292,4 +294,5 @@ steps!(
     StopDocker,
     DropHold,
     StartDocker,
+    DeleteFolder,
 );

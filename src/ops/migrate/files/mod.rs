@@ -185,14 +185,7 @@ fn host(migration: &super::Ground<'_>, judged: &Judged, telling: &Telling) -> Ho
 fn notes(facts: &Facts, to: &Path) -> Vec<String> {
     let root = facts.root.display();
     let mut notes = vec![format!(
-        "the pool and what devicemapper has in {root} stay as they are; when Docker has run well without them:  rm -r {}",
-        ["devicemapper", "image/devicemapper"]
-            .map(|name| facts.root.join(name))
-            .iter()
-            .chain([&to.to_owned()])
-            .map(|path| quote(&path.to_string_lossy()))
-            .collect::<Vec<_>>()
-            .join(" ")
+        "the pool and what devicemapper has in {root} stay as they are; when Docker has run well without them:  dmpool migrate --delete-old"
     )];
     if !facts.limited.is_empty() {
         notes.push(format!(
