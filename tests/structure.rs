@@ -70,11 +70,14 @@ impl Source {
     fn imports(&self) -> Vec<String> {
         let mut found = Vec::new();
         for piece in self.code().split("crate::").skip(1) {
-            if let Some(list) = piece.strip_prefix('{') {
-                found.extend(list.split('}').next().unwrap().split(',').map(|p| p.trim().to_owned()));
-            } else {
-                let end = piece.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(piece.len());
-                found.push(piece[..end].trim_end_matches(':').to_owned());
+            let end = piece.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(piece.len());
+            let (base, rest) = piece.split_at(end);
+            match rest.strip_prefix('{') {
+                Some(list) if base.is_empty() || base.ends_with("::") => {
+                    let names = list.split('}').next().unwrap().split(',').map(str::trim);
+                    found.extend(names.filter(|name| !name.is_empty()).map(|name| format!("{base}{name}")));
+                }
+                _ => found.push(base.trim_end_matches(':').to_owned()),
             }
         }
         found.retain(|path| !path.is_empty());
@@ -103,13 +106,16 @@ fn imports_point_down() {
 
 #[test]
 fn one_operation_never_imports_another() {
-    const OPERATIONS: [&str; 7] = ["activate", "create", "deactivate", "destroy", "grow", "resume", "thin"];
+    const OPERATIONS: [&str; 8] = ["activate", "create", "deactivate", "destroy", "grow", "migrate", "resume", "thin"];
+    // A pool that Docker is carried to is one that `create` makes, step for step; who ends a migration writes down that it has ended.
+    const MAY: [(&str, &str); 2] = [("migrate", "create"), ("resume", "migrate")];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|s| s.room == "ops") {
         let path = source.path.to_string_lossy().into_owned();
         let Some(own) = OPERATIONS.iter().find(|o| path.starts_with(&format!("ops/{o}"))) else { continue };
         for import in source.imports() {
             let other = OPERATIONS.iter().find(|o| import.starts_with(&format!("ops::{o}")) && o != &own);
+            let other = other.filter(|other| !MAY.contains(&(*own, **other)));
             wrong.extend(other.map(|_| format!("{path} imports crate::{import}")));
         }
     }
