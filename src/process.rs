@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -170,8 +170,19 @@ pub fn change_within<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration
     failed(status.to_string(), String::from_utf8_lossy(&said).into_owned(), false, false)
 }
 
+/// A program that was begun and goes on.
+#[derive(Debug)]
+pub struct Begun(Child);
+
+impl Begun {
+    /// Returns whether it still does.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
 /// Begins a program that may go on for ever, as a daemon does: what it says goes to the end of a file, and `prepare` sees it
-/// before it is begun. Returns whether it has ended within `limit`, with status 0; it is not ended then.
+/// before it is begun. Returns nothing when it has ended within `limit`, with status 0; else it goes on.
 ///
 /// # Errors
 /// As [`run`], with the end of that file in the place of standard error.
@@ -181,7 +192,7 @@ pub fn begin<S: AsRef<OsStr>>(
     says: &Path,
     limit: Duration,
     prepare: impl FnOnce(&mut Command),
-) -> Result<bool, ProgramError> {
+) -> Result<Option<Begun>, ProgramError> {
     let failed = |ended: String, stderr: String, missing| {
         Err(ProgramError { line: quoted(program, args), ended, stderr, gave_up: false, missing })
     };
@@ -199,10 +210,10 @@ pub fn begin<S: AsRef<OsStr>>(
     let until = Instant::now() + limit;
     loop {
         match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(true),
+            Ok(Some(status)) if status.success() => return Ok(None),
             Ok(Some(status)) => return failed(status.to_string(), end_of(says), false),
             Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) => return Ok(false),
+            Ok(None) => return Ok(Some(Begun(child))),
             Err(e) => return failed(e.to_string(), String::new(), false),
         }
     }
@@ -342,12 +353,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (log, done) = (dir.path().join("log"), dir.path().join("done"));
         let script = format!("echo begun; sleep 0.3; echo >{}", done.display());
-        assert!(!begin("sh", &["-c", &script], &log, Duration::ZERO, |_| ()).unwrap());
-        while !done.exists() {
+        let mut begun = begin("sh", &["-c", &script], &log, Duration::ZERO, |_| ()).unwrap().unwrap();
+        while begun.runs() || !done.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let hour = Duration::from_secs(3600);
-        assert!(begin("true", &[""; 0], &log, hour, |_| ()).unwrap());
+        assert!(begin("true", &[""; 0], &log, hour, |_| ()).unwrap().is_none());
         let error = begin("sh", &["-c", "echo no luck >&2; exit 5"], &log, hour, |_| ()).unwrap_err().to_string();
         assert!(error.ends_with("exit status: 5: begun\nno luck"), "{error}");
     }

@@ -329,5 +329,8 @@ pub(super) fn differs(differences: &[String]) -> Outcome<()> {
         return Ok(());
     }
     let failure = Failure::new(Kind::Damaged, "migrated, and Docker does not say all that it said before");
-    Err(differences.iter().fold(failure, |failure, difference| failure.fact("found", difference)))
+    let failure = differences.iter().fold(failure, |failure, difference| failure.fact("found", difference));
+    Err(failure
+        .fact("state", "it has ended, and undo leads back no more; the old pool stays as it was")
+        .next("docker ps -a    # shows what runs now"))
 }

@@ -68,7 +68,7 @@ mod tests {
             })
             .collect();
         let way = Way::Script("docker".to_owned());
-        let daemon = runs.then(|| Daemon { root: "/d".into(), socket: "/s".into(), way });
+        let daemon = runs.then(|| Daemon { root: "/d".into(), socket: "/s".into(), way, with: Vec::new() });
         let hold = Hold::of_nothing();
         let stop = |daemon: Daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() });
         let mut steps: Vec<_> = daemon.clone().map(stop).into_iter().collect();

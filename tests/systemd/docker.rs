@@ -1,7 +1,8 @@
 //! Docker as Debian ships it: a unit and a socket, its options in `daemon.json`.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use dmpool::kernel::dm::Dm;
 use dmpool::ops::State;
@@ -16,6 +17,9 @@ use lab::guest::writer::now_us;
 use crate::host::{Disk, G, Host};
 use crate::support::Bench;
 use crate::support::health::Said;
+
+/// A unit that systemd stops with Docker.
+const NEEDS_DOCKER: &str = "dmpool-test-needs-docker.service";
 
 fn systemctl(args: &[&str]) -> String {
     Cmd::new("systemctl").args(args).limit(Duration::from_secs(240)).run().checked().unwrap().stdout
@@ -53,13 +57,38 @@ fn docker_run_by_systemd_grows_under_a_container_and_keeps_it_over_a_restart() {
     let state = Cmd::new("systemctl").args(["is-active", "docker.service"]).run();
     assert_eq!(state.stdout.trim(), "inactive", "{state}");
 
+    its_socket_is_closed_while_it_is_held(&host);
     why_the_service_does_not_start_is_in_the_journal(&host);
+}
+
+/// The socket of a Docker that is down is open again afterwards, and has started nobody in vain.
+fn its_socket_is_closed_while_it_is_held(host: &Host) {
+    let options = Options::default();
+    let judged = judge(&look(host.docker.root(), &options), &options).unwrap();
+    assert_eq!((judged.daemon.is_none(), judged.open.as_slice()), (true, &["docker.socket".to_owned()][..]));
+    let kit = Kit::new(Dm::open().unwrap(), State::below(&host.bench.state));
+    let around = around(&judged, &kit.state, "docker-test-2", Some(&host.pool()), &[], &[]).unwrap();
+    let hold = around.before.iter().find(|step| matches!(step, Step::HoldDocker(_))).unwrap().act();
+    hold.apply(&kit, Attempt::First).unwrap();
+    let state = || Cmd::new("systemctl").args(["is-active", "docker.socket"]).run().stdout.trim().to_owned();
+    assert_eq!(state(), "inactive");
+    hold.revert(&kit).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while state() != "active" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Held, neither the service starts nor the socket, and systemd says why; let go, both are there again with what ran.
 fn units_are_held_and_started_again(host: &Host) {
+    let needs = "[Unit]\nRequires=docker.service\nAfter=docker.service\n[Service]\nExecStart=/bin/sleep infinity\n";
+    fs::write(Path::new("/run/systemd/system").join(NEEDS_DOCKER), needs).unwrap();
+    systemctl(&["daemon-reload"]);
+    systemctl(&["start", NEEDS_DOCKER]);
     let options = Options::default();
     let judged = judge(&look(host.docker.root(), &options), &options).unwrap();
+    assert_eq!(judged.daemon.as_ref().unwrap().with, [NEEDS_DOCKER]);
     let units = ["docker.socket", "docker.service"];
     assert_eq!(judged.daemon.as_ref().unwrap().way.stops(), format!("systemctl stop {}", units.join(" ")));
     let kit = Kit::new(Dm::open().unwrap(), State::below(&host.bench.state));
@@ -79,12 +108,16 @@ fn units_are_held_and_started_again(host: &Host) {
         println!("  systemctl status {unit}: {}", said.lines().take(8).collect::<Vec<_>>().join(" | "));
         assert!(said.contains(around.hold.sign.to_str().unwrap()), "{said}");
     }
+    let needs = Cmd::new("systemctl").args(["is-active", NEEDS_DOCKER]).run();
+    assert_eq!(needs.stdout.trim(), "inactive", "{needs}");
     around.hold.still_stands().unwrap();
     apply(&around.after);
     assert_eq!(kit.said(), Vec::<String>::new());
-    for unit in units {
+    for unit in units.into_iter().chain([NEEDS_DOCKER]) {
         assert_eq!(systemctl(&["is-active", unit]).trim(), "active");
     }
+    systemctl(&["stop", NEEDS_DOCKER]);
+    fs::remove_file(Path::new("/run/systemd/system").join(NEEDS_DOCKER)).unwrap();
     assert!(around.hold.drop_ins.iter().all(|drop_in| !drop_in.exists()));
 }
 

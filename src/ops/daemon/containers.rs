@@ -176,7 +176,11 @@ pub fn start(api: &Api, containers: &[Ran]) -> Vec<String> {
 
 fn start_one(api: &Api, ran: &Ran) -> Result<(), String> {
     let name = &ran.name;
-    let failed = |why: &dyn std::fmt::Display| format!("the container `{name}` ran before and does not start: {why}");
+    let failed = |why: &dyn std::fmt::Display| {
+        format!(
+            "the container `{name}` ran before and does not start ({why}); when that is mended:  docker start {name}"
+        )
+    };
     match state_of(api, &ran.id) {
         Ok(None) if ran.vanishes => {
             return Err(format!(
@@ -204,7 +208,10 @@ pub fn ended_since(api: &Api, containers: &[Ran]) -> Vec<String> {
         let state = state_of(api, &ran.id).ok()??;
         let code = state.get("ExitCode").and_then(Value::as_i64).unwrap_or_default();
         let runs = is(&state, "Running") || is(&state, "Restarting");
-        (!runs).then(|| format!("the container `{}` was started and has ended since (exit code {code})", ran.name))
+        let name = &ran.name;
+        (!runs).then(|| {
+            format!("the container `{name}` was started and has ended since (exit code {code}):  docker logs {name}    # may say why")
+        })
     };
     containers.iter().filter_map(ended).collect()
 }

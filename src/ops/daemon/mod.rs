@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod kept;
+pub mod units;
 pub mod used;
 
 use std::path::{Path, PathBuf};
@@ -11,11 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::api::{Api, ApiError};
-use crate::engine::roots;
+use crate::engine::{roots, start};
 use crate::kernel::{self, interrupt};
 use crate::ops::steps::configure::systemctl;
-use crate::process;
-use crate::process::quote;
+use crate::process::{self, Begun, quote};
 
 /// From being told to stop to being gone, with nothing left to stop.
 const DOWN: Duration = Duration::from_secs(180);
@@ -29,8 +29,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// How much of the journal is shown of a Docker that does not start.
 const LINES_OF_LOG: &str = "5";
 const LOG_KEPT: usize = 1500;
-/// What a program says that starts Docker.
-const LOG: &str = "start.log";
+/// What a program says that starts Docker, in the folder of the records.
+pub const LOG: &str = "start.log";
 
 /// What stops and starts Docker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,9 @@ pub struct Daemon {
     pub socket: PathBuf,
     /// What stops and starts it.
     pub way: Way,
+    /// The units that systemd stops with it and that ran: they are stopped before containers, and started behind them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
 }
 
 /// Returns the processes of daemons that run on a root.
@@ -96,10 +99,17 @@ pub fn pids_on(root: &Path) -> Vec<u32> {
 pub fn nobody_runs_on(root: &Path) -> Result<()> {
     let until = Instant::now() + REFUSES;
     while let Some(pid) = pids_on(root).first() {
-        ensure!(Instant::now() < until, "a Docker daemon runs on {} (process {pid}): stop it first", root.display());
+        let (path, stop) = (root.display(), stopped_by(*pid));
+        ensure!(Instant::now() < until, "a Docker daemon runs on {path} (process {pid}): stop it first:  {stop}");
         std::thread::sleep(BETWEEN_LOOKS);
     }
     Ok(())
+}
+
+/// Returns the command that stops a daemon, whoever has started it.
+fn stopped_by(pid: u32) -> String {
+    let unit = units::of_process(pid, start::read(Path::new("/")).unit);
+    unit.map_or_else(|| format!("kill {pid}"), |unit| format!("systemctl stop {} {unit}", units::socket_of(unit)))
 }
 
 impl Daemon {
@@ -152,17 +162,20 @@ impl Daemon {
     pub fn start(&self, folder: &Path) -> Result<Api> {
         kernel::fs::make_dir_durably(folder, 0o700)?;
         let log = &folder.join(LOG);
+        let mut begun = None;
         if !self.runs() {
-            self.begin(log).map_err(|why| self.with_log(why, log)).context("starting Docker")?;
+            // Of an earlier start.
+            kernel::fs::remove_durably(log)?;
+            begun = self.begin(log).map_err(|why| self.with_log(why, log)).context("starting Docker")?;
         }
-        self.wait_until_it_answers(log)
+        self.wait_until_it_answers(log, begun)
     }
 
-    fn begin(&self, log: &Path) -> Result<()> {
-        let begin = |program: &str, args: &[&str]| {
-            process::begin(program, args, log, BEGUN, interrupt::without_held_signals).map(drop)
-        };
-        match &self.way {
+    /// Begins to start it. Returns the program that does, when that has not ended.
+    fn begin(&self, log: &Path) -> Result<Option<Begun>> {
+        let begin =
+            |program: &str, args: &[&str]| process::begin(program, args, log, BEGUN, interrupt::without_held_signals);
+        Ok(match &self.way {
             Way::Units(units) => {
                 // Failures that somebody else has brought about while it was held count against it; none is no error.
                 for unit in units {
@@ -172,17 +185,25 @@ impl Daemon {
                 let words: Vec<_> =
                     ["start", "--no-block"].into_iter().chain(units.iter().map(String::as_str)).collect();
                 systemctl(&words)?;
+                None
             }
             Way::Script(name) => begin("service", &[name, "start"])?,
             Way::Commands { start, .. } => {
                 let (program, args) = start.split_first().context("there is no command that starts Docker")?;
-                begin(program, &args.iter().map(String::as_str).collect::<Vec<_>>())?;
+                begin(program, &args.iter().map(String::as_str).collect::<Vec<_>>())?
             }
-        }
-        Ok(())
+        })
     }
 
-    fn wait_until_it_answers(&self, log: &Path) -> Result<Api> {
+    /// Returns whether who starts it has not come so far: a program that prepares something first, a unit that waits for another.
+    fn is_beginning(&self, begun: &mut Option<Begun>) -> bool {
+        match &self.way {
+            Way::Units(units) => units.last().is_some_and(|unit| units::is_beginning(unit)),
+            Way::Script(_) | Way::Commands { .. } => begun.as_mut().is_some_and(Begun::runs),
+        }
+    }
+
+    fn wait_until_it_answers(&self, log: &Path, mut begun: Option<Begun>) -> Result<Api> {
         let until = Instant::now() + UP;
         let mut gone = None;
         loop {
@@ -197,6 +218,7 @@ impl Daemon {
             match (self.runs(), gone) {
                 (true, _) => gone = None,
                 (false, None) => gone = Some(Instant::now() + REFUSES),
+                (false, Some(limit)) if Instant::now() >= limit && self.is_beginning(&mut begun) => gone = None,
                 (false, Some(limit)) if Instant::now() >= limit => {
                     let why = anyhow::anyhow!("Docker has ended");
                     return Err(self.with_log(why, log)).context("waiting for Docker to answer");

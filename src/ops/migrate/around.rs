@@ -94,7 +94,8 @@ pub fn around(
     let hold = Hold {
         root: judged.root.clone(),
         records: records.clone(),
-        sign: state.hold.join("docker"),
+        sign: state.hold.join(name),
+        sockets: judged.open.clone(),
         files: judged.files.iter().map(held).collect::<Outcome<_>>()?,
         drop_ins: judged
             .units

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::configure::{is_systemd, systemctl};
 use crate::engine::configure::hold::{KEY, is_held};
 use crate::kernel::fs as durable;
-use crate::ops::daemon::{nobody_runs_on, used};
+use crate::ops::daemon::{nobody_runs_on, units, used};
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, Rewrite, WayBack};
 use crate::units::Bytes;
 
@@ -47,12 +47,15 @@ pub struct Hold {
     pub root: PathBuf,
     /// The folder of the records, where it is kept what the root looked like when the hold was dropped.
     pub records: PathBuf,
-    /// The file whose being there is the condition: `/var/lib/dmpool/hold/docker`.
+    /// The file whose being there is the condition, of this hold alone: `/var/lib/dmpool/hold/docker-TIME`.
     pub sign: PathBuf,
     /// What any daemon reads that is started.
     pub files: Vec<HeldFile>,
     /// Drop-ins of systemd units.
     pub drop_ins: Vec<PathBuf>,
+    /// The sockets of systemd's that are open while Docker is down: who connects would start it in vain, until systemd gives them up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<String>,
 }
 
 /// Keeps Docker from starting, whoever tries.
@@ -73,7 +76,14 @@ pub struct DropHold {
 impl Hold {
     /// Returns one of the root `/d` that keeps nobody from anything.
     pub(crate) fn of_nothing() -> Self {
-        Self { root: "/d".into(), records: "/r".into(), sign: "/s".into(), files: Vec::new(), drop_ins: Vec::new() }
+        Self {
+            root: "/d".into(),
+            records: "/r".into(),
+            sign: "/s".into(),
+            files: Vec::new(),
+            drop_ins: Vec::new(),
+            sockets: Vec::new(),
+        }
     }
 }
 
@@ -161,7 +171,8 @@ impl Hold {
             durable::make_dir_durably(folder, 0o755)?;
             durable::write_replace(drop_in, self.drop_in().as_bytes(), 0o644)?;
         }
-        self.tell_systemd()
+        self.tell_systemd()?;
+        units::stop(&self.sockets)
     }
 
     fn lift(&self) -> Result<()> {
@@ -178,6 +189,8 @@ impl Hold {
         if folder.is_dir() && fs::read_dir(folder)?.next().is_none() {
             durable::remove_dir_durably(folder)?;
         }
+        // Docker is down as it was; one that does not open keeps nothing from ending.
+        let _ = units::start(&self.sockets);
         Ok(())
     }
 

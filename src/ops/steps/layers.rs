@@ -475,7 +475,14 @@ mod tests {
     }
 
     fn hold(root: &Path) -> Hold {
-        Hold { root: root.into(), records: root.into(), sign: root.into(), files: vec![], drop_ins: vec![] }
+        Hold {
+            root: root.into(),
+            records: root.into(),
+            sign: root.into(),
+            files: vec![],
+            drop_ins: vec![],
+            sockets: vec![],
+        }
     }
 
     #[test]

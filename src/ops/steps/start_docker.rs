@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::ops::daemon::Daemon;
 use crate::ops::daemon::containers::{self, Ran};
+use crate::ops::daemon::{Daemon, units};
 use crate::ops::steps::{Act, Attempt, Hold, KeepRecords, Kit, Reverted, WayBack};
 
 /// Starts Docker, and in it what ran before; says what is not as it was.
@@ -27,7 +27,10 @@ impl StartDocker {
 
 impl Act for StartDocker {
     fn sentence(&self) -> String {
-        let start = self.daemon.way.starts();
+        let start = match self.daemon.with.as_slice() {
+            [] => self.daemon.way.starts(),
+            units => format!("{} {}", self.daemon.way.starts(), units.join(" ")),
+        };
         match self.running.len() {
             0 => format!("start Docker:  {start}"),
             1 => format!("start Docker, and the container that ran:  {start}"),
@@ -46,7 +49,7 @@ impl Act for StartDocker {
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         let api = self.daemon.start(&self.hold.records)?;
         self.hold.has_served()?;
-        for sentence in containers::start(&api, &self.running) {
+        for sentence in containers::start(&api, &self.running).into_iter().chain(units::start(&self.daemon.with)) {
             kit.say(sentence);
         }
         if let Some(kept) = KeepRecords::docker(&self.hold.records)? {

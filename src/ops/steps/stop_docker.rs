@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::{block, holders, processes};
 use crate::ops::daemon::containers::{self, Ran};
-use crate::ops::daemon::{Daemon, nobody_runs_on};
+use crate::ops::daemon::{Daemon, nobody_runs_on, units};
 use crate::ops::sight;
 use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, WayBack};
 
@@ -42,14 +42,18 @@ pub struct StopDocker {
 
 impl Act for StopContainers {
     fn sentence(&self) -> String {
+        let units = match self.daemon.with.as_slice() {
+            [] => String::new(),
+            units => format!("stop {}, and ", units.join(" ")),
+        };
         match self.running.as_slice() {
-            [] => "see that no container runs".to_owned(),
-            [one] => format!("stop the container that runs ({})", one.name),
+            [] => format!("{units}see that no container runs"),
+            [one] => format!("{units}stop the container that runs ({})", one.name),
             all => {
                 let names: Vec<_> = all.iter().rev().take(8).map(|ran| ran.name.as_str()).collect();
                 let more = if all.len() > names.len() { ", …" } else { "" };
                 format!(
-                    "stop the {} containers that run ({}{more}), each with the time that it has",
+                    "{units}stop the {} containers that run ({}{more}), each with the time that it has",
                     all.len(),
                     names.join(", ")
                 )
@@ -72,6 +76,8 @@ impl Act for StopContainers {
         }
         let api = self.daemon.api()?;
         containers::no_others(&api, &self.running)?;
+        // A unit that runs a container starts it again as soon as it stops.
+        units::stop(&self.daemon.with)?;
         containers::stop(&api, &self.running)
     }
 
@@ -91,7 +97,7 @@ impl Act for StopContainers {
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         let api = self.daemon.start(&self.hold.records)?;
-        for sentence in containers::start(&api, &self.running) {
+        for sentence in containers::start(&api, &self.running).into_iter().chain(units::start(&self.daemon.with)) {
             kit.say(sentence);
         }
         Ok(Reverted::Gone)

@@ -10,10 +10,11 @@ use super::{Asked, Exec, Facts, Options, Seer};
 use crate::engine::api::{Api, SOON, socket};
 use crate::engine::configuration::Configuration;
 use crate::engine::configure::text_of;
-use crate::engine::dockerd::Dockerd;
+use crate::engine::dockerd::{self, Dockerd};
 use crate::engine::{daemon_json, roots, start};
 use crate::kernel::{mounts, processes};
 use crate::ops::daemon::containers::{inspected, name_of};
+use crate::ops::daemon::units;
 use crate::ops::steps::configure::{is_systemd, runs};
 
 /// Looks at the Docker of a root.
@@ -25,10 +26,15 @@ pub fn look(root: &Path, options: &Options) -> Facts {
     let next = Configuration::of_start(base, &started, &start::Instead::new());
     let next_root = next.root();
     let is_next = next_root == root || next_root.canonicalize().is_ok_and(|next| next == root);
-    let own = daemon.as_ref().and_then(|daemon| unit_of(daemon.pid, started.unit));
-    let units = started.unit.filter(|_| is_systemd() && (is_next || own.is_some()));
-    let units: Vec<String> = units.map(|unit| vec![socket_of(unit), unit.to_owned()]).unwrap_or_default();
-    let active = own.map(|_| units.iter().filter(|unit| runs(unit)).cloned().collect()).unwrap_or_default();
+    let own = daemon.as_ref().and_then(|daemon| units::of_process(daemon.pid, started.unit));
+    let of_systemd = started.unit.filter(|_| is_systemd() && (is_next || own.is_some()));
+    let held: Vec<String> = of_systemd.map(|unit| vec![units::socket_of(unit), unit.to_owned()]).unwrap_or_default();
+    let active: Vec<String> = held.iter().filter(|unit| runs(unit)).cloned().collect();
+    let (active, open) = match (own, &daemon) {
+        (Some(_), _) => (active, Vec::new()),
+        (None, None) => (Vec::new(), active.into_iter().filter(|unit| unit.ends_with(".socket")).collect()),
+        (None, Some(_)) => (Vec::new(), Vec::new()),
+    };
     let mut files = BTreeSet::new();
     if let Some(daemon) = &daemon {
         files.insert(daemon.flags.config_file.clone().unwrap_or_else(|| daemon_json::DEFAULT_PATH.into()));
@@ -43,28 +49,23 @@ pub fn look(root: &Path, options: &Options) -> Facts {
         Some(Ok(asked)) => asked.containers.as_slice(),
         _ => &[],
     };
+    let files: Result<Vec<_>, _> = files.into_iter().map(|path| Ok((path.clone(), text_of(&path)?))).collect();
+    let pid = daemon.as_ref().map(|daemon| daemon.pid);
     Facts {
         seers: seers(&root, daemon.as_ref(), containers),
         orphans: if daemon.is_none() { orphans(&root) } else { Vec::new() },
-        files: files.into_iter().map(|path| Ok((path.clone(), text_of(&path)?))).collect(),
-        pid: daemon.map(|daemon| daemon.pid),
+        pid,
         starter: next.starter,
         root,
         socket,
         asked,
+        with: units::stopped_with(&active),
+        others: others(daemon.as_ref(), files.as_ref()),
+        files,
         active,
-        units,
+        open,
+        units: held,
     }
-}
-
-/// Returns the unit that a process is in, when it is that one (`/proc/PID/cgroup`).
-fn unit_of(pid: u32, unit: Option<&'static str>) -> Option<&'static str> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    unit.filter(|unit| text.lines().any(|line| line.split('/').any(|part| part == *unit)))
-}
-
-fn socket_of(unit: &str) -> String {
-    format!("{}.socket", unit.strip_suffix(".service").unwrap_or(unit))
 }
 
 fn socket_that_listens(daemon: &Dockerd) -> Option<PathBuf> {
@@ -123,6 +124,18 @@ fn orphans(root: &Path) -> Vec<(u32, String)> {
     };
     let all = processes::all().unwrap_or_default();
     all.into_iter().filter(is_shim).map(|pid| (pid, processes::comm(pid))).collect()
+}
+
+/// Returns the daemons of other roots that read one of these files, each with its process and that file.
+fn others<E>(own: Option<&Dockerd>, files: Result<&Vec<(PathBuf, Option<String>)>, E>) -> Vec<(u32, PathBuf)> {
+    let files = files.map(Vec::as_slice).unwrap_or_default();
+    let reads = |daemon: Dockerd| {
+        let file = daemon.flags.config_file.unwrap_or_else(|| daemon_json::DEFAULT_PATH.into());
+        let file = file.canonicalize().unwrap_or(file);
+        files.iter().any(|(path, _)| *path == file).then_some((daemon.pid, file))
+    };
+    let others = dockerd::all().into_iter().filter(|daemon| own.is_none_or(|own| own.pid != daemon.pid));
+    others.filter_map(reads).collect()
 }
 
 /// Returns who sees mounts below the root in a mount namespace that is neither ours, nor the daemon's, nor a container's.

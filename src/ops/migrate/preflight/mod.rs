@@ -79,6 +79,12 @@ pub struct Facts {
     pub asked: Option<Result<Asked, String>>,
     /// The units of systemd's that are active and start it, in the order in which they are started.
     pub active: Vec<String>,
+    /// The units that systemd stops with these, and that run.
+    pub with: Vec<String>,
+    /// The sockets of systemd's that would start it, while it does not run.
+    pub open: Vec<String>,
+    /// Daemons of other roots that read a file that is held: their process and that file.
+    pub others: Vec<(u32, PathBuf)>,
     /// What starts it on this machine.
     pub starter: Option<Starter>,
     /// The units that would start a daemon on this root: they are held.
@@ -113,6 +119,8 @@ pub struct Judged {
     pub containers: Vec<Value>,
     /// The units that are held.
     pub units: Vec<String>,
+    /// The sockets that are open while it does not run.
+    pub open: Vec<String>,
     /// The files that are held, each with what it says.
     pub files: Vec<(PathBuf, Option<String>)>,
     /// What should be known before it is done, each a sentence.
@@ -143,8 +151,9 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             .next("start Docker, which finds them again, then run this again"));
     }
     let Some(pid) = facts.pid else {
-        let notes =
+        let mut notes =
             vec!["Docker does not run, and is not started: nothing is compared with what it said before".to_owned()];
+        notes.extend(notes_of_others(facts));
         let units = facts.units.clone();
         return Ok(Judged {
             root: root.clone(),
@@ -153,6 +162,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             info: Value::Null,
             containers: Vec::new(),
             units,
+            open: facts.open.clone(),
             files,
             notes,
         });
@@ -205,7 +215,8 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
     Ok(Judged {
         root: root.clone(),
         notes: notes(facts, asked, &vanish),
-        daemon: Some(Daemon { root: root.clone(), socket, way }),
+        daemon: Some(Daemon { root: root.clone(), socket, way, with: facts.with.clone() }),
+        open: Vec::new(),
         running,
         info: asked.info.clone(),
         containers: asked.containers.clone(),
@@ -262,6 +273,13 @@ fn notes(facts: &Facts, asked: &Asked, vanish: &[&str]) -> Vec<String> {
             named(vanish)
         ));
     }
+    if !facts.with.is_empty() {
+        notes.push(format!(
+            "systemd stops what needs Docker before it, and starts it again at the end: {}",
+            facts.with.join(", ")
+        ));
+    }
+    notes.extend(notes_of_others(facts));
     for exec in &asked.execs {
         notes.push(format!(
             "`{}` was started in `{}` by hand (docker exec), and nothing starts it again",
@@ -296,6 +314,15 @@ fn notes(facts: &Facts, asked: &Asked, vanish: &[&str]) -> Vec<String> {
             stops, that is found, and all is taken back", seer.comm, seer.pid));
     }
     notes
+}
+
+fn notes_of_others(facts: &Facts) -> impl Iterator<Item = String> {
+    facts.others.iter().map(|(pid, path)| {
+        format!(
+            "another Docker (process {pid}) reads {} too: it is left alone, and does not start meanwhile, should it stop",
+            path.display()
+        )
+    })
 }
 
 fn counted(number: usize, what: &str) -> String {

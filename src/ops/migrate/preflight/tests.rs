@@ -18,6 +18,9 @@ fn facts() -> Facts {
         socket: Some("/var/run/docker.sock".into()),
         asked: Some(Ok(asked)),
         active: vec!["docker.socket".to_owned(), "docker.service".to_owned()],
+        with: vec!["web.service".to_owned()],
+        open: Vec::new(),
+        others: vec![(8, "/etc/docker/daemon.json".into())],
         starter: Some(Starter::Unit("docker".to_owned())),
         units: vec!["docker.service".to_owned()],
         files: Ok(vec![("/etc/docker/daemon.json".into(), None)]),
@@ -48,6 +51,8 @@ fn what_should_be_known_is_said_and_keeps_nobody_from_going_on() {
         "nfs",
         "SELinux",
         "ntpd (process 9)",
+        "what needs Docker before it, and starts it again at the end: web.service",
+        "another Docker (process 8) reads /etc/docker/daemon.json",
     ] {
         assert!(notes.contains(said), "{said}: {notes}");
     }
