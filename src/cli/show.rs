@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IsTerminal, Write, stderr, stdin, stdout};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
@@ -114,7 +114,8 @@ pub(super) fn confirm(question: &str, what: &str, yes: bool) -> Outcome<()> {
 
 /// Returns who shows how far a long step has come: a bar with rate and time left on a terminal, else a line for each tenth.
 pub(super) fn progress() -> Watcher {
-    if stderr().is_terminal() {
+    // A terminal that says nothing of itself (TERM=dumb, a serial console) gets lines too.
+    if !ProgressDrawTarget::stderr().is_hidden() {
         let shown: Cell<Option<(&'static str, ProgressBar)>> = Cell::new(None);
         return Watcher::new(move |progress| {
             let bar = match shown.take() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
@@ -13,16 +14,20 @@ use crate::host::assert_refused;
 use crate::migrate::{WAITS, by_scripts, entries, of_container, without_backups};
 use crate::support::Bench;
 
-/// Runs a command line on a terminal on which that is typed, with a second between the lines.
-fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[&str]) -> Ran {
+/// Runs a command line on a terminal; each is typed once the words before it are shown.
+fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[(&str, &str)]) -> Ran {
     let line = bench.cmd(args).line().to_owned();
-    let typed: Vec<_> = typed.iter().map(|line| format!("sleep 1; printf '{line}' >&3")).collect();
-    // The end of its input would be typed as Ctrl-D: it stays open until the program has ended.
+    let wait = |(shown, typed): &(&str, &str)| {
+        format!("until grep -qF '{shown}' $d/shown; do sleep 0.1; done; printf '{typed}' >&3")
+    };
+    let typed: Vec<_> = typed.iter().map(wait).collect();
+    // Open for both, the terminal's input has no end; and nobody ignores Ctrl-C who is not in the background.
     let all = format!(
-        "trap '' PIPE; f=$(mktemp -u); mkfifo $f; script -qec '{line}' /dev/null <$f & s=$!; exec 3>$f; rm $f; {}; wait $s",
+        "d=$(mktemp -d); : >$d/shown; mkfifo $d/typed; {{ exec 3>$d/typed; {}; }} & script -qefc '{line}' $d/shown <>$d/typed; \
+         c=$?; kill $! 2>/dev/null; rm -r $d; exit $c",
         typed.join("; ")
     );
-    Cmd::new("bash").args(["-c", &all]).run()
+    Cmd::new("bash").args(["-c", &all]).env("TERM", "xterm").limit(Duration::from_secs(90)).run()
 }
 
 fn olds(docker: &Docker) -> Vec<PathBuf> {
@@ -32,7 +37,7 @@ fn olds(docker: &Docker) -> Vec<PathBuf> {
 
 #[test]
 fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
-    let bench = Bench::new();
+    let bench = Bench::with_faults();
     let disk = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("docker")).unwrap();
     let bench = bench.at(disk.dir());
     let config = Config::new(disk.dir().join("root"))
@@ -51,24 +56,33 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     assert_refused(&bench.run(&["migrate", "--delete-old"]), 3, &["none is known that has ended"]);
 
     let pid = fs::read_to_string("/var/run/docker.pid").unwrap();
-    let interrupted = on_a_terminal(&bench, &["migrate"], &["1\\n", "\\003"]);
+    let interrupted = on_a_terminal(&bench, &["migrate"], &[("1 to 5", "1\\n"), ("How large", "\\003")]);
     assert!(!interrupted.ok() && interrupted.stdout.contains("How large shall its data be?"), "{interrupted}");
     assert_eq!(fs::read_to_string("/var/run/docker.pid").unwrap(), pid);
-    let no = ["1\\n", "3G\\n", "512K\\n", &format!("{stop}\\n"), &format!("{start}\\n"), "n\\n"];
-    let no = on_a_terminal(&bench, &["migrate"], &no);
+    // Nobody knows that this one was not started by the init script that is there too.
+    let asks = ["migrate", "--stop-command", &stop, "--start-command", &start];
+    let answers = |last| {
+        [
+            ("1 to 5", "7\\n"),
+            ("is not 1 to 5", "1\\n"),
+            ("How large", "1M\\n"),
+            ("are in use", "3G\\n"),
+            ("How long", "512K\\n"),
+            ("Go on?", last),
+        ]
+    };
+    let no = on_a_terminal(&bench, &asks, &answers("n\\n"));
     assert!(no.code() == Some(3) && no.stdout.contains("the answer was not yes"), "{no}");
     assert_eq!((olds(&docker), fs::read_to_string("/var/run/docker.pid").unwrap()), (Vec::new(), pid));
 
-    let answers = ["7\\n", "1\\n", "1M\\n", "3G\\n", "512K\\n", &format!("{stop}\\n"), &format!("{start}\\n"), "y\\n"];
-    let ran = on_a_terminal(&bench, &["migrate"], &answers);
+    let ran = on_a_terminal(&bench, &asks, &answers("y\\n"));
     println!("{ran}");
     assert!(ran.ok(), "{ran}");
     for said in [
         "nothing is copied and nothing stops:  dmpool grow docker SIZE",
         "`7` is not 1 to 5",
         "are in use",
-        "was started by hand",
-        &format!("--data-size 3G --block-size 512K --stop-command {stop} --start-command {start} --yes"),
+        &format!("migrate --stop-command {stop} --start-command {start} --data-size 3G --block-size 512K --yes"),
         "the container web, then Docker. Go on? [y/N]",
         "done: migrate the pool",
         "dmpool migrate --delete-old",
@@ -97,10 +111,19 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     symlink("/etc", first.join("link")).unwrap();
     let dry = bench.ok(&["migrate", "--delete-old", "--dry-run"]);
     assert!(dry.contains(first.to_str().unwrap()) && dry.contains("no way back"), "{dry}");
-    assert_refused(&bench.run(&["migrate", "--delete-old"]), 3, &["it must be confirmed"]);
-    let deleted = on_a_terminal(&bench, &["migrate", "--delete-old"], &["y\\n"]);
-    println!("{deleted}");
-    assert!(deleted.ok() && deleted.stdout.contains("That does not come back; it gives"), "{deleted}");
+    let unasked = bench.run(&["migrate", "--delete-old"]);
+    assert!(unasked.code() == Some(3) && unasked.stderr.contains("it must be confirmed"), "{unasked}");
+    let kept = on_a_terminal(&bench, &["migrate", "--delete-old"], &[("Go on?", "n\\n")]);
+    println!("{kept}");
+    assert!(kept.code() == Some(3) && kept.stdout.contains("That does not come back; it gives"), "{kept}");
+    let die = |at: &str| bench.cmd(&delete).env("DMPOOL_FAULT", at).run();
+    assert!(!die("1:before:die").ok());
+    assert!(bench.ok(&["undo"]).contains("taken back"));
+    assert_eq!(olds(&docker), [first, last]);
+    assert!(!die("1:after:die").ok());
+    assert_eq!(olds(&docker).len(), 1);
+    assert_refused(&bench.run(&delete), 3, &["was interrupted", "dmpool continue"]);
+    bench.ok(&["continue", "--yes"]);
     assert_eq!(olds(&docker), Vec::<PathBuf>::new());
     assert!(fs::metadata("/etc/passwd").is_ok());
     assert!(bench.ok(&delete).contains("there is nothing to do"));

@@ -34,7 +34,7 @@ pub fn ways_out(kit: &Kit, journal: &Journal) -> Interrupted {
     }
 }
 
-/// Returns whether it is asked for that data go: files, what labels lead to, LVs, a volume.
+/// Returns whether it is asked for that data go: files, folders, what labels lead to, LVs, a volume.
 pub fn destroys(plan: &Plan) -> bool {
     let goes = |step: &Step| {
         matches!(
@@ -43,10 +43,12 @@ pub fn destroys(plan: &Plan) -> bool {
                 | Step::EraseLabel(_)
                 | Step::RemoveVolume(_)
                 | Step::DeleteThin(_)
+                | Step::DeleteFolder(_)
                 | Step::TakeDown(TakeDown { deletes: Some(_), .. })
         )
     };
-    matches!(plan.operation, Operation::Destroy | Operation::ThinRemove) && plan.steps.iter().any(goes)
+    matches!(plan.operation, Operation::Destroy | Operation::ThinRemove | Operation::DeleteOld)
+        && plan.steps.iter().any(goes)
 }
 
 /// Returns whether nothing that came before a step is taken back when it stands. In a `migrate` only what Docker is told by, or runs

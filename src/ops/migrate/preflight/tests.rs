@@ -59,6 +59,15 @@ fn what_should_be_known_is_said_and_keeps_nobody_from_going_on() {
 }
 
 #[test]
+fn only_what_somebody_has_agreed_to_is_stopped() {
+    let agreed =
+        |ids: &[&str]| Options { agreed: Some(ids.iter().map(|id| (*id).to_owned()).collect()), ..Options::default() };
+    assert!(judge(&facts(), &agreed(&["1", "3"])).is_ok(), "one that has ended since is no reason");
+    let why = judge(&facts(), &agreed(&["3"])).unwrap_err().what;
+    assert!(why.contains("`web` was started since the question was asked"), "{why}");
+}
+
+#[test]
 fn each_reason_not_to_stop_docker_is_told() {
     let mut swarm = facts();
     *asked(&mut swarm).info.pointer_mut("/Swarm/LocalNodeState").unwrap() = json!("active");
