@@ -105,7 +105,7 @@ fn a_docker_that_is_down_is_left_down_and_commands_come_first() {
     let mut down = facts();
     (down.pid, down.asked) = (None, None);
     let judged = judge(&down, &Options::default()).unwrap();
-    assert_eq!((judged.daemon, judged.notes.len()), (None, 1));
+    assert_eq!((judged.daemon, judged.notes.len()), (None, 2), "and the other Docker is told of");
     let words = |text: &str| Some(vec![text.to_owned()]);
     let told = Options { stop: words("/s"), start: words("/t"), ..Options::default() };
     assert_eq!(judge(&facts(), &told).unwrap().daemon.unwrap().way.starts(), "/t");
