@@ -145,7 +145,9 @@ fn of_containers(before: &[Value], after: &[Value]) -> Vec<String> {
 /// Returns the keys under which two objects say something else. What is null, false, or not there is one to Docker.
 fn unlike(before: Option<&Value>, after: Option<&Value>) -> BTreeSet<String> {
     let value = |of: Option<&Value>, key: &str| {
-        of.and_then(|of| of.get(key)).filter(|value| !matches!(value, Value::Null | Value::Bool(false))).cloned()
+        let value = of.and_then(|of| of.get(key)).filter(|value| !matches!(value, Value::Null | Value::Bool(false)));
+        // Docker keeps links without an order.
+        if key == "Links" { value.map(|links| sorted(Some(links))) } else { value.cloned() }
     };
     let objects = [before, after].into_iter().flatten().filter_map(Value::as_object);
     objects.flat_map(|of| of.keys().cloned()).filter(|key| value(before, key) != value(after, key)).collect()
@@ -257,7 +259,7 @@ mod tests {
     fn what_a_start_changes_is_no_difference_and_all_else_is() {
         let container = json!({
             "Id": "1", "Name": "/web", "Image": "sha256:a", "State": {"Pid": 7}, "GraphDriver": {"Name": "devicemapper"},
-            "Config": {"Cmd": ["x"], "Env": null}, "HostConfig": {"OomKillDisable": null, "Memory": 5},
+            "Config": {"Cmd": ["x"], "Env": null}, "HostConfig": {"OomKillDisable": null, "Memory": 5, "Links": ["/a:/web/a", "/b:/web/b"]},
         });
         let before = Kept {
             containers: vec![
@@ -277,6 +279,7 @@ mod tests {
         same.containers[0]["State"]["Pid"] = json!(8);
         same.containers[0]["GraphDriver"]["Name"] = json!("overlay2");
         same.containers[0]["HostConfig"]["OomKillDisable"] = json!(false);
+        same.containers[0]["HostConfig"]["Links"] = json!(["/b:/web/b", "/a:/web/a"]);
         same.images[0]["RepoTags"] = json!(["y:1", "x:1"]);
         same.networks[0]["Id"] = json!("n2");
         same.networks[0]["IPAM"]["Options"] = json!({});
