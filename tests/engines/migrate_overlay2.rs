@@ -26,9 +26,12 @@ fn said(inspect: &Value) -> Value {
     let mut inspect = inspect.clone();
     let fields = inspect.as_object_mut().unwrap();
     OF_THE_DRIVER.iter().for_each(|field| drop(fields.remove(*field)));
-    // Docker keeps them without an order.
+    // Docker keeps these, and links, without an order.
     if let Some(mounts) = fields.get_mut("Mounts").and_then(Value::as_array_mut) {
         mounts.sort_by_key(|mount| mount["Destination"].to_string());
+    }
+    if let Some(links) = inspect.pointer_mut("/HostConfig/Links").and_then(Value::as_array_mut) {
+        links.sort_by_key(Value::to_string);
     }
     inspect
 }
