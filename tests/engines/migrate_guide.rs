@@ -91,7 +91,7 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     bench.ok(&["migrate", "--data-size", "2G", "--yes"]);
     assert_eq!(olds(&docker).len(), 2);
     let delete = ["migrate", "--delete-old", "--yes"];
-    assert_refused(&bench.run(&delete), 3, &["Docker has not run since", "start Docker"]);
+    assert_refused(&bench.run(&delete), 3, &["Docker does not answer on what was made", "start Docker"]);
     docker.up().unwrap();
     let [first, last] = [0, 1].map(|at| olds(&docker)[at].clone());
     let attached = Cmd::new("losetup").args(["-f", "--show"]).arg(last.join("data")).run().checked().unwrap().stdout;

@@ -1,4 +1,4 @@
-//! The migration that has ended last: what `undo` says, which does not lead back any more.
+//! The migrations that have ended, the last one of each root: what `undo` says, which does not lead back any more.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
 use crate::units::Bytes;
 
-/// Where it is written down, beside what is kept for a migration.
+/// Where they are written down, beside what is kept for a migration.
 const FILE: &str = "last-migration.json";
 const LONGEST: Bytes = Bytes::new(1 << 20);
 
@@ -25,8 +25,14 @@ pub struct Over {
     pub root: PathBuf,
     /// What there was before, and still is unless somebody has deleted it.
     pub old: Former,
+    /// The old pool, where that is on devices and `old` is no more than Docker's map of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Devices>,
     /// What Docker uses since.
     pub new: Since,
+    /// The dm name of the pool that Docker has since, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Where it is written what the root looked like when Docker was let go.
     #[serde(default)]
     pub records: PathBuf,
@@ -48,6 +54,24 @@ pub enum Former {
     At(PathBuf),
 }
 
+/// A pool on devices whose volumes Docker has written down in the folder of its driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// Its dm name.
+    pub pool: String,
+    /// What its data is on, where Docker itself brings it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+}
+
+/// What is in the file: one migration is what an earlier build has written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Many(Vec<Over>),
+    One(Box<Over>),
+}
+
 /// What Docker has instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,7 +87,7 @@ pub enum Since {
 impl Over {
     /// Returns what is to be known of a migration when it has ended.
     fn of(plan: &Plan) -> Option<Self> {
-        let (hold, old, new, besides) = plan.steps.iter().find_map(|step| match step {
+        let (hold, old, devices, new, besides) = plan.steps.iter().find_map(|step| match step {
             Step::CopyVolumes(copy) => {
                 let carried = &copy.carried;
                 let old = match (&carried.old, &carried.place) {
@@ -72,16 +96,24 @@ impl Over {
                     (Origin::Parts { data, .. }, None) => Former::At(data.clone()),
                 };
                 let new = if copy.make.is_empty() { Since::Pool } else { Since::LoopFiles };
-                Some((&carried.hold, old, new, Vec::new()))
+                Some((&carried.hold, old, None, new, Vec::new()))
             }
             Step::CopyLayers(copy) => {
                 let [home, images] = ["devicemapper", "image/devicemapper"].map(|name| copy.root.join(name));
-                Some((&copy.hold, Former::At(home), Since::Overlay2, vec![images, copy.to.clone()]))
+                let devices = match copy.old.as_ref() {
+                    Some(Origin::Pool(pool)) => Some(Devices { pool: pool.clone(), data: None }),
+                    Some(Origin::Parts { data, .. }) if !data.starts_with(&copy.root) => {
+                        Some(Devices { pool: plan.pool.clone(), data: Some(data.clone()) })
+                    }
+                    _ => None,
+                };
+                Some((&copy.hold, Former::At(home), devices, Since::Overlay2, vec![images, copy.to.clone()]))
             }
             _ => None,
         })?;
         let (root, records) = (hold.root.clone(), hold.records.clone());
-        Some(Self { what: plan.what.clone(), root, old, new, records, besides, deleted: false })
+        let pool = (new != Since::Overlay2).then(|| plan.pool.clone());
+        Some(Self { what: plan.what.clone(), root, old, devices, new, pool, records, besides, deleted: false })
     }
 
     /// Whether what there was before is there.
@@ -96,31 +128,50 @@ impl Over {
 
 /// Writes down that a migration has ended, or that what it has set aside is deleted. Who cannot has done it all the same: `undo` says less then.
 pub fn note(state: &State, plan: &Plan) {
-    let over = match plan.operation {
-        Operation::DeleteOld => recorded(state).map(|over| Over { deleted: true, ..over }),
-        _ => Over::of(plan),
-    };
-    let Some(bytes) = over.and_then(|over| serde_json::to_vec(&over).ok()) else { return };
+    let mut all = recorded(state);
+    if plan.operation == Operation::DeleteOld {
+        let Some(over) = deleted_by(&mut all, plan) else { return };
+        over.deleted = true;
+    } else {
+        let Some(over) = Over::of(plan) else { return };
+        all.retain(|other| other.root != over.root);
+        all.push(over);
+    }
+    let Ok(bytes) = serde_json::to_vec(&all) else { return };
     let _ = durable::make_dir_durably(&state.saved, 0o700)
         .and_then(|_| durable::write_replace(&path(state), &bytes, 0o600));
 }
 
+/// Returns the migration whose root is the nearest one around what a plan deletes.
+fn deleted_by<'a>(all: &'a mut [Over], plan: &Plan) -> Option<&'a mut Over> {
+    let gone = plan.steps.iter().find_map(|step| match step {
+        Step::DeleteFolder(delete) => Some(&delete.path),
+        _ => None,
+    })?;
+    let around = all.iter_mut().filter(|over| gone.starts_with(&over.root));
+    around.max_by_key(|over| over.root.components().count())
+}
+
 /// Returns the migration that has ended last, as long as what there was before it is there.
 pub fn last(kit: &Kit) -> Option<Over> {
-    recorded(&kit.state).filter(|over| over.is_there(kit))
+    recorded(&kit.state).pop().filter(|over| over.is_there(kit))
 }
 
-/// Returns the migration that has ended last.
-pub(super) fn recorded(state: &State) -> Option<Over> {
-    read(&path(state))
+/// Returns the last migration of each root that has ended: the one that ended last comes last.
+pub(super) fn recorded(state: &State) -> Vec<Over> {
+    match read(&path(state)) {
+        Some(Kept::Many(all)) => all,
+        Some(Kept::One(over)) => vec![*over],
+        None => Vec::new(),
+    }
 }
 
-/// Returns where it is written down.
+/// Returns where they are written down.
 pub(super) fn path(state: &State) -> PathBuf {
     state.saved.join(FILE)
 }
 
-fn read(path: &Path) -> Option<Over> {
+fn read(path: &Path) -> Option<Kept> {
     let bytes = durable::read_limited(path, LONGEST).ok()??;
     serde_json::from_slice(&bytes).ok()
 }
@@ -128,8 +179,10 @@ fn read(path: &Path) -> Option<Over> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::ops::steps::{Carried, CopyVolumes, Hold, MakeDirectory, Swap};
+    use crate::ops::steps::{Carried, CopyLayers, CopyVolumes, DeleteFolder, Hold, MakeDirectory, Swap};
     use crate::units::BlockSize;
 
     #[test]
@@ -160,7 +213,7 @@ mod tests {
                 notes: Vec::new(),
             };
             note(&state, &plan);
-            let over = read(&state.saved.join(FILE)).unwrap();
+            let [over] = <[Over; 1]>::try_from(recorded(&state)).unwrap();
             assert_eq!((over.what.as_str(), over.root.as_path()), ("migrate it", Path::new("/d")));
             (over.old, over.new)
         };
@@ -170,14 +223,62 @@ mod tests {
         assert_eq!(told(&parts, None, &[]), (at("/dev/sdb"), Since::Pool));
         let pool = Origin::Pool("p0".to_owned());
         assert_eq!(told(&pool, None, &[]), (Former::Pool("p0".to_owned()), Since::Pool));
-        let deleted = Plan {
-            operation: Operation::DeleteOld,
-            pool: "p1".to_owned(),
-            what: "delete".to_owned(),
-            steps: Vec::new(),
-            notes: Vec::new(),
+    }
+
+    fn ended(root: &str) -> Over {
+        Over {
+            what: format!("migrate {root}"),
+            root: root.into(),
+            old: Former::At(Path::new(root).join("devicemapper")),
+            devices: None,
+            new: Since::Overlay2,
+            pool: None,
+            records: "/r".into(),
+            besides: Vec::new(),
+            deleted: false,
+        }
+    }
+
+    fn plan(operation: Operation, steps: Vec<Step>) -> Plan {
+        Plan { operation, pool: "docker-8:1-2-pool".to_owned(), what: "do it".to_owned(), steps, notes: Vec::new() }
+    }
+
+    #[test]
+    fn each_root_has_its_own_and_what_an_earlier_build_has_written_is_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = State::below(temp.path());
+        fs::create_dir_all(&state.saved).unwrap();
+        fs::write(path(&state), serde_json::to_vec(&ended("/srv/a")).unwrap()).unwrap();
+        assert_eq!(recorded(&state), [ended("/srv/a")]);
+        fs::write(path(&state), serde_json::to_vec(&[ended("/srv/a"), ended("/srv/a/b")]).unwrap()).unwrap();
+        let delete = |path: &str| {
+            let folder = DeleteFolder { path: path.into(), inode: 1, occupied: Bytes::new(0) };
+            note(&state, &plan(Operation::DeleteOld, vec![folder.into()]));
+            recorded(&state).iter().map(|over| over.deleted).collect::<Vec<_>>()
         };
-        note(&state, &deleted);
-        assert!(recorded(&state).is_some_and(|over| over.deleted && over.what == "migrate it"));
+        assert_eq!(delete("/srv/c/devicemapper"), [false, false]);
+        assert_eq!(delete("/srv/a/devicemapper"), [true, false]);
+        assert_eq!(delete("/srv/a/b/devicemapper"), [true, true]);
+        let mut hold = Hold::of_nothing();
+        hold.root = "/srv/a".into();
+        let (root, to) = (hold.root.clone(), "/srv/a/dmpool-migrate-1".into());
+        let copy = CopyLayers { root, to, hold, layers: 1, size: Bytes::new(0), old: None };
+        note(&state, &plan(Operation::Migrate, vec![copy.into()]));
+        let all: Vec<_> = recorded(&state).into_iter().map(|over| (over.root, over.deleted)).collect();
+        assert_eq!(all, [("/srv/a/b".into(), true), ("/srv/a".into(), false)]);
+    }
+
+    #[test]
+    fn an_old_pool_on_devices_is_known_after_overlay2_too() {
+        let of = |old: Option<Origin>| {
+            let (root, to, hold) = ("/d".into(), "/d/dmpool-migrate-1".into(), Hold::of_nothing());
+            let copy = CopyLayers { root, to, hold, layers: 1, size: Bytes::new(0), old };
+            Over::of(&plan(Operation::Migrate, vec![copy.into()])).unwrap().devices
+        };
+        let parts = |data: &str| Some(Origin::Parts { data: data.into(), metadata: "/x".into() });
+        assert_eq!((of(None), of(parts("/d/devicemapper/devicemapper/data"))), (None, None));
+        assert_eq!(of(Some(Origin::Pool("p0".to_owned()))), Some(Devices { pool: "p0".to_owned(), data: None }));
+        let own = Devices { pool: "docker-8:1-2-pool".to_owned(), data: Some("/dev/vg/data".into()) };
+        assert_eq!(of(parts("/dev/vg/data")), Some(own));
     }
 }

@@ -54,15 +54,18 @@ fn same_when_started(now: &Options, next: &Options, refuse: &impl Fn(String) -> 
         .next("make the configuration say what the pool is that Docker uses now, then run this again"))
 }
 
+/// Returns what the driver says of itself in `docker info`; nothing where it says nothing.
+pub(super) fn status(info: &Value, key: &str) -> Option<String> {
+    let status = info.get("DriverStatus").and_then(Value::as_array).into_iter().flatten();
+    let value = |pair: &Value| {
+        (pair.get(0).and_then(Value::as_str) == Some(key)).then(|| pair.get(1)?.as_str().map(str::to_owned))?
+    };
+    status.filter_map(value).find(|value| !value.is_empty())
+}
+
 /// Refuses when the daemon says that it uses another pool than what it is told now means: somebody has changed that since.
 fn same_as_used(now: &Options, info: &Value, pool: &str, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    let says = |key: &str| {
-        let status = info.get("DriverStatus").and_then(Value::as_array).into_iter().flatten();
-        let value = |pair: &Value| {
-            (pair.get(0).and_then(Value::as_str) == Some(key)).then(|| pair.get(1)?.as_str().map(str::to_owned))?
-        };
-        status.filter_map(value).find(|value| !value.is_empty())
-    };
+    let says = |key: &str| status(info, key);
     let not_started = |uses: String, told: String| {
         Err(refuse("Docker has not been started with what it is told now".to_owned())
             .fact("found", format!("it uses {uses}"))

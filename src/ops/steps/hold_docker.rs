@@ -238,14 +238,20 @@ impl Hold {
     }
 }
 
+/// Returns whether Docker has answered since the hold was dropped whose records are in that folder. Traces of a start are more than that: such
+/// a Docker may have ended at once.
+pub fn has_answered(records: &Path) -> bool {
+    records.is_absolute() && records.join(ANSWERED).exists()
+}
+
 /// Returns what shows that a root was used since the hold was dropped whose records are in that folder, each a few words; nothing
 /// when nothing is written of what it looked like then: it was not dropped, or that is gone.
 ///
 /// # Errors
 /// When what it looked like then cannot be read.
-pub fn used_since(records: &Path, root: &Path) -> Result<Vec<String>> {
+fn used_since(records: &Path, root: &Path) -> Result<Vec<String>> {
     // A file copied into a container that does not run leaves no other trace in Docker's records.
-    if records.join(ANSWERED).exists() {
+    if has_answered(records) {
         return Ok(vec!["it has answered".to_owned()]);
     }
     let path = records.join(MARKS);

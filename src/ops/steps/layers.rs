@@ -17,6 +17,7 @@ use crate::kernel::fs::{
 use crate::ops::contents::overlay2;
 use crate::ops::contents::source::Reach;
 use crate::ops::fault::{self, Point};
+use crate::ops::migrate::blocks::Origin;
 use crate::ops::progress::{Progress, may_go_on};
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::units::Bytes;
@@ -39,6 +40,9 @@ pub struct CopyLayers {
     pub layers: usize,
     /// How much the files of images and containers are, as far as Docker and their file systems tell.
     pub size: Bytes,
+    /// The pool that they are in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Origin>,
 }
 
 /// What was copied: beside the copy, until Docker looks at it.
@@ -492,7 +496,8 @@ mod tests {
         let metadata = root.join("devicemapper/metadata");
         fs::create_dir_all(&metadata).unwrap();
         let now = || Copied { records: overlay2::records(&temp.path().join("root")).unwrap(), layers: 0 };
-        let copy = CopyLayers { root, to: to.clone(), hold: hold(temp.path()), layers: 0, size: Bytes::default() };
+        let copy =
+            CopyLayers { root, to: to.clone(), hold: hold(temp.path()), layers: 0, size: Bytes::default(), old: None };
         let begun = now();
         copy.begin(&begun).unwrap();
         copy.is_of_now(&begun).unwrap();

@@ -49,7 +49,7 @@ pub(in crate::ops) use devices::{Seen, bring_up, remove_ours};
 pub use files::{ExtendFile, MakeDirectory, MakeFile, RemoveDirectory};
 pub use format::{Area, ClearDevice, EraseLabel, PIECE, WriteLabel, bytes_of};
 pub use grow_volumes::GrowVolumes;
-pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker, used_since};
+pub use hold_docker::{DropHold, HeldFile, Hold, HoldDocker, has_answered};
 pub use keep_records::KeepRecords;
 pub use labelled::{MapDevices, ReloadDevices, table_of_labels};
 pub use layers::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};

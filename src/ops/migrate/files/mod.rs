@@ -124,12 +124,13 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     let pool = migration.root.own_pool();
     let old = migration.root.pool().or_else(|| Some(pool.clone()));
     let part = Planned { what, old, pool, edits: telling.edits.clone(), notes };
+    let (_, origin) = size::origin_of(&migration.root);
     let (root, containers, aside) = (facts.root.clone(), facts.containers, facts.ground.aside.clone());
     let own: Own = Box::new(move |hold| {
         let of = || (root.clone(), to.clone(), hold.clone());
         let ((root, to, hold), verify, place, driver) = (of(), of(), of(), of());
         vec![
-            CopyLayers { root, to, hold, layers, size: Bytes::new(size.bytes) }.into(),
+            CopyLayers { root, to, hold, layers, size: Bytes::new(size.bytes), old: Some(origin) }.into(),
             VerifyLayers { root: verify.0, to: verify.1, hold: verify.2, size: Bytes::new(size.bytes), report }.into(),
             PlaceLayers { root: place.0, to: place.1, hold: place.2, aside }.into(),
             SetDriver { root: driver.0, to: driver.1, hold: driver.2, containers }.into(),

@@ -247,7 +247,7 @@ fn way(facts: &Facts, options: &Options, pid: u32) -> Result<Way, (String, Strin
 }
 
 /// Whether who answers at the socket is the daemon of that root.
-fn says_that_it_is_the_one(asked: &Asked, root: &Path, socket: &Path) -> Result<(), (String, String)> {
+pub(super) fn says_that_it_is_the_one(asked: &Asked, root: &Path, socket: &Path) -> Result<(), (String, String)> {
     let says = asked.info.get("DockerRootDir").and_then(Value::as_str).map(Path::new);
     let same = says.is_some_and(|says| says == root || says.canonicalize().is_ok_and(|says| says == root));
     if same {
