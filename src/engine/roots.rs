@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::configuration::Configuration;
@@ -209,6 +210,15 @@ fn seen_by_both(daemon: &Dockerd, root: &Path) -> bool {
     same(root, &PathBuf::from(format!("/proc/{}/root", daemon.pid)).join(relative))
 }
 
+/// Whether a file, which need not be there, is the same one to a daemon and to us; not so for a daemon in a container.
+pub fn file_seen_by_both(daemon: &Dockerd, file: &Path) -> bool {
+    let beside = PathBuf::from(format!("/proc/{}/root", daemon.pid));
+    let identity = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    // One that is made later is made in the nearest folder that is there.
+    let there = file.ancestors().find_map(|path| Some((path.strip_prefix("/").ok()?, identity(path)?)));
+    there.is_some_and(|(relative, own)| identity(&beside.join(relative)) == Some(own))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -315,5 +325,17 @@ mod tests {
         assert_eq!(at(temp.path(), &answers).unwrap().unwrap().standing, Standing::Named);
         let hangs = |_: &Path| Err("it hangs".to_owned());
         assert_eq!(at(temp.path(), &hangs).unwrap_err().to_string(), "it hangs");
+    }
+    #[test]
+    fn a_file_is_the_same_to_who_has_the_same_file_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("docker/daemon.json");
+        let daemon = |pid| Dockerd { pid, flags: Flags::default(), driver_variable: None };
+        let sees = |pid| file_seen_by_both(&daemon(pid), &file);
+        assert!(sees(std::process::id()), "also one that is made later");
+        fs::create_dir(file.parent().unwrap()).unwrap();
+        fs::write(&file, "{}").unwrap();
+        assert!(sees(std::process::id()));
+        assert!(!sees(u32::MAX), "nobody sees what cannot be looked at");
     }
 }

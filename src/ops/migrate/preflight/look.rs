@@ -130,9 +130,10 @@ fn orphans(root: &Path) -> Vec<(u32, String)> {
 fn others<E>(own: Option<&Dockerd>, files: Result<&Vec<(PathBuf, Option<String>)>, E>) -> Vec<(u32, PathBuf)> {
     let files = files.map(Vec::as_slice).unwrap_or_default();
     let reads = |daemon: Dockerd| {
-        let file = daemon.flags.config_file.unwrap_or_else(|| daemon_json::DEFAULT_PATH.into());
+        let file = daemon.flags.config_file.clone().unwrap_or_else(|| daemon_json::DEFAULT_PATH.into());
         let file = file.canonicalize().unwrap_or(file);
-        files.iter().any(|(path, _)| *path == file).then_some((daemon.pid, file))
+        let is_held = files.iter().any(|(path, _)| *path == file) && roots::file_seen_by_both(&daemon, &file);
+        is_held.then_some((daemon.pid, file))
     };
     let others = dockerd::all().into_iter().filter(|daemon| own.is_none_or(|own| own.pid != daemon.pid));
     others.filter_map(reads).collect()
