@@ -11,9 +11,10 @@ const NAMED: usize = 20;
 
 /// Returns the question that names what is stopped.
 pub fn question(plan: &Plan) -> String {
-    if plan.stopped_docker().is_none() {
+    let Some(daemon) = plan.stopped_docker() else {
         return "Docker is down, and is kept from starting meanwhile. Go on?".to_owned();
-    }
+    };
+    let units: String = daemon.with.iter().map(|unit| format!("{}, ", printable(unit))).collect();
     let all = plan.stops();
     let mut names: Vec<_> = all.iter().rev().take(NAMED).map(|ran| printable(&ran.name)).collect();
     if let more @ 1.. = all.len().saturating_sub(NAMED) {
@@ -24,7 +25,7 @@ pub fn question(plan: &Plan) -> String {
         1 => format!("the container {}, then Docker", names.join("")),
         several => format!("{several} containers ({}), then Docker", names.join(", ")),
     };
-    format!("First these stop, and start again at the end: {first}. Go on?")
+    format!("First these stop, and start again at the end: {units}{first}. Go on?")
 }
 
 /// Returns the question before what was set aside goes.
@@ -56,7 +57,7 @@ mod tests {
     use crate::ops::plan::Operation;
     use crate::ops::steps::{Hold, StopContainers, StopDocker};
 
-    fn asked(names: &[&str], runs: bool) -> String {
+    fn asked(names: &[&str], units: &[&str], runs: bool) -> String {
         let running: Vec<_> = names
             .iter()
             .map(|name| Ran {
@@ -68,7 +69,8 @@ mod tests {
             })
             .collect();
         let way = Way::Script("docker".to_owned());
-        let daemon = runs.then(|| Daemon { root: "/d".into(), socket: "/s".into(), way, with: Vec::new() });
+        let with = units.iter().map(|unit| (*unit).to_owned()).collect();
+        let daemon = runs.then(|| Daemon { root: "/d".into(), socket: "/s".into(), way, with });
         let hold = Hold::of_nothing();
         let stop = |daemon: Daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() });
         let mut steps: Vec<_> = daemon.clone().map(stop).into_iter().collect();
@@ -85,13 +87,17 @@ mod tests {
     #[test]
     fn each_container_that_stops_is_named() {
         let stops = |names: &[&str]| {
-            asked(names, true).trim_start_matches("First these stop, and start again at the end: ").to_owned()
+            asked(names, &[], true).trim_start_matches("First these stop, and start again at the end: ").to_owned()
         };
         assert_eq!(stops(&["db", "web"]), "2 containers (web, db), then Docker. Go on?");
         assert_eq!(stops(&["web"]), "the container web, then Docker. Go on?");
         assert_eq!(stops(&[]), "Docker, in which no container runs. Go on?");
         assert!(stops(&["x"; 22]).contains("x, 2 more)"), "{}", stops(&["x"; 22]));
-        assert!(asked(&[], false).starts_with("Docker is down"));
+        assert!(asked(&[], &[], false).starts_with("Docker is down"));
+        assert!(
+            asked(&["web"], &["a.service", "b.service"], true)
+                .contains(": a.service, b.service, the container web, then")
+        );
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Hold {
             durable::remove_dir_durably(folder)?;
         }
         // Docker is down as it was; one that does not open keeps nothing from ending.
-        let _ = units::start(&self.sockets);
+        let _ = units::queue(&self.sockets);
         Ok(())
     }
 

@@ -49,14 +49,14 @@ impl Act for StartDocker {
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         let api = self.daemon.start(&self.hold.records)?;
         self.hold.has_served()?;
-        for sentence in containers::start(&api, &self.running).into_iter().chain(units::start(&self.daemon.with)) {
-            kit.say(sentence);
-        }
+        containers::start(&api, &self.running).into_iter().for_each(|sentence| kit.say(sentence));
         if let Some(kept) = KeepRecords::docker(&self.hold.records)? {
             let different = kept.differences_now(&api).context("comparing with what Docker had")?;
             different.into_iter().for_each(|sentence| kit.say(sentence));
         }
-        for sentence in containers::ended_since(&api, &self.running) {
+        // Last: what they make and remove in Docker is no difference.
+        for sentence in containers::ended_since(&api, &self.running).into_iter().chain(units::start(&self.daemon.with))
+        {
             kit.say(sentence);
         }
         Ok(())
