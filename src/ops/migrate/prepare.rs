@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::blocks::record::{self, Opened, Record};
-use super::blocks::{Target, listing};
+use super::blocks::{Target, identity, listing};
 use super::prepared::{self, command, drop_command};
 use super::target::{self, LoopFiles, Sizes};
 use super::{Ground, Options, To, around, ground, preflight, root_of};
@@ -63,6 +63,13 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         let ground = ground(kit, options)?;
         let judged = preflight::judge(&preflight::look(&ground.root.path, &options.docker), &options.docker)?;
         let planned = target::new_loop_files(&ground, &judged.info, &sizes, true)?;
+        let home = ground.root.path.join("devicemapper");
+        identity(&kit.dm, &home, &planned.old.origin).map_err(|e| {
+            Failure::refused(format!("cannot {}: what is prepared could not be told to be this pool's", planned.what))
+                .because(e)
+                .fact("state", "nothing was touched")
+                .next(format!("{}    # without --prepare", command(&ground, "")))
+        })?;
         // What would refuse the switch is said by now.
         around::around(&judged, &kit.state, "docker", Some(&planned.old.pool), &planned.edits, &[])?;
         Ok((ground, planned))

@@ -11,8 +11,9 @@ use super::compare::compare_with;
 use super::family::Family;
 use super::fill::{Mark, Target, fill_with};
 use super::holds::{Before, Carry};
+use super::identity::identity;
 use super::record::{
-    EXTENTS, EXTENTS_NEW, FORMAT, LINE, Opened, Prepared, Record, TOO_LATE, identity, is_final, line, with_volume,
+    EXTENTS, EXTENTS_NEW, FORMAT, LINE, Opened, Prepared, Record, TOO_LATE, is_final, line, with_volume,
 };
 use super::source::{Origin, Source};
 use crate::kernel::dm::Dm;
@@ -121,7 +122,7 @@ pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wa
     let Wanted { uuid, data, metadata, block } = wanted.clone();
     let record = Record {
         format: FORMAT,
-        old: identity(dm, origin)?,
+        old: identity(dm, home, origin)?,
         old_block: superblock.block_size,
         time: superblock.time,
         transaction_id: superblock.transaction_id,

@@ -7,6 +7,7 @@
 //! spans     where two volumes differ, and what of that is written into the new pool, piece by piece
 //! fill      the copy: what is whole is counted in the new pool's transaction id
 //! listing   what a pool in use holds that is final, copied while Docker runs
+//! identity  what tells a pool from another one in its place
 //! record    what was copied while Docker ran, and what of it is final
 //! compare   the copy read back
 //! longer    the file systems of the copy made as long as a larger base device
@@ -16,6 +17,7 @@ mod compare;
 mod family;
 mod fill;
 mod holds;
+mod identity;
 pub mod listing;
 mod longer;
 pub mod record;
@@ -25,5 +27,6 @@ mod spans;
 pub use compare::compare;
 pub use family::{Family, Member};
 pub use fill::{Mark, Target, fill, need};
+pub use identity::identity;
 pub use longer::{Head, Records, are_long, heads, lengthen, wanted};
 pub use source::{Origin, Source};

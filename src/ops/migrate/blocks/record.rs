@@ -19,12 +19,12 @@ use super::compare::{compare_with, none_differs};
 use super::family::Family;
 use super::fill::{Mark, Target, fill_with, to_write};
 use super::holds::{Before, Carry, Extents, Holds, Mapped};
+use super::identity::identity;
 use super::source::{Origin, Source};
 use super::spans::Extent;
 use crate::kernel::dm::Dm;
 use crate::kernel::fs as durable;
 use crate::metadata::{Superblock, Times};
-use crate::ops::sight;
 use crate::ops::steps::Kit;
 use crate::pool::{PoolUuid, VolumeId};
 use crate::units::{BlockSize, Bytes};
@@ -152,23 +152,6 @@ fn stamps(home: &Path) -> Result<[Stamp; 2]> {
     Ok([stamp(metadata)?, stamp(data)?])
 }
 
-/// Returns what tells a pool from another one in the same place.
-pub(super) fn identity(dm: &Dm, origin: &Origin) -> Result<String> {
-    Ok(match origin {
-        Origin::Parts { data, metadata } => {
-            let of = |path: &PathBuf| -> Result<String> {
-                let found = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
-                Ok(format!("{} inode {}", path.display(), found.ino()))
-            };
-            format!("{}, {}", of(data)?, of(metadata)?)
-        }
-        Origin::Pool(name) => {
-            let live = sight::live(dm, name)?.with_context(|| format!("looking for the pool `{name}`: it is down"))?;
-            format!("{name} {}", live.info.uuid.unwrap_or_default())
-        }
-    })
-}
-
 impl Record {
     /// Reads it; nothing when there is none.
     ///
@@ -209,7 +192,7 @@ impl Record {
     /// # Errors
     /// When the old pool cannot be looked at.
     pub fn unfit(&self, dm: &Dm, home: &Path, origin: &Origin, superblock: &Superblock) -> Result<Option<Unfit>> {
-        if self.is_another(dm, origin, superblock)? {
+        if self.is_another(dm, home, origin, superblock)? {
             return Ok(Some(Unfit::Another));
         }
         let Some(whole) = self.whole.as_ref().filter(|_| !self.is_taken()) else { return Ok(Some(Unfit::NotWhole)) };
@@ -219,8 +202,8 @@ impl Record {
         Ok(stamps(home).map_or(true, |stamps| stamps != *whole).then_some(Unfit::Touched))
     }
 
-    fn is_another(&self, dm: &Dm, origin: &Origin, superblock: &Superblock) -> Result<bool> {
-        Ok(self.old != identity(dm, origin)?
+    fn is_another(&self, dm: &Dm, home: &Path, origin: &Origin, superblock: &Superblock) -> Result<bool> {
+        Ok(self.old != identity(dm, home, origin)?
             || self.old_block != superblock.block_size
             || self.time > superblock.time
             || superblock.time >= TOO_LATE
