@@ -250,9 +250,18 @@ impl Act for CopyVolumes {
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         self.carried.take_down(kit)?;
         if let Some(home) = &self.carried.prepared {
-            // Nothing was written to what was prepared: it stays so.
-            if Record::read(home).is_ok_and(|record| record.is_some_and(|record| !record.is_taken())) {
-                return Ok(Reverted::Gone);
+            // What nothing was written to stays prepared.
+            let record = Record::read(home).ok().flatten();
+            if let Some(record) = record {
+                let is_untouched = !record.is_taken()
+                    || self
+                        .carried
+                        .superblock(kit)
+                        .and_then(|now| record::give_back(home, record, now.transaction_id))
+                        .unwrap_or(false);
+                if is_untouched {
+                    return Ok(Reverted::Gone);
+                }
             }
             Record::remove(home)?;
         }

@@ -231,14 +231,17 @@ pub(super) fn fill_with(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &
         may_go_on()?;
         let id = member.id;
         let before = carry.kept(id);
+        if before.is_some() && todo(carry, member, target.block)?.next().is_none() {
+            continue;
+        }
+        // Those before are as they shall be, also where nothing was written to them.
+        target.set_transaction(kit, mark(number)?)?;
         if before.is_none() {
             let make = match member.parent {
                 Some(parent) => format!("create_snap {id} {parent}"),
                 None => format!("create_thin {id}"),
             };
             target.message(kit, &make).with_context(|| format!("making the volume {id}"))?;
-        } else if todo(carry, member, target.block)?.next().is_none() {
-            continue;
         }
         let there = before.map(|before| before.holds.end(id)).or(member.parent.map(|parent| carry.now.end(parent)));
         let end = carry.now.end(id).max(there.unwrap_or_default());
@@ -305,10 +308,11 @@ fn go_on_from(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &Target) ->
     let whole = mark.map_or(0, |mark| usize::try_from(mark.whole).unwrap_or(usize::MAX)).min(family.members.len());
     let done: BTreeSet<u64> = family.members.iter().take(whole).map(|member| u64::from(member.id.get())).collect();
     let whole = if done.is_subset(&volumes) { whole } else { 0 };
+    // First of all: as long as it says what it said, nothing was written to what was prepared.
+    target.set_transaction(kit, Mark { seal, whole: u32::try_from(whole)? }.id())?;
     for id in volumes.iter().filter(|id| (whole == 0 || !done.contains(id)) && !kept.contains(id)) {
         target.message(kit, &format!("delete {id}")).with_context(|| format!("removing the volume {id}"))?;
     }
-    target.set_transaction(kit, Mark { seal, whole: u32::try_from(whole)? }.id())?;
     Ok(whole)
 }
 

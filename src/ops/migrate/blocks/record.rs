@@ -405,6 +405,23 @@ pub fn take(kit: &Kit, home: &Path, origin: &Origin, source: &Source) -> Result<
     Ok(opened)
 }
 
+/// Gives back what a migration has taken and written nothing to, by the transaction id that the new pool has: it can be gone on from
+/// again, once it is compared where somebody may have written to its data. Returns whether it is so.
+///
+/// # Errors
+/// When its files cannot be looked at, or the record not be written.
+pub fn give_back(home: &Path, record: Record, transaction_id: u64) -> Result<bool> {
+    let untouched = Mark { seal: record.seal, whole: u32::try_from(record.volumes.len())? };
+    if Mark::of(transaction_id) != Some(untouched) {
+        return Ok(false);
+    }
+    // The kernel writes to the metadata when the pool comes up and goes down.
+    let [metadata, data] = stamps(home)?;
+    let is_same = record.whole.as_ref().is_some_and(|[_, before]| *before == data);
+    Record { taken: None, whole: is_same.then_some([metadata, data]), ..record }.write(home)?;
+    Ok(true)
+}
+
 /// As [`super::fill`], from what was prepared.
 ///
 /// # Errors

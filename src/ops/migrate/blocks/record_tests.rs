@@ -110,6 +110,29 @@ fn extents_are_read_as_they_were_written() {
     assert_eq!(Record::read(home.path()).unwrap(), None);
 }
 
+#[test]
+fn what_was_taken_and_not_written_to_is_given_back() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(folder(home.path())).unwrap();
+    let [metadata, data] = files(home.path());
+    [&metadata, &data].iter().for_each(|path| fs::write(path, "a").unwrap());
+    let mut taken = record(vec![prepared(1, None, 0, 3), prepared(2, Some(1), 1, 1)]);
+    (taken.seal, taken.taken, taken.whole) = (7, Some(9), Some(stamps(home.path()).unwrap()));
+    let read = || Record::read(home.path()).unwrap();
+    for other in [Mark { seal: 9, whole: 0 }, Mark { seal: 7, whole: 1 }] {
+        assert!(!give_back(home.path(), taken.clone(), other.id()).unwrap());
+        assert_eq!(read(), None);
+    }
+    let mark = Mark { seal: 7, whole: 2 }.id();
+    fs::write(&metadata, "the kernel's").unwrap();
+    assert!(give_back(home.path(), taken.clone(), mark).unwrap());
+    let given = Record { taken: None, whole: Some(stamps(home.path()).unwrap()), ..taken.clone() };
+    assert_eq!(read(), Some(given));
+    fs::write(&data, "somebody's").unwrap();
+    assert!(give_back(home.path(), taken.clone(), mark).unwrap());
+    assert_eq!(read(), Some(Record { taken: None, whole: None, ..taken }), "to be compared again");
+}
+
 /// By the place, the block and its time.
 type Maps = BTreeMap<u64, (u64, u32)>;
 
