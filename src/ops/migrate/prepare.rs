@@ -89,13 +89,18 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
             .fact("state", "Docker was not touched, and the old pool was only read")
             .next(next)
     };
-    let record = copy(kit, &ground, &planned).map_err(cannot)?;
+    let (record, left_out) = copy(kit, &ground, &planned).map_err(cannot)?;
     let home = ground.root.path.join("devicemapper");
     let (_, bytes) = record.ready(&home).map_err(cannot)?;
     let mut notes = planned.notes;
     let differ = record.volumes.iter().filter(|volume| !volume.is_whole).count();
     if differ > 0 {
         notes.push(format!("{differ} volumes were changed or deleted while they were copied, and are copied again"));
+    }
+    if left_out > 0 {
+        notes.push(format!(
+            "{left_out} volumes could not be read, as when Docker writes to them, and are left for the switch"
+        ));
     }
     let whole = record.volumes.len() - differ;
     notes.push(format!(
@@ -113,7 +118,8 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
     Ok(Ready { what: planned.what, notes, next: command(&ground, "") })
 }
 
-fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<Record> {
+/// Returns what was prepared, and how many volumes were left out.
+fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<(Record, usize)> {
     let home = ground.root.path.join("devicemapper");
     let LoopFiles { old, wanted, up, pool, make, .. } = planned;
     let target = Target { pool: pool.clone(), uuid: wanted.uuid.pool(), block: wanted.block };
@@ -133,13 +139,17 @@ fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<R
     }
     fault::reached(0, Point::Before)?;
     let listed = listing::list(&kit.dm, &old.now, &old.origin, &ground.root.path, &home, wanted)?;
+    if base.is_none() {
+        // A pool that is up is found by it.
+        listed.write_down(&home)?;
+    }
     fault::reached(1, Point::Before)?;
     let total = FsFacts::of(&home)?.total;
     let keeps = (home.as_path(), Bytes::new(total.get() / KEPT));
     let differ =
-        with_pool(kit, up, &target, |target| listing::fill_listed(kit, &listed, base.as_ref(), target, keeps))?;
+        with_pool(kit, up, &target, |target| listing::fill_listed(kit, &listed, base.as_ref(), target, keeps, &home))?;
     fault::reached(2, Point::Before)?;
-    record::settle(&home, listed.opened.record, &differ)
+    Ok((record::settle(&home, listed.opened.record, &differ)?, listed.left_out))
 }
 
 /// Takes what was prepared away.

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::compare::compare_with;
 use super::family::Family;
@@ -18,7 +20,7 @@ use super::record::{
 use super::source::{Origin, Source};
 use crate::kernel::dm::Dm;
 use crate::kernel::fs as durable;
-use crate::metadata::{BadTree, Times};
+use crate::metadata::{BadSuperblock, BadTree, Times};
 use crate::ops::progress::may_go_on;
 use crate::ops::steps::Kit;
 use crate::pool::{PoolUuid, VolumeId};
@@ -26,6 +28,8 @@ use crate::units::{BlockSize, Bytes};
 
 /// How often metadata is read that is written meanwhile.
 const TIMES: usize = 20;
+/// How long somebody who writes is waited for.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What a pool holds that nobody can change any more, while it is in use.
 #[derive(Debug)]
@@ -35,8 +39,10 @@ pub struct Listed {
     /// Its volumes.
     pub family: Family,
     pub(super) times: BTreeMap<u64, Times>,
-    /// What was written down.
+    /// What is to be written down.
     pub opened: Opened,
+    /// How many volumes could not be read while they were written, with those that lie on them.
+    pub left_out: usize,
 }
 
 /// What the new pool is.
@@ -52,13 +58,13 @@ pub struct Wanted {
     pub block: BlockSize,
 }
 
-/// Reads what a pool in use holds that nobody can change any more, and writes it down in the place of what was written down before: `now`
-/// is where it is read, `origin` what it lies on when Docker is down.
+/// Reads what a pool in use holds that nobody can change any more, beside what was written down before: `now` is where it is read,
+/// `origin` what it lies on when Docker is down.
 ///
 /// # Errors
 /// When the metadata cannot be read, or nothing be written; [`crate::ops::progress::Interrupted`].
 pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wanted: &Wanted) -> Result<Listed> {
-    let (source, family, times) = volumes(dm, now, root)?;
+    let (source, mut family, times) = volumes(dm, now, root)?;
     let superblock = source.metadata.superblock.clone();
     ensure!(superblock.time < TOO_LATE, "the pool's time is {}, and its mappings hold 24 bits of it", superblock.time);
     let path = home.join(EXTENTS_NEW);
@@ -69,8 +75,14 @@ pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wa
     durable::remove_durably(&path)?;
     let mut into = BufWriter::new(durable::create_file_durably(&path, Bytes::default())?);
     let mut first = 0;
+    let mut left_out = BTreeSet::new();
     for member in &family.members {
         may_go_on()?;
+        // What lies on one that is left out could not share its blocks with it.
+        if member.parent.is_some_and(|parent| left_out.contains(&parent)) {
+            left_out.insert(member.id);
+            continue;
+        }
         let of = times.get(&u64::from(member.id.get())).copied().unwrap_or(none);
         let mut volume = Prepared {
             id: member.id,
@@ -84,39 +96,38 @@ pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wa
             is_whole: true,
         };
         let begin = with_volume(sum, &volume);
-        // A tree that is written meanwhile may not be read to its end: what cannot be read is left for the switch.
-        for time in 0..TIMES {
+        let mut read = |time: usize| -> Result<(Prepared, u32)> {
             into.seek(SeekFrom::Start(first * LINE as u64)).with_context(unwritten)?;
-            (volume.extents, volume.end, sum) = (0, 0, begin);
+            (volume.extents, volume.end) = (0, 0);
+            let mut sum = begin;
             let fresh = if time == 0 { None } else { Some(Source::open(dm, now)?) };
             let metadata = fresh.as_ref().map_or(&source.metadata, |source| &source.metadata);
-            let mut write = || -> Result<()> {
-                let roots = metadata.roots()?;
-                for extent in metadata.extents(roots.get(&u64::from(member.id.get())).copied()) {
-                    let extent = extent?;
-                    if is_final(extent.time, &of) {
-                        let line = line(&extent);
-                        into.write_all(&line).with_context(unwritten)?;
-                        sum = crc32c::crc32c_append(sum, &line);
-                        volume.extents += 1;
-                        volume.end = extent.at.saturating_add(extent.length);
-                    }
+            let roots = metadata.roots()?;
+            for extent in metadata.extents(roots.get(&u64::from(member.id.get())).copied()) {
+                let extent = extent?;
+                if is_final(extent.time, &of) {
+                    let line = line(&extent);
+                    into.write_all(&line).with_context(unwritten)?;
+                    sum = crc32c::crc32c_append(sum, &line);
+                    volume.extents += 1;
+                    volume.end = extent.at.saturating_add(extent.length);
                 }
-                Ok(())
-            };
-            match write() {
-                Ok(()) => break,
-                Err(why) if why.downcast_ref::<BadTree>().is_some() && time + 1 < TIMES => {}
-                Err(why) => return Err(why),
             }
+            Ok((volume.clone(), sum))
+        };
+        // A tree that is written meanwhile may not be read to its end: what cannot be read is left for the switch.
+        match until_read(&mut read)? {
+            Ok((volume, with)) => {
+                (first, sum) = (first + volume.extents, with);
+                found.push(volume);
+            }
+            Err(_) => drop(left_out.insert(member.id)),
         }
-        first += volume.extents;
-        found.push(volume);
     }
+    family.members.retain(|member| !left_out.contains(&member.id));
     into.seek(SeekFrom::Start(first * LINE as u64)).with_context(unwritten)?;
     let file = into.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(unwritten)?;
     file.set_len(first * LINE as u64).and_then(|()| file.sync_all()).with_context(unwritten)?;
-    fs::rename(&path, home.join(EXTENTS)).with_context(unwritten)?;
     // What was read must not be undone by a power cut: the same mapping could come back with other contents.
     source.metadata.sync()?;
     let Wanted { uuid, data, metadata, block } = wanted.clone();
@@ -135,36 +146,61 @@ pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wa
         whole: None,
         taken: None,
     };
-    record.write(home)?;
-    Ok(Listed { source, family, times, opened: Opened::open(home, record)? })
+    Ok(Listed { source, family, times, opened: Opened::at(&path, record)?, left_out: left_out.len() })
+}
+
+impl Listed {
+    /// Writes down what was listed, in the place of what was written down before: from then on that counts.
+    ///
+    /// # Errors
+    /// When the files cannot be renamed or written.
+    pub fn write_down(&self, home: &Path) -> Result<()> {
+        let path = home.join(EXTENTS);
+        fs::rename(home.join(EXTENTS_NEW), &path).with_context(|| format!("writing {}", path.display()))?;
+        self.opened.record.write(home)
+    }
+}
+
+/// Reads until nobody writes meanwhile; the inner error says why that cannot be read, the outer one why it is not tried again.
+fn until_read<T>(read: &mut dyn FnMut(usize) -> Result<T>) -> Result<Result<T>> {
+    let mut last = None;
+    for time in 0..TIMES {
+        may_go_on()?;
+        match read(time) {
+            Err(why) if is_torn(&why) => last = Some(why),
+            read => return read.map(Ok),
+        }
+        sleep(BETWEEN);
+    }
+    Ok(Err(last.unwrap_or_else(|| anyhow!("it was never read"))))
+}
+
+/// Whether what was read may have been written meanwhile.
+fn is_torn(why: &anyhow::Error) -> bool {
+    why.downcast_ref::<BadTree>().is_some() || why.downcast_ref::<BadSuperblock>().is_some()
 }
 
 /// Reads which volumes a pool in use has, and when each was made. What they map is read later: so no block passes for shared that is not.
 fn volumes(dm: &Dm, now: &Origin, root: &Path) -> Result<(Source, Family, BTreeMap<u64, Times>)> {
-    let mut why = None;
+    let look = |_: usize| -> Result<_> {
+        let source = Source::open(dm, now)?;
+        let (times, details) = (source.metadata.times()?, source.metadata.details()?);
+        let is_steady = Source::open(dm, now)?.metadata.seal == source.metadata.seal;
+        Ok((source, times, details, is_steady))
+    };
     for _ in 0..TIMES {
-        may_go_on()?;
-        let look = || -> Result<_> {
-            let source = Source::open(dm, now)?;
-            let times = source.metadata.times()?;
-            let family = Family::look(root, &source.metadata.details()?)?;
-            Ok((source, family, times))
-        };
-        let looked = look();
-        let seal = looked.as_ref().map(|(source, ..)| source.metadata.seal).ok();
-        let is_steady = seal.is_some() && seal == Source::open(dm, now).map(|source| source.metadata.seal).ok();
-        match looked {
-            Ok(looked) if is_steady => return Ok(looked),
-            looked => why = looked.err().or(why),
+        let (source, times, details, is_steady) =
+            until_read(&mut { look })?.context("reading metadata that is being written")?;
+        if is_steady {
+            let family = Family::look(root, &details)?;
+            return Ok((source, family, times));
         }
+        sleep(BETWEEN);
     }
-    match why {
-        Some(why) => Err(why.context("reading metadata that is being written")),
-        None => bail!("the old pool's metadata was written each of the {TIMES} times that it was read"),
-    }
+    bail!("the old pool's metadata was written each of the {TIMES} times that it was read")
 }
 
-/// Fills the new pool with what was listed, from what an earlier record says of it, and compares what was written. Returns the volumes that are
+/// Fills the new pool with what was listed, from what an earlier record says of it, in whose place it is written down, and compares what was written. Returns the volumes that are
 /// not what was listed: their blocks were given up meanwhile, or the copy is wrong.
 ///
 /// # Errors
@@ -175,6 +211,7 @@ pub fn fill_listed(
     base: Option<&Opened>,
     target: &Target,
     keeps: (&Path, Bytes),
+    home: &Path,
 ) -> Result<BTreeSet<VolumeId>> {
     let mark = Mark::of(target.transaction(kit)?);
     let (family, times) = (&listed.family, &listed.times);
@@ -194,8 +231,33 @@ pub fn fill_listed(
         Some(before) => Some(before),
         None => base.zip(mark).and_then(|(base, mark)| base.begun(mark, family, times)),
     };
+    // Directly before anything is changed: until then what was prepared before is whole.
+    if base.is_some() {
+        listed.write_down(home)?;
+    }
     fill_with(kit, &carry(before), family, target)?;
     // What was never compared is compared whole.
     let differ = compare_with(kit, &carry(compared()?), family, target)?;
     Ok(differ.into_keys().collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_torn_is_read_again_and_all_else_is_an_error() {
+        let torn = || anyhow::Error::from(BadSuperblock::Short(0)).context("reading the superblock").context("reading");
+        let mut tries = 0;
+        let mut third = |time: usize| {
+            tries += 1;
+            if time < 2 { Err(torn()) } else { Ok(time) }
+        };
+        assert_eq!(until_read(&mut third).unwrap().unwrap(), 2);
+        assert_eq!(tries, 3);
+        let never = until_read(&mut |_| Err::<(), _>(torn())).unwrap().unwrap_err();
+        assert!(is_torn(&never));
+        assert!(until_read(&mut |_| Err::<(), _>(anyhow!("no such disk"))).is_err());
+    }
 }

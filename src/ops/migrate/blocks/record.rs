@@ -259,8 +259,12 @@ impl Opened {
     /// # Errors
     /// When the extents are not those that were written.
     pub fn open(home: &Path, record: Record) -> Result<Self> {
-        let path = home.join(EXTENTS);
-        let extents = durable::open_existing(&path)?;
+        Self::at(&home.join(EXTENTS), record)
+    }
+
+    /// As [`Self::open`], with its extents at that path.
+    pub(super) fn at(path: &Path, record: Record) -> Result<Self> {
+        let extents = durable::open_existing(path)?;
         let opened = Self { record, extents };
         let mut sum = 0;
         for volume in &opened.record.volumes {
