@@ -83,7 +83,10 @@ fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
     let ways = ["--stop-command", &stop, "--start-command", &start];
     let prepare = [&["migrate", "--prepare", "--data-size", "6G"], &ways[..]].concat();
     let first = ok(bench.run(&prepare));
-    assert!(copied(&first) > 8 * M && first.stdout.contains("next: dmpool migrate    # when Docker may be down"));
+    let next = format!(
+        "next: dmpool migrate --data-size 6G --stop-command {stop} --start-command {start}    # when Docker may"
+    );
+    assert!(copied(&first) > 8 * M && first.stdout.contains(&next), "{next}");
     no_journal(&bench);
 
     // Docker goes on, and its pool can be grown.

@@ -93,6 +93,8 @@ struct Ground<'k> {
     /// When it was begun: what private names end with.
     stamp: String,
     uuid: PoolUuid,
+    /// What was asked for, as options of a command line.
+    asked: String,
 }
 
 /// Carries the pool of a Docker root over, or says what would be done.
@@ -168,6 +170,7 @@ fn ground<'k>(kit: &'k Kit, options: &Options) -> Outcome<Ground<'k>> {
         root,
         stamp: journal::stamp(SystemTime::now()),
         uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
+        asked: prepared::asked(options),
     };
     gate::not_held(kit, &ground.root.path)?;
     gate::no_interrupted(kit, &ground.root.own_pool())?;

@@ -24,6 +24,11 @@ pub const LOCK: &str = "prepared";
 /// What share of the file system is kept free for Docker's own loop files while they are copied.
 const KEPT: u64 = 20;
 
+/// Returns how much of a file system that is.
+pub(super) fn kept(fs: &FsFacts) -> Bytes {
+    Bytes::new(fs.total.get() / KEPT)
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
@@ -144,8 +149,7 @@ fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<(
         listed.write_down(&home)?;
     }
     fault::reached(1, Point::Before)?;
-    let total = FsFacts::of(&home)?.total;
-    let keeps = (home.as_path(), Bytes::new(total.get() / KEPT));
+    let keeps = (home.as_path(), kept(&FsFacts::of(&home)?));
     let differ =
         with_pool(kit, up, &target, |target| listing::fill_listed(kit, &listed, base.as_ref(), target, keeps, &home))?;
     fault::reached(2, Point::Before)?;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::Ground;
 use super::blocks::Source;
 use super::blocks::record::{self, Opened, Record, Unfit};
+use super::preflight::Options as Docker;
 use super::size::Old;
+use super::{Ground, Options, To};
 use crate::error::{Failure, Outcome};
 use crate::process::quote;
 use crate::units::{BlockSize, Bytes};
@@ -13,16 +14,42 @@ use crate::units::{BlockSize, Bytes};
 /// How often metadata is read that is written meanwhile.
 const TIMES: usize = 5;
 
-/// Returns the command on that root, as it can be pasted.
+/// Returns the command on that root with what was asked for, as it can be pasted.
 pub(super) fn command(ground: &Ground<'_>, option: &str) -> String {
+    format!("{}{}{option}", on_root(ground), ground.asked)
+}
+
+fn on_root(ground: &Ground<'_>) -> String {
     let path = ground.root.path.to_string_lossy();
     let root = if ground.root.is_this_machines() { String::new() } else { format!(" {}", quote(&path)) };
-    format!("dmpool migrate{root}{option}")
+    format!("dmpool migrate{root}")
+}
+
+/// Returns the options of a command line that say which new loop files, and what was said of Docker.
+pub(super) fn asked(options: &Options) -> String {
+    let mut asked = String::new();
+    let mut say = |option: &str, value: Option<String>| {
+        asked.extend(value.map(|value| format!(" {option} {}", quote(&value))));
+    };
+    if let To::LoopFiles { data, metadata, block } = &options.to {
+        say("--data-size", data.map(Bytes::typed));
+        say("--metadata-size", metadata.map(Bytes::typed));
+        say("--block-size", block.map(|block| block.bytes().typed()));
+    }
+    let words = |words: &Vec<String>| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+    let Docker { socket, stop, start, without_rm, .. } = &options.docker;
+    say("--docker-socket", socket.as_ref().map(|socket| socket.to_string_lossy().into_owned()));
+    say("--stop-command", stop.as_ref().map(words));
+    say("--start-command", start.as_ref().map(words));
+    if *without_rm {
+        asked.push_str(" --without-rm");
+    }
+    asked
 }
 
 /// Returns what gives up what was prepared.
 pub(super) fn drop_command(ground: &Ground<'_>) -> String {
-    command(ground, " --drop-prepared")
+    format!("{} --drop-prepared", on_root(ground))
 }
 
 /// Returns what was prepared in the folder of Docker's driver.
@@ -122,4 +149,28 @@ pub(super) fn is_not_used(ground: &Ground<'_>) -> Option<String> {
             drop_command(ground)
         )
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::ops::daemon::words_of;
+
+    #[test]
+    fn the_next_command_has_what_was_asked_for() {
+        let by_hand = "/root/stop 'by hand'";
+        let docker = Docker {
+            socket: Some("/run/my docker.sock".into()),
+            stop: Some(words_of(by_hand).unwrap()),
+            start: Some(words_of("/root/start").unwrap()),
+            without_rm: true,
+            agreed: None,
+        };
+        let to = To::LoopFiles { data: Some(Bytes::new(6 << 30)), metadata: None, block: Some(BlockSize::DEFAULT) };
+        let asked = asked(&Options { root: None, to, base_size: None, docker });
+        let by_hand = quote(by_hand);
+        let rest = format!("--stop-command {by_hand} --start-command /root/start --without-rm");
+        assert_eq!(asked, format!(" --data-size 6G --block-size 64K --docker-socket '/run/my docker.sock' {rest}"));
+    }
 }

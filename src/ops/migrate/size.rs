@@ -9,7 +9,7 @@ use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
 use crate::metadata::Superblock;
 use crate::ops::sight;
-use crate::units::{BlockSize, Bytes, MetaBlocks};
+use crate::units::{BlockSize, Bytes, DataBlocks, MetaBlocks};
 
 /// How often metadata is read that is written meanwhile; what the last time does not tell the superblock does.
 const TIMES: usize = 5;
@@ -34,6 +34,8 @@ pub(super) struct Old {
     pub metadata_used: MetaBlocks,
     /// How many volumes it has.
     pub volumes: usize,
+    /// How many blocks its volumes map, each with its own count of what they share.
+    pub mapped: DataBlocks,
     /// Records of volumes that it does not have, by their names.
     pub missing: Vec<String>,
     /// What the copy takes in new blocks at most.
@@ -71,7 +73,9 @@ pub(super) fn look(
     let look = |may_change: bool| -> Result<Old> {
         let source = Source::open(dm, &now)?;
         let superblock = source.metadata.superblock.clone();
-        let family = Family::look(&root.path, &source.metadata.details()?)?;
+        let details = source.metadata.details()?;
+        let mapped = details.values().fold(0_u64, |sum, volume| sum.saturating_add(volume.mapped.get()));
+        let family = Family::look(&root.path, &details)?;
         let need = need(&source.metadata, &family, block.unwrap_or(superblock.block_size));
         let is_steady = Source::open(dm, &now)?.metadata.seal == source.metadata.seal;
         if !is_steady && !may_change {
@@ -86,6 +90,7 @@ pub(super) fn look(
             metadata: superblock.metadata_total.bytes(),
             metadata_used: superblock.metadata_used,
             volumes: family.members.len(),
+            mapped: DataBlocks::new(mapped),
             missing: family.missing,
             need: if is_steady { need? } else { superblock.block_size.bytes_of(superblock.data_used) },
             is_steady,

@@ -9,7 +9,7 @@ use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
 use super::size::{self, Old};
-use super::{Ground, Options, Own, Part, To, apart, base, prepared, told};
+use super::{Ground, Options, Own, Part, To, apart, base, prepare, prepared, told};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
 use crate::engine::configure::{Edit, Obstacle};
 use crate::engine::dockerd;
@@ -171,7 +171,8 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     let there = of.map_or_else(Bytes::default, |record| {
         record.ready(&home).map_or_else(|_| Bytes::default(), |(_, bytes)| bytes)
     });
-    has_room(&home, &old, there, &refuse)?;
+    let beside = if prepares { record::list_of(old.mapped) } else { Bytes::default() };
+    has_room(&home, &old, &Room { there, beside, keeps: prepares }, &refuse)?;
     let told = |given: &[&str]| {
         let mut options = options(given, data, metadata, block);
         options.extend(larger.as_ref().and_then(|larger| larger.option(given)));
@@ -291,7 +292,7 @@ fn pool(
     };
     fits(&old, *data, *metadata, spec.block_size, &refuse)?;
     if let Place::Files { directory, .. } = &spec.on {
-        has_room(own_disk::there(directory), &old, Bytes::default(), &refuse)?;
+        has_room(own_disk::there(directory), &old, &Room::default(), &refuse)?;
     }
     let discard = spec.discard && matches!(&spec.on, Place::Files { preallocate: false, .. });
     let name = spec.name.to_string();
@@ -429,17 +430,32 @@ fn rounded(bytes: Bytes) -> Bytes {
     Bytes::new(more.div_ceil(Bytes::GIB.get()).saturating_mul(Bytes::GIB.get()))
 }
 
-/// Refuses where the sparse files could not get the blocks that the copy needs, beside what is `there` already.
-fn has_room(place: &Path, old: &Old, there: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+/// What a copy takes beside what is in the old pool, and what it does not take.
+#[derive(Default)]
+struct Room {
+    /// What is there already.
+    there: Bytes,
+    /// What is written beside it.
+    beside: Bytes,
+    /// Whether Docker runs meanwhile, and some is kept free for it.
+    keeps: bool,
+}
+
+/// Refuses where the sparse files could not get the blocks that the copy needs.
+fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;
     let needed = Bytes::new(old.need.get().saturating_add(old.metadata_used.bytes().get().saturating_mul(2)));
-    let needed = needed.saturating_sub(there);
+    let needed = needed.saturating_sub(room.there).get().saturating_add(room.beside.get());
+    let kept = if room.keeps { prepare::kept(&fs) } else { Bytes::default() };
+    let needed = Bytes::new(needed.saturating_add(kept.get()));
     if needed > fs.available {
+        let kept =
+            if room.keeps { format!(", with {} that are kept free for Docker", kept.exact()) } else { String::new() };
         return Err(refuse(format!(
             "the file system at {} has too little space for the copy",
             fs.mount_point.display()
         ))
-        .fact("needed", format!("{} at most", needed.exact()))
+        .fact("needed", format!("{} at most{kept}", needed.exact()))
         .fact("free", fs.available.exact())
         .next("free some, or name a pool elsewhere:  dmpool migrate --name NAME --dir DIR"));
     }

@@ -27,7 +27,7 @@ use crate::kernel::fs as durable;
 use crate::metadata::{Superblock, Times};
 use crate::ops::steps::Kit;
 use crate::pool::{PoolUuid, VolumeId};
-use crate::units::{BlockSize, Bytes};
+use crate::units::{BlockSize, Bytes, DataBlocks};
 
 /// The file with the record, in the folder of Docker's driver.
 const RECORD: &str = "dmpool-prepared.json";
@@ -139,6 +139,11 @@ pub fn folder(home: &Path) -> PathBuf {
 /// Returns the new pool's files, metadata and data.
 pub fn files(home: &Path) -> [PathBuf; 2] {
     ["metadata", "data"].map(|name| folder(home).join(name))
+}
+
+/// Returns how long the list is at most of what volumes hold that map so many blocks: one extent for each.
+pub fn list_of(mapped: DataBlocks) -> Bytes {
+    Bytes::new(mapped.get().saturating_mul(LINE as u64))
 }
 
 fn stamps(home: &Path) -> Result<[Stamp; 2]> {
