@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::kernel::fs::FsFacts;
 use crate::kernel::{block, mounts};
 use crate::pool::DevNo;
-use crate::units::Bytes;
+use crate::units::{Bytes, MetaBlocks};
 
 /// How many bytes of a volume are looked at.
 pub const HEAD: usize = 4096;
@@ -26,6 +26,12 @@ const EXT_64BIT: u32 = 0x80;
 /// What mounting and unmounting writes into a log at most: XFS overwrites up to 2 MiB ahead of where it goes on
 /// (`xlog_clear_stale_blocks`, fs/xfs/xfs_log_recover.c).
 const LOG: u64 = 4 << 20;
+
+/// Blocks of metadata for the way from the top of a volume's tree, and for its log.
+const OF_A_TREE: u64 = 8;
+
+/// The flag in `s_state` that says that errors were seen (`EXT4_ERROR_FS`): `ext4_resize_begin` refuses it.
+const EXT_ERRORS: u16 = 2;
 
 /// What each group of an ext4 has in its flex group: two bitmaps (Documentation/filesystems/ext4/blockgroup.rst).
 const BITMAPS: u64 = 2;
@@ -44,13 +50,44 @@ pub fn parse(head: &[u8]) -> Option<FileSystem> {
     xfs(head).or_else(|| ext(head))
 }
 
-/// Returns how many blocks of a thin pool, of that length, are written at most when the file system with that head is mounted and made
-/// that long: its log, and the heads of its groups with what they keep a copy of. Nothing when it is none of these.
-pub fn growth(head: &[u8], to: Bytes, block: Bytes) -> Option<u64> {
+/// What a thin pool needs for a file system that becomes longer, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Blocks of its data.
+    pub data: u64,
+    /// Blocks of its metadata.
+    pub metadata: MetaBlocks,
+}
+
+impl Growth {
+    /// Returns both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let metadata = self.metadata.get().saturating_add(other.metadata.get());
+        Self { data: self.data.saturating_add(other.data), metadata: MetaBlocks::new(metadata) }
+    }
+}
+
+/// Returns what a thin pool with blocks of that length needs when the file system with that head is mounted and made that long: its log, and
+/// the heads of its groups with what they keep a copy of. What lies together is mapped by one leaf of the volume's tree, or by two. Nothing
+/// when it is none of these.
+pub fn growth(head: &[u8], to: Bytes, block: Bytes) -> Option<Growth> {
     let found = parse(head)?;
     let (groups, in_each) = if found.kind == XFS { xfs_groups(head, to)? } else { ext_groups(head, to)? };
     let of_groups = groups.saturating_mul(2).saturating_add(in_each.div_ceil(block.get().max(1)));
-    Some(of_groups.saturating_add(LOG.div_ceil(block.get().max(1))))
+    let data = of_groups.saturating_add(LOG.div_ceil(block.get().max(1)));
+    Some(Growth { data, metadata: MetaBlocks::new(groups.saturating_mul(2).saturating_add(OF_A_TREE)) })
+}
+
+/// Returns why the kernel would not make the file system longer with that head, as a sentence goes on after its name; nothing when it would.
+/// `has_resize` says whether the kernel makes an ext4 longer by itself (`EXT4_IOC_RESIZE_FS`, Linux 3.3).
+pub fn stays_short(head: &[u8], has_resize: bool) -> Option<&'static str> {
+    parse(head).filter(|found| found.kind == EXT)?;
+    let state = u16::from_le_bytes(array(head, 1024 + 0x3a)?);
+    if state & EXT_ERRORS != 0 {
+        return Some("has an ext4 that has noted errors, and becomes no longer before e2fsck has mended it");
+    }
+    (!has_resize).then_some("has an ext4, which a kernel before 3.3 does not make longer")
 }
 
 /// How many groups there are then; the head of each is less than a block of a pool, and there is nothing else.
@@ -166,6 +203,26 @@ mod tests {
 
     use super::*;
 
+    fn grown(data: u64, metadata: u64) -> Option<Growth> {
+        Some(Growth { data, metadata: MetaBlocks::new(metadata) })
+    }
+
+    #[test]
+    fn an_ext4_that_the_kernel_would_refuse_is_known() {
+        let mut head = vec![0; HEAD];
+        head[1024 + 4] = 1;
+        head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
+        head[1024 + 0x3a] = 1;
+        assert_eq!(stays_short(&head, true), None, "unmounted, without errors");
+        assert!(stays_short(&head, false).unwrap().contains("before 3.3"));
+        head[1024 + 0x3a] = 3;
+        assert!(stays_short(&head, true).unwrap().contains("e2fsck"));
+        head[..4].copy_from_slice(b"XFSB");
+        head[4..8].copy_from_slice(&4096_u32.to_be_bytes());
+        head[15] = 1;
+        assert_eq!((parse(&head).unwrap().kind, stays_short(&head, false)), (XFS, None));
+    }
+
     #[test]
     fn xfs_counts_its_blocks() {
         let mut head = vec![0; HEAD];
@@ -175,8 +232,8 @@ mod tests {
         assert_eq!(parse(&head), Some(FileSystem { kind: "xfs", size: Bytes::new(10 << 30) }));
         assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 16)), None, "groups of no length");
         head[84..88].copy_from_slice(&655_360_u32.to_be_bytes());
-        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 16)), Some(2 * 20 + 64));
-        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 20)), Some(2 * 20 + 4));
+        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 16)), grown(2 * 20 + 64, 2 * 20 + 8));
+        assert_eq!(growth(&head, Bytes::new(50 << 30), Bytes::new(1 << 20)), grown(2 * 20 + 4, 2 * 20 + 8));
         assert_eq!(inode_tables(&head, Bytes::new(50 << 30)), None);
         head[4..8].copy_from_slice(&4095_u32.to_be_bytes());
         assert_eq!((parse(&head), growth(&head, Bytes::GIB, Bytes::new(1 << 16))), (None, None));
@@ -197,7 +254,10 @@ mod tests {
         assert_eq!(inode_tables(&head, ten), Some(Bytes::new(80 * (2 << 20))));
         // 400 groups: 1, 3, 9, 27, 81, 243, 1, 5, 25, 125, 1, 7, 49 and 343 have copies, of 1024 + 7 + 1 blocks each.
         let written = (14 * 1032 + 800) * 4096_u64;
-        assert_eq!(growth(&head, fifty, Bytes::new(1 << 16)), Some(2 * 414 + written.div_ceil(1 << 16) + 64));
+        assert_eq!(
+            growth(&head, fifty, Bytes::new(1 << 16)),
+            grown(2 * 414 + written.div_ceil(1 << 16) + 64, 2 * 414 + 8)
+        );
         head[1024 + 0x150] = 1;
         assert_eq!(parse(&head).unwrap().size, Bytes::new(10 << 30), "the upper half counts only with its flag");
         head[1024 + 0x60] = 0x80;
@@ -215,6 +275,7 @@ mod tests {
                 head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
             }
             let _ = (parse(&head), growth(&head, Bytes::GIB, Bytes::MIB), inode_tables(&head, Bytes::GIB));
+            let _ = stays_short(&head, true);
         }
     }
 }

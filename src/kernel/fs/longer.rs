@@ -52,6 +52,14 @@ pub fn longer_ext4(root: &Folder, to: Bytes) -> Result<(), KernelError> {
     grow().called("EXT4_IOC_RESIZE_FS", to.human())
 }
 
+/// Writes out all that the file system with that root has in memory.
+///
+/// # Errors
+/// As syncfs(2): `EIO`, `ENOSPC` when something was not written; kernels before 5.8 say less.
+pub fn sync_open(root: &Folder) -> Result<(), KernelError> {
+    nix::unistd::syncfs(root).called("syncfs", "a file system that was made longer")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {

@@ -7,19 +7,24 @@ use anyhow::{Result, bail};
 use super::Ground;
 use super::blocks::{Head, Origin, Records, Source, heads, wanted};
 use super::size::Old;
+use super::target::is_renamed;
 use crate::engine::configure::docker::key_of;
-use crate::engine::docker_objects;
+use crate::engine::docker_objects::{self, Image, Objects};
+use crate::engine::version::Version;
 use crate::error::{Failure, Outcome};
-use crate::ops::filesystem::{growth, inode_tables};
+use crate::kernel::identity::kernel_release;
+use crate::ops::filesystem::{Growth, growth, inode_tables, stays_short};
 use crate::ops::sight;
 use crate::ops::steps::{Carried, GrowVolumes, SetAside, Step, Swap};
 use crate::process::quote;
-use crate::units::{BlockSize, Bytes, MetaBlocks};
+use crate::units::{BlockSize, Bytes};
 
 /// Docker's option.
 const OPTION: &str = "dm.basesize";
 /// How often a pool is read that is written meanwhile.
 const TIMES: usize = 5;
+/// The first kernel that makes an ext4 longer by itself.
+const RESIZES: Version = Version { major: 3, minor: 3 };
 /// How many names a sentence has.
 const NAMED: usize = 5;
 
@@ -34,8 +39,8 @@ pub(super) struct Larger {
 struct Takes {
     /// How many volumes become longer.
     volumes: usize,
-    /// How many blocks of the new pool are written at most.
-    blocks: u64,
+    /// What it needs of the new pool.
+    growth: Growth,
     /// How much an ext4 writes later, in each container, at most.
     later: Bytes,
 }
@@ -56,6 +61,9 @@ pub(super) fn look(
     let Some(size) = size else { return Ok(None) };
     let home = ground.root.path.join("devicemapper");
     let folder = home.join("metadata");
+    is_renamed(&folder, refuse).map_err(|failure| {
+        failure.next("mount that file system elsewhere, with what is in it in a folder of the root; or  dmpool migrate    # without --base-size")
+    })?;
     let records = Records::read(&folder).map_err(|e| {
         refuse("Docker's records of its volumes cannot all be read, and say how long these are".to_owned())
             .because(e)
@@ -75,13 +83,14 @@ pub(super) fn look(
     match volumes(ground, old, &records) {
         Ok(heads) => {
             let takes = takes(&records, &heads, size, block).map_err(|name| no_file_system(&name, &records, refuse))?;
+            become_longer(ground, &records, &heads, size, refuse)?;
             if takes.volumes == 0 {
                 notes.push(format!("no volume is shorter than {}: the base device stays as it is", size.human()));
                 return Ok(None);
             }
-            let more = Bytes::new(takes.blocks.saturating_mul(block.get()));
+            let more = Bytes::new(takes.growth.data.saturating_mul(block.get()));
             old.need = Bytes::new(old.need.get().saturating_add(more.get()));
-            old.metadata_used = MetaBlocks::new(old.metadata_used.get().saturating_add(takes.blocks));
+            old.metadata_longer = takes.growth.metadata;
             notes.extend(told(&takes, base, size, more));
         }
         Err(_) if !old.is_steady => notes.push(format!(
@@ -133,6 +142,53 @@ fn no_file_system(name: &str, records: &Records, refuse: &impl Fn(String) -> Fai
         .next("dmpool migrate    # without --base-size; it is copied as it is")
 }
 
+/// Refuses a file system that the kernel would not make longer.
+fn become_longer(
+    ground: &Ground<'_>,
+    records: &Records,
+    heads: &BTreeMap<String, Head>,
+    size: Bytes,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<()> {
+    let kernel = kernel_release().ok();
+    let has_resize = kernel.as_deref().and_then(Version::parse).is_none_or(|kernel| kernel >= RESIZES);
+    let short: BTreeMap<&str, &str> = heads
+        .iter()
+        .filter(|(name, head)| {
+            let wanted = |record| head.found.and_then(|found| wanted(record, &found, size));
+            records.volumes.get(*name).and_then(wanted).is_some()
+        })
+        .filter_map(|(name, head)| Some((name.as_str(), stays_short(&head.bytes, has_resize)?)))
+        .collect();
+    let Some((first, why)) = short.first_key_value() else { return Ok(()) };
+    let named = match docker_objects::read(&ground.root.path) {
+        Ok(objects) => named(&objects, &short),
+        Err(_) => Vec::new(),
+    };
+    let whose = if named.is_empty() { format!("the layer {first}") } else { named.join(", ") };
+    Err(refuse(format!("{whose} {why}"))
+        .fact("found", format!("{} volumes with such a file system, on Linux {}", short.len(), kernel.unwrap_or_default()))
+        .fact("state", "nothing was touched")
+        .next("dmpool migrate    # without --base-size: it is copied as it is; or remove what is named with docker rm, docker rmi"))
+}
+
+/// Returns the containers and images by their names whose own layer is one of these; no more than a sentence has.
+fn named(objects: &Objects, short: &BTreeMap<&str, &str>) -> Vec<String> {
+    let is_short = |name: Option<&str>| name.is_some_and(|name| short.contains_key(name));
+    let containers = objects.containers.iter().filter(|container| {
+        let mount = container.mount.as_ref();
+        is_short(mount.and_then(|mount| mount.mount_id.as_deref()))
+    });
+    let containers = containers.map(|container| format!("the container {}", container.name().unwrap_or(&container.id)));
+    let images = objects.stores.iter().flat_map(|store| {
+        let layer = |chain: &String| store.layers.get(chain).and_then(|layer| layer.cache_id.as_deref());
+        let top = move |image: &&Image| is_short(image.layers.last().and_then(|part| layer(part.chain.as_ref()?)));
+        store.images.iter().filter(top)
+    });
+    let images = images.map(|image| format!("the image {}", image.tags.first().unwrap_or(&image.id)));
+    containers.chain(images).take(NAMED).collect()
+}
+
 /// Reads the beginning of every volume, also while Docker writes.
 fn volumes(ground: &Ground<'_>, old: &Old, records: &Records) -> Result<BTreeMap<String, Head>> {
     let dm = &ground.kit.dm;
@@ -164,7 +220,7 @@ fn takes(records: &Records, heads: &BTreeMap<String, Head>, size: Bytes, block: 
         let found = head.found.ok_or_else(|| name.clone())?;
         let Some(to) = wanted(record, &found, size) else { continue };
         takes.volumes += 1;
-        takes.blocks = takes.blocks.saturating_add(growth(&head.bytes, to, block).unwrap_or(0));
+        takes.growth = takes.growth.and(growth(&head.bytes, to, block).unwrap_or_default());
         let [now, then] = [found.size, to].map(|length| inode_tables(&head.bytes, length).unwrap_or_default());
         takes.later = takes.later.max(then.saturating_sub(now));
     }
@@ -237,6 +293,7 @@ mod tests {
     use crate::engine::bookkeeping::Device;
     use crate::ops::filesystem::{HEAD, parse};
     use crate::pool::VolumeId;
+    use crate::units::MetaBlocks;
 
     const G: u64 = 1 << 30;
 
@@ -271,7 +328,8 @@ mod tests {
         }
         let block = Bytes::new(64 << 10);
         let counted = takes(&records, &heads, Bytes::new(50 * G), block).unwrap();
-        assert_eq!(counted, Takes { volumes: 2, blocks: 2 * (2 * 20 + 64), later: Bytes::default() });
+        let growth = Growth { data: 2 * (2 * 20 + 64), metadata: MetaBlocks::new(2 * (2 * 20 + 8)) };
+        assert_eq!(counted, Takes { volumes: 2, growth, later: Bytes::default() });
         assert_eq!(takes(&records, &heads, Bytes::new(10 * G), block).unwrap(), Takes::default());
         heads.get_mut("aa").unwrap().found = None;
         assert_eq!(takes(&records, &heads, Bytes::new(50 * G), block), Err("aa".to_owned()));

@@ -32,6 +32,8 @@ pub(super) struct Old {
     pub metadata: Bytes,
     /// How many of its metadata blocks are in use.
     pub metadata_used: MetaBlocks,
+    /// How many metadata blocks a larger base device takes beside.
+    pub metadata_longer: MetaBlocks,
     /// How many volumes it has.
     pub volumes: usize,
     /// How many blocks its volumes map, each with its own count of what they share.
@@ -89,6 +91,7 @@ pub(super) fn look(
             data: superblock.block_size.bytes_of(superblock.data_total),
             metadata: superblock.metadata_total.bytes(),
             metadata_used: superblock.metadata_used,
+            metadata_longer: MetaBlocks::new(0),
             volumes: family.members.len(),
             mapped: DataBlocks::new(mapped),
             missing: family.missing,

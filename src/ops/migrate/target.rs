@@ -395,7 +395,7 @@ fn edits(telling: Result<Telling, Obstacle>, root: &Path, refuse: &impl Fn(Strin
 }
 
 /// Refuses a folder that cannot be renamed.
-fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+pub(super) fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let mounts = mounts::own().map_err(|e| refuse("the mounts here cannot be read".to_owned()).because(e))?;
     if mounts.iter().any(|mount| mount.mount_point == folder) {
         return Err(refuse(format!("a file system is mounted at {}, which would have to be renamed", folder.display()))
@@ -414,10 +414,17 @@ fn fits(old: &Old, data: Bytes, metadata: Bytes, block: BlockSize, refuse: &impl
             .next(format!("--data-size {}, or smaller blocks", rounded(old.need).typed())));
     }
     let times = old.block.bytes().get().div_ceil(block.bytes().get()).max(1);
-    let needed = old.metadata_used.bytes().get().saturating_mul(times);
+    let longer = old.metadata_longer.bytes();
+    let needed = old.metadata_used.bytes().get().saturating_mul(times).saturating_add(longer.get());
     if needed > metadata.get() {
+        let of_base = if longer > Bytes::default() {
+            format!(", with {} at most for the larger base device", longer.human())
+        } else {
+            String::new()
+        };
+        let needed_for = block.bytes().human();
         return Err(refuse("the old pool's metadata does not fit".to_owned())
-            .fact("needed", format!("about {}, for blocks of {}", Bytes::new(needed).exact(), block.bytes().human()))
+            .fact("needed", format!("about {}, for blocks of {needed_for}{of_base}", Bytes::new(needed).exact()))
             .fact("found", metadata.exact())
             .next(format!("--metadata-size {}", rounded(Bytes::new(needed)).typed())));
     }
@@ -445,7 +452,8 @@ struct Room {
 fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;
     let needed = Bytes::new(old.need.get().saturating_add(old.metadata_used.bytes().get().saturating_mul(2)));
-    let needed = needed.saturating_sub(room.there).get().saturating_add(room.beside.get());
+    let beside = room.beside.get().saturating_add(old.metadata_longer.bytes().get());
+    let needed = needed.saturating_sub(room.there).get().saturating_add(beside);
     let kept = if room.keeps { prepare::kept(&fs) } else { Bytes::default() };
     let needed = Bytes::new(needed.saturating_add(kept.get()));
     if needed > fs.available {

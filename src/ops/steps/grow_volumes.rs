@@ -79,7 +79,8 @@ impl Act for GrowVolumes {
             self.records.made.display()
         );
         let records = Records::read(self.old())?;
-        let sizes = self.carried.with(kit, |target| lengthen(kit, target, &records, self.size))?;
+        let place = self.carried.metadata.as_deref().and_then(Path::parent);
+        let sizes = self.carried.with(kit, |target| lengthen(kit, target, &records, self.size, place))?;
         self.write(&records.with(&sizes)?)
     }
 

@@ -5,20 +5,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::fill::Target;
 use super::source::{Origin, Source};
 use crate::engine::bookkeeping::{self, Device};
 use crate::engine::small_file::Directory;
-use crate::kernel::fs::{longer_ext4, longer_xfs};
+use crate::kernel::fs::{FsFacts, longer_ext4, longer_xfs, sync_open};
 use crate::kernel::{apart, udev};
 use crate::ops::fault::{self, Point};
-use crate::ops::filesystem::{self, FileSystem, HEAD};
+use crate::ops::filesystem::{self, FileSystem, Growth, HEAD, growth};
 use crate::ops::progress::{Progress, may_go_on};
+use crate::ops::sight;
 use crate::ops::steps::Kit;
-use crate::pool::VolumeId;
-use crate::units::{Bytes, MetaBlock};
+use crate::pool::{Mode, VolumeId, Working};
+use crate::units::{Bytes, DataBlocks, MetaBlock, MetaBlocks};
 
 /// Docker's records are some hundred bytes long.
 const LARGEST_RECORD: u64 = 64 << 10;
@@ -116,25 +117,37 @@ fn is_shorter(size: Bytes, base: Bytes) -> bool {
     base.saturating_sub(size) >= REMAINDER
 }
 
-/// Makes every volume, and the file system on it, as long as `base` at least, and returns how long those are that were shorter.
+/// Makes every volume, and the file system on it, as long as `base` at least, and returns how long those are that were shorter. `place` is where
+/// the pool's files are, when it has files.
 ///
 /// # Errors
 /// [`crate::ops::progress::Interrupted`] when somebody wants an end; when there is too little room, a file system is damaged, or the
 /// kernel does not take it.
-pub fn lengthen(kit: &Kit, target: &Target, records: &Records, base: Bytes) -> Result<BTreeMap<String, Bytes>> {
+pub fn lengthen(
+    kit: &Kit,
+    target: &Target,
+    records: &Records,
+    base: Bytes,
+    place: Option<&Path>,
+) -> Result<BTreeMap<String, Bytes>> {
     target.sweep(kit)?;
     // All of it before the first is changed: the trees are written anew then.
     let heads = heads(&Source::open(&kit.dm, &Origin::Pool(target.pool.clone()))?, records)?;
     let mut sizes = BTreeMap::new();
     let mut todo = Vec::new();
+    let mut takes = Growth::default();
     for (name, record) in &records.volumes {
         let Some(head) = heads.get(name) else { continue };
         let context = || format!("there is no XFS and no ext4 on the volume {} ({name})", head.id);
         let found = head.found.with_context(context)?;
         if let Some(to) = wanted(record, &found, base) {
+            takes = takes.and(growth(&head.bytes, to, target.block.bytes()).unwrap_or_default());
             todo.push((name, head.id, found, to));
             sizes.insert(name.clone(), to);
         }
+    }
+    if !todo.is_empty() {
+        room(kit, target, takes, place)?;
     }
     let total = todo.iter().fold(0_u64, |sum, (.., to)| sum.saturating_add(to.get()));
     let mut progress = Progress { what: "growing file systems", done: Bytes::default(), total: Bytes::new(total) };
@@ -146,7 +159,50 @@ pub fn lengthen(kit: &Kit, target: &Target, records: &Records, base: Bytes) -> R
         kit.watcher.tell(&progress);
         fault::reached(number, Point::Layer)?;
     }
+    // A kernel that has no room left says so to the pool's status only: what it wrote late is lost then.
+    let status = sight::status(&kit.dm, &target.pool)?;
+    let is_well =
+        |pool: &&Working| pool.mode.is_none_or(|mode| mode == Mode::ReadWrite) && pool.data_used < pool.data_total;
+    ensure!(
+        status.working().filter(is_well).is_some(),
+        "`{}` is not well after its file systems were grown: {status:?}",
+        target.pool
+    );
     Ok(sizes)
+}
+
+/// Looks whether there is room for it: what a mounted file system cannot write later on is lost.
+fn room(kit: &Kit, target: &Target, takes: Growth, place: Option<&Path>) -> Result<()> {
+    let status = sight::status(&kit.dm, &target.pool)?;
+    let Some(working) = status.working() else { bail!("`{}` does not work: {status:?}", target.pool) };
+    let free = working.data_total.get().saturating_sub(working.data_used.get());
+    let data = |blocks: u64| target.block.bytes_of(DataBlocks::new(blocks));
+    ensure!(
+        takes.data <= free,
+        "the larger file systems need {}, and `{}` has {} left",
+        data(takes.data).exact(),
+        target.pool,
+        data(free).exact()
+    );
+    let left = MetaBlocks::new(working.metadata_total.get().saturating_sub(working.metadata_used.get()));
+    ensure!(
+        takes.metadata <= left,
+        "the larger file systems need {} of metadata, and `{}` has {} left",
+        takes.metadata.bytes().exact(),
+        target.pool,
+        left.bytes().exact()
+    );
+    let Some(place) = place else { return Ok(()) };
+    let available = FsFacts::of(place)?.available;
+    let needed = Bytes::new(data(takes.data).get().saturating_add(takes.metadata.bytes().get()));
+    ensure!(
+        needed <= available,
+        "the larger file systems need {}, and {} is left at {}",
+        needed.exact(),
+        available.exact(),
+        place.display()
+    );
+    Ok(())
 }
 
 fn one(kit: &Kit, target: &Target, id: VolumeId, found: FileSystem, to: Bytes) -> Result<()> {
@@ -162,7 +218,8 @@ fn one(kit: &Kit, target: &Target, id: VolumeId, found: FileSystem, to: Bytes) -
             filesystem::XFS => longer_xfs(&root, to)?,
             _ => longer_ext4(&root, to)?,
         }
-        Ok(())
+        // When it is unmounted nobody is told what could not be written.
+        Ok(sync_open(&root)?)
     };
     let grown = grow();
     let closed = device.close();
