@@ -19,6 +19,7 @@ pub(crate) use compare::{Difference, compare};
 pub use destination::{Destination, Source};
 pub use measure::{Measure, measure, measure_changes};
 pub use output::Output;
+pub(crate) use pack::{OnBelow, Taken, pack_layer, pack_some};
 pub use pack::{pack, pack_changes};
 pub use plant::plant;
 pub(crate) use plant::{DEFAULT, Keeping, Upper, ends_all, plant_upper, unfit};

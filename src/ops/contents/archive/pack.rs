@@ -3,6 +3,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::changes::changes_by;
+use super::compare::is_same;
+use super::plant::{WHITEOUT, is_whiteout, take_marks};
 use super::tar::{Member, made};
 use super::{Change, ChangeKind, Remark, Tell, Writer, filled};
 use crate::kernel::folder::{FileKind, Time};
@@ -20,7 +23,33 @@ pub fn pack<W: Write>(
     out: &mut Writer<W>,
     tell: &mut Tell<'_>,
 ) -> io::Result<()> {
-    let mut packing = Packing { tree, out, links: Links::default(), tell };
+    pack_some(tree, from, name, out, tell, &mut |_| Taken::Whole)
+}
+
+/// What is taken of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It, and what is below.
+    Whole,
+    /// A directory without what is in it.
+    Empty,
+    /// Nothing.
+    Nothing,
+}
+
+/// As [`pack`], of each entry below `from` what is said of it.
+///
+/// # Errors
+/// As [`pack`].
+pub(crate) fn pack_some<W: Write>(
+    tree: &Tree,
+    from: &Resolved,
+    name: &Path,
+    out: &mut Writer<W>,
+    tell: &mut Tell<'_>,
+    taken: &mut dyn FnMut(&Entry) -> Taken,
+) -> io::Result<()> {
+    let mut packing = Packing { tree, out, links: Links::default(), is_layer: false, tell };
     if !name.as_os_str().is_empty() {
         let entry = Entry { path: from.path.clone(), node: from.node.clone() };
         packing.entry(&entry, name)?;
@@ -28,11 +57,74 @@ pub fn pack<W: Write>(
     if !from.node.status.is_directory() {
         return Ok(());
     }
-    for found in Walk::below(tree, &from.path, &from.node) {
+    let mut walk = Walk::below(tree, &from.path, &from.node);
+    while let Some(found) = walk.next() {
         match found {
             Ok(entry) => {
-                let below = entry.path.strip_prefix(&from.path).unwrap_or(&entry.path);
-                packing.entry(&entry, &name.join(below))?;
+                let taken = taken(&entry);
+                if taken != Taken::Whole && entry.node.status.is_directory() {
+                    walk.stay_out();
+                }
+                if taken != Taken::Nothing {
+                    let below = entry.path.strip_prefix(&from.path).unwrap_or(&entry.path);
+                    packing.entry(&entry, &name.join(below))?;
+                }
+            }
+            Err(lost) => (packing.tell)(Remark::Lost(lost)),
+        }
+    }
+    Ok(())
+}
+
+/// A layer of a storage driver, by what it comes to.
+#[derive(Clone, Copy)]
+pub(crate) struct OnBelow<'a> {
+    /// What lies beneath; nothing of the lowest.
+    pub(crate) old: Option<&'a Tree>,
+    /// What it and those beneath come to.
+    pub(crate) new: &'a Tree,
+    /// Files that belong in it although they are those beneath.
+    pub(crate) always: &'a dyn Fn(&Path) -> bool,
+}
+
+/// Writes what a layer has over those beneath, whatever driver has it. What it deletes is a character device 0:0, which no layer can
+/// have itself: a name such as `.wh.a` is a name like any other. What overlayfs could not hold is told, and left out.
+///
+/// # Errors
+/// As [`pack`].
+pub(crate) fn pack_layer<W: Write>(
+    layer: OnBelow<'_>,
+    name: &Path,
+    out: &mut Writer<W>,
+    tell: &mut Tell<'_>,
+) -> io::Result<()> {
+    let OnBelow { old, new, always } = layer;
+    let root = new.root_node().map_err(|e| io::Error::other(e.to_string()))?;
+    let mut packing = Packing { tree: new, out, links: Links::default(), is_layer: true, tell };
+    packing.entry(&Entry { path: PathBuf::new(), node: root.clone() }, name)?;
+    let Some(old) = old else {
+        for found in Walk::below(new, Path::new(""), &root) {
+            match found {
+                Ok(entry) => packing.entry(&entry, &name.join(&entry.path))?,
+                Err(lost) => (packing.tell)(Remark::Lost(lost)),
+            }
+        }
+        return Ok(());
+    };
+    let differ = |before: &Entry, now: &Entry| {
+        let stays = always(&now.path) && now.node.status.kind != FileKind::Directory;
+        Ok(stays || !is_same(old, before, new, now)?)
+    };
+    for change in changes_by(old, new, differ) {
+        match change {
+            Ok(Change { kind: ChangeKind::Deleted, path, .. }) => {
+                let status = made(FileKind::Character, 0, Time { seconds: 0, nanoseconds: 0 });
+                let path = name.join(path);
+                packing.out.other(Member { path: &path, status: &status, attributes: &[] }, None)?;
+            }
+            Ok(Change { path, entry: Some(entry), .. }) => packing.entry(&entry, &name.join(path))?,
+            Ok(Change { path, entry: None, .. }) => {
+                packing.lose(&path, "it is left out: it is not there any more".to_owned());
             }
             Err(lost) => (packing.tell)(Remark::Lost(lost)),
         }
@@ -51,7 +143,7 @@ pub fn pack_changes<W: Write>(
     out: &mut Writer<W>,
     tell: &mut Tell<'_>,
 ) -> io::Result<()> {
-    let mut packing = Packing { tree, out, links: Links::default(), tell };
+    let mut packing = Packing { tree, out, links: Links::default(), is_layer: false, tell };
     for change in changes {
         match change {
             Ok(Change { kind: ChangeKind::Deleted, path, .. }) => packing.deletion(&whiteout_of(&path))?,
@@ -74,12 +166,18 @@ struct Packing<'a, 't, W: Write> {
     out: &'a mut Writer<W>,
     /// By their names in the archive.
     links: Links,
+    /// Whether overlayfs may read it, which has marks of its own.
+    is_layer: bool,
     tell: &'a mut Tell<'t>,
 }
 
 impl<W: Write> Packing<'_, '_, W> {
     fn entry(&mut self, entry: &Entry, name: &Path) -> io::Result<()> {
         let status = &entry.node.status;
+        if self.is_layer && is_whiteout(entry) {
+            self.lose(&entry.path, format!("it is left out: {WHITEOUT}"));
+            return Ok(());
+        }
         if status.kind == FileKind::Socket {
             (self.tell)(Remark::Socket(entry.path.clone()));
             return Ok(());
@@ -91,6 +189,9 @@ impl<W: Write> Packing<'_, '_, W> {
                 Vec::new()
             }
         };
+        if self.is_layer {
+            take_marks(&mut attributes).into_iter().for_each(|why| self.lose(&entry.path, why));
+        }
         // A key of a pax header is UTF-8.
         attributes.retain(|(key, _)| {
             let is_text = key.to_str().is_some();

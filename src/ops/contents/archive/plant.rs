@@ -19,6 +19,7 @@ use crate::kernel::interrupt::Held;
 use crate::ops::contents::tree::{Entry, Links, Lost, Resolved, Tree, Walk, shown};
 
 pub(crate) use upper::{Upper, plant_upper, unfit};
+pub(super) use upper::{WHITEOUT, is_whiteout, take_marks};
 
 const TEMPORARY: &str = ".dmpool-rescue";
 const ACCESS: &str = "system.posix_acl_access";

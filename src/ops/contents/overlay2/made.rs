@@ -95,7 +95,7 @@ fn one(
         }
     };
     let new = opener.open(&part.id, &part.below)?;
-    let always = always(objects, part)?;
+    let always = always(objects, Driver::Devicemapper, part)?;
     let mut lost = Vec::new();
     let mut tell = |remark: Remark| lost.push(remark.to_string());
     let upper = Upper { old: &old, new: &new, always: &|path| always.contains(path) };
@@ -106,6 +106,15 @@ fn one(
         let more = if more == 0 { String::new() } else { format!("; and {more} more") };
         bail!("{}{more}", lost.join("; "));
     }
+    dress(part, links, is_committed, place)?;
+    sync_file_system(&own)?;
+    create_file_durably(&place.to.join(WHOLE).join(&part.id), Bytes::default()).map(drop)
+}
+
+/// Writes what overlay2 keeps beside a layer's files.
+fn dress(part: &Part, links: &BTreeMap<&str, String>, is_committed: bool, place: &Place<'_>) -> Result<()> {
+    let layers = place.to.join(LAYERS);
+    let own = layers.join(&part.id);
     let link = links.get(part.id.as_str()).context("it has no short name")?;
     let write = |name: &str, text: &str, mode: u32| -> Result<()> {
         let path = own.join(name);
@@ -128,13 +137,31 @@ fn one(
     if short.symlink_metadata().is_err() {
         symlink(PathBuf::from("..").join(&part.id).join("diff"), &short)?;
     }
-    sync_file_system(&own)?;
-    create_file_durably(&place.to.join(WHOLE).join(&part.id), Bytes::default()).map(drop)
+    Ok(())
+}
+
+/// Makes layers of overlay2 whole of which there is `diff` alone: the other files beside it, the short names, and the owner and mode of
+/// each directory, which are those of the driver's own.
+///
+/// # Errors
+/// When one cannot be written.
+pub(in crate::ops) fn dress_layers(to: &Path, parts: &[Part]) -> Result<()> {
+    let owner = fs::metadata(to.join(LAYERS))?;
+    let place = Place { to, uid: owner.uid(), gid: owner.gid(), mode: owner.mode() & 0o7777 };
+    make_dir_durably(&to.join(LAYERS).join("l"), 0o700)?;
+    place.give(&to.join(LAYERS).join("l"))?;
+    let links = links(parts)?;
+    let committed: BTreeSet<&String> = parts.iter().filter_map(|part| part.below.first()).collect();
+    for part in parts {
+        place.give(&to.join(LAYERS).join(&part.id))?;
+        dress(part, &links, committed.contains(&part.id), &place).with_context(|| part.whose.clone())?;
+    }
+    Ok(())
 }
 
 /// Returns the files that a layer's tar has, which `docker save` looks for in its own directory alone.
-fn always(objects: &Objects, part: &Part) -> Result<BTreeSet<PathBuf>> {
-    let Some((store, found)) = part.chain.as_ref().and_then(|chain| of_chain(objects, chain)) else {
+pub(in crate::ops) fn always(objects: &Objects, driver: Driver, part: &Part) -> Result<BTreeSet<PathBuf>> {
+    let Some((store, found)) = part.chain.as_ref().and_then(|chain| of_chain(objects, driver, chain)) else {
         return Ok(BTreeSet::new());
     };
     if !found.tar_split {
@@ -145,9 +172,10 @@ fn always(objects: &Objects, part: &Part) -> Result<BTreeSet<PathBuf>> {
 
 pub(super) fn of_chain<'o>(
     objects: &'o Objects,
+    driver: Driver,
     chain: &str,
 ) -> Option<(&'o Store, &'o crate::engine::docker_objects::Layer)> {
-    let store = objects.stores.iter().find(|store| store.driver == Driver::Devicemapper.name())?;
+    let store = objects.stores.iter().find(|store| store.driver == driver.name())?;
     Some((store, store.layers.get(chain)?))
 }
 

@@ -11,6 +11,7 @@
 //! Docker's names for layers (`cache-id`, `mount-id`) are random, and each driver has a directory of its own. With the same ones the layer
 //! database is right as it is, and a copy that was interrupted finds again what it has.
 
+mod ground;
 mod made;
 mod measure;
 mod parts;
@@ -18,13 +19,14 @@ mod records;
 mod remove;
 mod verify;
 
-pub(in crate::ops) use made::{copy_database, copy_layers};
+pub(in crate::ops) use ground::{Ground, Host};
+pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers};
 pub use measure::Size;
 pub(in crate::ops) use measure::measured;
-pub use parts::{Part, parts};
+pub use parts::{Part, is_name, parts, parts_of};
 pub(in crate::ops) use records::{records, with_driver};
 pub(in crate::ops) use remove::remove_tree;
-pub(in crate::ops) use verify::verify;
+pub(in crate::ops) use verify::{digest, verify};
 
 use std::path::Path;
 use std::rc::Rc;
@@ -48,7 +50,7 @@ pub(in crate::ops) const LAYERS: &str = "overlay2";
 const OPEN: usize = 3;
 
 /// The layers that were opened last.
-struct Opener<'a> {
+pub(in crate::ops) struct Opener<'a> {
     root: &'a Path,
     driver: Driver,
     reach: &'a Reach,
@@ -58,7 +60,8 @@ struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    const fn new(root: &'a Path, driver: Driver, reach: &'a Reach) -> Self {
+    /// Begins with none.
+    pub(in crate::ops) const fn new(root: &'a Path, driver: Driver, reach: &'a Reach) -> Self {
         Self { root, driver, reach, mounted_too: false, open: Vec::new() }
     }
 
@@ -71,7 +74,7 @@ impl<'a> Opener<'a> {
     ///
     /// # Errors
     /// When it cannot be opened, anything of it is missing, or somebody may write to it meanwhile.
-    fn open(&mut self, id: &str, below: &[String]) -> Result<Rc<Tree>> {
+    pub(in crate::ops) fn open(&mut self, id: &str, below: &[String]) -> Result<Rc<Tree>> {
         if let Some(at) = self.open.iter().position(|(open, _)| open == id) {
             let found = self.open.remove(at);
             let tree = Rc::clone(&found.1);

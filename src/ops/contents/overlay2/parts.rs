@@ -28,10 +28,18 @@ pub struct Part {
 /// # Errors
 /// What is broken or missing, each by name.
 pub fn parts(objects: &Objects) -> Result<Vec<Part>, Vec<String>> {
-    let name = Driver::Devicemapper.name();
+    parts_of(objects, Driver::Devicemapper)
+}
+
+/// Returns every layer that images and containers of a storage driver have.
+///
+/// # Errors
+/// As [`parts`].
+pub fn parts_of(objects: &Objects, driver: Driver) -> Result<Vec<Part>, Vec<String>> {
+    let name = driver.name();
     let mut stores = objects.stores.iter().filter(|store| store.driver == name);
     let Some(store) = stores.next() else {
-        return Err(vec!["there is no image and no container of devicemapper".to_owned()]);
+        return Err(vec![format!("there is no image and no container of {name}")]);
     };
     if store.legacy || stores.next().is_some() {
         return Err(vec!["its images are those of a Docker before 1.10: start a newer one on it once".to_owned()]);
@@ -142,7 +150,8 @@ fn broken(objects: &Objects, store: &Store) -> Vec<String> {
     wrong
 }
 
-fn is_name(id: &str) -> bool {
+/// Whether overlay2 can have a layer of that name.
+pub fn is_name(id: &str) -> bool {
     !id.is_empty()
         && id.len() <= 200
         && id != "l"

@@ -97,7 +97,7 @@ pub(in crate::ops) fn verify(
     for (number, part) in parts.iter().enumerate() {
         goes_on()?;
         if let Some(chain) = &part.chain {
-            match digest(&objects, chain, to, &part.id) {
+            match digest(&objects, Driver::Devicemapper, chain, to, &part.id) {
                 Ok(true) => report.digests += 1,
                 Ok(false) => {}
                 Err(why) => {
@@ -131,8 +131,19 @@ pub(in crate::ops) fn verify(
 
 /// Puts a layer's tar together of the files in its own directory, where Docker looks for them; says whether there is one to
 /// be put together.
-fn digest(objects: &Objects, chain: &str, to: &Path, id: &str) -> Result<bool, String> {
-    let Some((store, layer)) = of_chain(objects, chain).filter(|(_, layer)| layer.tar_split) else { return Ok(false) };
+///
+/// # Errors
+/// Why it is not what it was.
+pub(in crate::ops) fn digest(
+    objects: &Objects,
+    driver: Driver,
+    chain: &str,
+    to: &Path,
+    id: &str,
+) -> Result<bool, String> {
+    let Some((store, layer)) = of_chain(objects, driver, chain).filter(|(_, layer)| layer.tar_split) else {
+        return Ok(false);
+    };
     let length = layer::length(objects, store, layer)?;
     let own = Folder::open(&to.join(LAYERS).join(id).join("diff")).map_err(|e| e.to_string())?;
     let own = Layer::new(own, Marks::Overlay(Namespace::Trusted)).map_err(|e| e.to_string())?;

@@ -1,10 +1,6 @@
 //! From devicemapper to overlay2: every layer becomes a directory, and Docker's names and ids stay.
 
-mod ground;
-
 use std::path::{Path, PathBuf};
-
-use ground::{Ground, Host};
 
 use serde_json::Value;
 
@@ -19,7 +15,7 @@ use crate::engine::driver::Driver;
 use crate::engine::version::Version;
 use crate::error::{Failure, Outcome};
 use crate::kernel::identity;
-use crate::ops::contents::overlay2::{self, Part, Size};
+use crate::ops::contents::overlay2::{self, Ground, Host, Part, Size};
 use crate::ops::contents::source::Reach;
 use crate::ops::cost;
 use crate::ops::steps::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};

@@ -11,13 +11,13 @@ use crate::kernel::interrupt::Held;
 use crate::ops::contents::archive::changes::{Change, ChangeKind, changes_by};
 use crate::ops::contents::archive::compare::{OF_THE_PLACE, is_same};
 use crate::ops::contents::archive::{Remark, Tell, made};
-use crate::ops::contents::tree::{Entry, Links, Lost, Tree};
+use crate::ops::contents::tree::{Entry, Links, Tree};
 use crate::ops::progress::may_go_on;
 
 /// What overlayfs reads itself.
 const MARKS: &str = "trusted.overlay.";
 
-const WHITEOUT: &str = "a character device 0:0 is a deletion to overlayfs";
+pub(in crate::ops::contents::archive) const WHITEOUT: &str = "a character device 0:0 is a deletion to overlayfs";
 
 /// Returns why overlayfs cannot hold an entry as it is.
 pub(crate) fn unfit(tree: &Tree, entry: &Entry) -> Option<String> {
@@ -117,19 +117,24 @@ impl Planting<'_, '_> {
 
     /// Leaves out what is the place's own, and what overlayfs would take for its own.
     pub(super) fn without_marks(&mut self, entry: &Entry, mut attributes: Vec<Attribute>) -> Vec<Attribute> {
-        attributes.retain(|(name, _)| name != OF_THE_PLACE);
-        attributes.retain(|(name, _)| {
-            if is_mark(name) {
-                let why = format!("its attribute {} is left out: overlayfs would take it for its own", name.display());
-                (self.tell)(Remark::Lost(Lost::new(&entry.path, why)));
-            }
-            !is_mark(name)
-        });
+        take_marks(&mut attributes).iter().for_each(|why| self.lose(&entry.path, why));
         attributes
     }
 }
 
-fn is_whiteout(entry: &Entry) -> bool {
+/// Takes out what is the place's own, and what overlayfs would take for its own; says each of the latter.
+pub(in crate::ops::contents::archive) fn take_marks(attributes: &mut Vec<Attribute>) -> Vec<String> {
+    let is_marked = |(name, _): &&Attribute| is_mark(name);
+    let said = attributes
+        .iter()
+        .filter(is_marked)
+        .map(|(name, _)| format!("its attribute {} is left out: overlayfs would take it for its own", name.display()));
+    let said = said.collect();
+    attributes.retain(|(name, _)| name != OF_THE_PLACE && !is_mark(name));
+    said
+}
+
+pub(in crate::ops::contents::archive) fn is_whiteout(entry: &Entry) -> bool {
     let status = &entry.node.status;
     status.kind == FileKind::Character && status.device == crate::kernel::DevNo::new(0, 0)
 }

@@ -18,7 +18,7 @@ use crate::units::Bytes;
 /// File systems on which Docker's overlay2 was seen to run on.
 const KNOWN: [&str; 2] = ["ext4", "xfs"];
 /// What overlay2 makes before it has a layer.
-const EMPTY: [&str; 3] = ["l", "staging", "backingFsBlockDev"];
+const LEFTOVERS: [&str; 3] = ["l", "staging", "backingFsBlockDev"];
 /// The first Docker that has it, the first that looks what the kernel can do, and the kernel that those in between ask for.
 const FIRST: Version = Version::new(1, 12);
 const TRIES: Version = Version::new(17, 12);
@@ -28,7 +28,7 @@ const BUILDS: &str = "buildkit";
 
 /// What was found out of it.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(in crate::ops) struct Ground {
     file_system: Result<FsFacts, String>,
     /// Whether the kernel has overlayfs.
     overlay: Result<(), String>,
@@ -43,11 +43,11 @@ pub(super) struct Ground {
     /// Whether whatever is made in the root gets an ACL.
     inherits: bool,
     /// What is set aside, by name in the root.
-    pub(super) aside: Vec<PathBuf>,
+    pub(in crate::ops) aside: Vec<PathBuf>,
 }
 
 impl Ground {
-    pub(super) fn look(objects: &Objects) -> Self {
+    pub(in crate::ops) fn look(objects: &Objects) -> Self {
         let root = &objects.path;
         let (taken, aside) = in_the_way(objects);
         Self {
@@ -63,7 +63,7 @@ impl Ground {
     }
 
     /// Refuses where overlay2 cannot run, or has run.
-    pub(super) fn may_have_overlay2(&self, root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
+    pub(in crate::ops) fn may_have_overlay2(&self, root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
         if let Some(taken) = &self.taken {
             return Err(refuse("overlay2 has something there already, which Docker would show instead".to_owned())
                 .fact("found", taken)
@@ -109,7 +109,7 @@ impl Ground {
     }
 
     /// Refuses what does not fit.
-    pub(super) fn has_room(&self, bytes: u64, entries: u64, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
+    pub(in crate::ops) fn has_room(&self, bytes: u64, entries: u64, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
         let Ok(file_system) = &self.file_system else { return Ok(()) };
         let place = file_system.mount_point.display();
         let needed = Bytes::new(bytes);
@@ -132,19 +132,19 @@ impl Ground {
 
 /// What says which Docker shall run on overlay2, and on which kernel.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(in crate::ops) struct Host {
     /// Its version, when that is known exactly.
-    pub(super) docker: Option<Version>,
+    pub(in crate::ops) docker: Option<Version>,
     /// The kernel's release; nothing when it does not say.
-    pub(super) kernel: String,
+    pub(in crate::ops) kernel: String,
     /// Whether Docker will be told not to look at the kernel's version.
-    pub(super) is_told: bool,
+    pub(in crate::ops) is_told: bool,
 }
 
 impl Host {
     /// Refuses a Docker that does not start with overlay2. The driver is there from 1.12 on, and asks for a kernel 4.0; from 17.12 on it
     /// tries whether the kernel can do it (`Init`, daemon/graphdriver/overlay2/overlay.go).
-    pub(super) fn has_overlay2(&self, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
+    pub(in crate::ops) fn has_overlay2(&self, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
         let Some(docker) = self.docker else { return Ok(()) };
         let next = "update Docker to 17.12 or later first, which still has devicemapper up to 24, then run this again";
         if docker < FIRST {
@@ -214,7 +214,7 @@ fn in_the_way(objects: &Objects) -> (Option<String>, Vec<PathBuf>) {
     }
     let folder = objects.path.join(name);
     let layers = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let layers = layers.filter(|name| !EMPTY.iter().any(|empty| name == OsStr::new(empty))).count();
+    let layers = layers.filter(|name| !LEFTOVERS.iter().any(|empty| name == OsStr::new(empty))).count();
     if layers > 0 {
         return (Some(format!("{layers} layers in {}", folder.display())), Vec::new());
     }
