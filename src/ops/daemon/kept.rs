@@ -12,6 +12,18 @@ use super::containers::{inspected, name_of};
 use crate::engine::api::{Api, SOON};
 use crate::process;
 
+/// What else says how Docker is started, and is kept.
+pub const SOURCES: [&str; 8] = [
+    "/etc/docker",
+    "/etc/sysconfig/docker",
+    "/etc/sysconfig/docker-storage",
+    "/etc/sysconfig/docker-storage-setup",
+    "/etc/default/docker",
+    "/etc/systemd/system/docker.service",
+    "/etc/systemd/system/docker.service.d",
+    "/etc/systemd/system/docker.socket.d",
+];
+
 /// A port of this machine takes a connection at once, or nobody listens.
 const CONNECTS: Duration = Duration::from_secs(1);
 /// How long a server may take to listen again.
@@ -237,7 +249,7 @@ fn listens(port: &Port) -> bool {
 }
 
 /// Returns what `iptables-save` prints; empty where it cannot be had.
-fn firewall() -> String {
+pub fn firewall() -> String {
     let printed = process::run_within::<&str>("iptables-save", &[], Duration::from_secs(30), LONGEST_RULES);
     String::from_utf8_lossy(&printed.unwrap_or_default()).into_owned()
 }

@@ -8,6 +8,7 @@ use crate::engine::configure::{Edit, hold};
 use crate::engine::docker_objects::CONTAINERS;
 use crate::error::{Failure, Outcome};
 use crate::ops::State;
+use crate::ops::daemon::kept::SOURCES;
 use crate::ops::steps::configure::Reader;
 use crate::ops::steps::{
     DropHold, HeldFile, Hold, HoldDocker, KeepRecords, StartDocker, Step, StopContainers, StopDocker,
@@ -18,18 +19,6 @@ use crate::ops::target::Target;
 const OWN_UNITS: &str = "/etc/systemd/system";
 /// What the drop-in is called.
 const DROP_IN: &str = "dmpool-hold.conf";
-/// What else says how Docker is started, and is kept.
-const SOURCES: [&str; 8] = [
-    "/etc/docker",
-    "/etc/sysconfig/docker",
-    "/etc/sysconfig/docker-storage",
-    "/etc/sysconfig/docker-storage-setup",
-    "/etc/default/docker",
-    "/etc/systemd/system/docker.service",
-    "/etc/systemd/system/docker.service.d",
-    "/etc/systemd/system/docker.socket.d",
-];
-
 /// The steps around what is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Around {
