@@ -12,12 +12,14 @@ mod disks;
 mod grow;
 mod health;
 mod list;
+mod load;
 mod man;
 mod metrics;
 mod migrate;
 mod parse;
 mod rescue;
 mod resume;
+mod save;
 mod show;
 mod show_pool;
 mod status;
@@ -71,6 +73,8 @@ enum Command {
     Destroy(destroy::Args),
     Rescue(rescue::Args),
     Volumes(volumes::Args),
+    Save(Box<save::Args>),
+    Load(load::Args),
     Continue(resume::ContinueArgs),
     Undo(resume::UndoArgs),
     Completions(completions::Args),
@@ -157,6 +161,8 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Destroy(args) => args.run(state),
         Command::Rescue(args) => args.run(&state),
         Command::Volumes(args) => args.run(&state),
+        Command::Save(args) => args.run(&state),
+        Command::Load(args) => args.run(&state),
         Command::Continue(args) => args.run(state),
         Command::Undo(args) => args.run(state),
         Command::Completions(args) => args.run(),

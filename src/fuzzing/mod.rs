@@ -28,7 +28,7 @@ const fn parser(name: &'static str, files: &'static [&'static str], check: fn(&[
 }
 
 /// All of them, by name.
-pub const PARSERS: [Parser; 45] = [
+pub const PARSERS: [Parser; 46] = [
     parser("acl", &["ops/contents/archive/acl.rs"], rescue::acl),
     parser("activation", &["ops/boot/found.rs"], ops::activation),
     parser("backing_file", &["kernel/loopdev.rs"], kernel::backing_file),
@@ -81,6 +81,7 @@ pub const PARSERS: [Parser; 45] = [
     parser("pool_table", &["pool/table.rs"], pool::pool_table),
     parser("proc", PROC, kernel::proc),
     parser("registry", &["ops/registry.rs", "pool/name.rs"], ops::registry),
+    parser("root_archive", &["ops/root_archive/contents.rs"], rescue::root_archive),
     parser("signatures", &["kernel/disks/signatures.rs"], kernel::signatures),
     parser("size", &["units.rs"], pool::size),
     parser("storage_options", &["engine/options.rs"], engine::storage_options),

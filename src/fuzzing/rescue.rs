@@ -6,6 +6,7 @@ use super::text;
 use crate::ops::contents::archive::Acl;
 use crate::ops::contents::layer::Piece;
 use crate::ops::contents::source::{Head, aufs_layers, cache_id, lower_links};
+use crate::ops::root_archive;
 use crate::ops::volumes_of_docker::{Entries, Manifest, Sums, parse_records, parse_time};
 
 /// An ACL has as many entries in words as in bytes.
@@ -77,4 +78,26 @@ pub(super) fn volumes_archive(bytes: &[u8]) -> bool {
         count += 1;
     }
     count > 0
+}
+
+/// Every part of an archive of a root has a place of its own, which leads nowhere else, and is no part of another's.
+pub(super) fn root_archive(bytes: &[u8]) -> bool {
+    if let Ok(sums) = root_archive::Sums::parse(bytes) {
+        assert_eq!(
+            serde_json::to_vec(&sums).map(|written| root_archive::Sums::parse(&written).ok()).ok(),
+            Some(Some(sums))
+        );
+        return true;
+    }
+    let Ok(contents) = root_archive::Contents::parse(bytes) else { return false };
+    let places: Vec<_> = contents.items.iter().map(root_archive::Item::place).collect();
+    for (at, place) in places.iter().enumerate() {
+        assert!(place.components().all(|part| matches!(part, Component::Normal(_))), "{place:?}");
+        assert!(
+            places.iter().skip(at + 1).all(|other| !other.starts_with(place) && !place.starts_with(other)),
+            "{place:?}"
+        );
+        assert!(contents.items.get(at).is_some_and(|item| !item.to_string().contains(char::is_control)));
+    }
+    true
 }

@@ -42,6 +42,7 @@ mod random;
 pub mod registry;
 pub mod rescue;
 pub mod resume;
+pub mod root_archive;
 pub mod show;
 mod sight;
 mod state;

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod prometheus;
 pub mod rescue;
 pub mod resume;
+pub mod root_archive;
 pub mod status;
 pub mod table;
 pub mod volumes;

@@ -96,6 +96,7 @@ pub const TEXTS: [(&str, &str); 14] = [
     ("docs/guide.md", include_str!("../../docs/guide.md")),
     ("docs/journal-format.md", include_str!("../../docs/journal-format.md")),
     ("docs/label-format.md", include_str!("../../docs/label-format.md")),
+    ("docs/root-archive.md", include_str!("../../docs/root-archive.md")),
     ("docs/support.md", include_str!("../../docs/support.md")),
     ("docs/volumes-format.md", include_str!("../../docs/volumes-format.md")),
 ];

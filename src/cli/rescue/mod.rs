@@ -8,7 +8,7 @@ mod images;
 mod inspect;
 mod logs;
 mod ps;
-mod reach;
+pub(in crate::cli) mod reach;
 mod run_line;
 mod save;
 

@@ -7,7 +7,7 @@ use crate::ops::contents::source::Reach;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Only for the storage driver devicemapper")]
-pub(super) struct ReachArgs {
+pub(in crate::cli) struct ReachArgs {
     /// Read the pool's data here, when it is not where the root says: a file or a device, such as a copy from a dead machine
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -26,7 +26,7 @@ pub(super) struct ReachArgs {
 }
 
 impl ReachArgs {
-    pub(super) fn to(self, state: &State) -> Reach {
+    pub(in crate::cli) fn to(self, state: &State) -> Reach {
         let Self { data, metadata, userspace, work_dir } = self;
         Reach { userspace, work_dir, data, metadata, state: state.clone(), ..Reach::default() }
     }

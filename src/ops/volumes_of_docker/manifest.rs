@@ -114,7 +114,7 @@ fn known(name: &str, format: u32) -> Result<(), String> {
 }
 
 /// Whether Docker takes it for a volume's name (`RestrictedNamePattern`, daemon/names), and the file system for a folder's.
-fn is_volume_name(name: &str) -> bool {
+pub(in crate::ops) fn is_volume_name(name: &str) -> bool {
     let first = name.bytes().next();
     first.is_some_and(|b| b.is_ascii_alphanumeric())
         && name.len() <= 255

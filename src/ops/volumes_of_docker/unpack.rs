@@ -18,7 +18,7 @@ const PIECE: usize = 256 << 10;
 
 /// Why nothing more is restored.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(in crate::ops) enum Stop {
     /// The archive is damaged, or none.
     Bad(Bad),
     Kernel(KernelError),
@@ -39,7 +39,7 @@ impl From<Bad> for Stop {
 
 /// Makes one volume's files.
 #[derive(Debug)]
-pub(super) struct Unpack {
+pub(in crate::ops) struct Unpack {
     /// An empty directory.
     base: Folder,
     /// The path in the archive that it stands for.
@@ -50,7 +50,7 @@ pub(super) struct Unpack {
     folder: Option<Folder>,
     keeping: Keeping,
     buffer: Vec<u8>,
-    pub(super) made: u64,
+    pub(in crate::ops) made: u64,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct Level {
 
 impl Unpack {
     /// Begins in an empty directory, which stands for a path of the archive.
-    pub(super) fn new(base: Folder, place: &Path) -> Self {
+    pub(in crate::ops) fn new(base: Folder, place: &Path) -> Self {
         let inherits = matches!(base.attribute(OsStr::new("."), DEFAULT), Ok(Some(_)));
         let keeping = Keeping { owners: true, inherits };
         Self {
@@ -78,7 +78,7 @@ impl Unpack {
     }
 
     /// Makes one entry, with its bytes.
-    pub(super) fn entry<R: Read>(
+    pub(in crate::ops) fn entry<R: Read>(
         &mut self,
         entry: &Entry,
         from: &mut Entries<R>,
@@ -124,7 +124,7 @@ impl Unpack {
     }
 
     /// Finishes the directories that are left.
-    pub(super) fn end(&mut self, tell: &mut Tell<'_>) -> Result<(), Stop> {
+    pub(in crate::ops) fn end(&mut self, tell: &mut Tell<'_>) -> Result<(), Stop> {
         while !self.levels.is_empty() {
             self.leave(tell)?;
         }

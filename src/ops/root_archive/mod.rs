@@ -1,0 +1,27 @@
+//! A whole Docker root as one archive, and a root out of it. The form is in docs/root-archive.md.
+//!
+//! ```text
+//! dmpool-root.json              what is in it, in the order in which it stands there     (contents)
+//! host/… image/… network/… volumes/metadata.db containers/ID/…                           Docker's own records
+//! layers/ID/diff/…              what a layer has over those beneath it
+//! volumes/NAME/… binds/N/…      files of users
+//! dmpool-root-sums.json         the SHA-256 of each of them, last
+//! ```
+
+mod binds;
+mod check;
+mod contents;
+mod load;
+mod place;
+mod save;
+mod taken;
+mod walk;
+
+pub use check::check;
+pub use contents::{Bind, Contents, Item, Sums};
+pub use load::{Load, Loaded, load, outcome};
+pub use save::{Options, Save, Unsaved, save};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+mod tests;
