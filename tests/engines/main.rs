@@ -31,6 +31,7 @@ mod parity;
 mod rescue_devicemapper;
 mod rescue_files;
 mod rescue_hurt;
+mod save_load;
 mod several;
 mod shapes;
 mod swapped;
