@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 14] = [
+pub const TEXTS: [(&str, &str); 15] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
