@@ -39,7 +39,7 @@ impl Args {
         }
         let root = rescue::root(state);
         let load = root_archive::load(&root, &self.file)?;
-        let planned = report::planned(load.contents(), load.root(), &load.notes);
+        let planned = report::planned(load.contents(), load.root(), &[&load.powers[..], &load.notes].concat());
         if self.dry_run {
             return show::value(&planned);
         }

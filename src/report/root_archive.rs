@@ -65,7 +65,7 @@ pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String]) -> String {
         let was = printable(&contents.root.display().to_string());
         text.push_str(&format!("note: it was {was}: containers name paths below that until they are started\n"));
     }
-    text.extend(notes.iter().map(|note| format!("note: {}\n", printable(note))));
+    text.extend(loaded.powers.iter().chain(notes).map(|note| format!("note: {}\n", printable(note))));
     text.push_str(
         "note: how Docker was told on the other host is in the archive, below host/; nothing of it was taken over\n",
     );

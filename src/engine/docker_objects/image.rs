@@ -161,6 +161,13 @@ pub(super) fn names_in(json: &Value) -> Vec<Name> {
     names
 }
 
+const NOT_THERE: &str = ", which is not there";
+
+/// Whether a problem is only that a name means no image: Docker shows no such name, and goes on.
+pub fn is_name_of_nothing(problem: &Problem) -> bool {
+    problem.path.ends_with("repositories.json") && problem.why.ends_with(NOT_THERE)
+}
+
 /// Gives images their names.
 pub(super) fn give_names(images: &mut [Image], names: Vec<Name>, folder: &Directory, file: &str, reader: &mut Reader) {
     let places: BTreeMap<String, usize> = images.iter().enumerate().map(|(at, image)| (image.id.clone(), at)).collect();
@@ -168,7 +175,7 @@ pub(super) fn give_names(images: &mut [Image], names: Vec<Name>, folder: &Direct
         match places.get(&image).and_then(|at| images.get_mut(*at)) {
             Some(found) if name.contains('@') => found.digests.push(name),
             Some(found) => found.tags.push(name),
-            None => reader.problem(folder, Some(file), format!("`{name}` names the image {image}, which is not there")),
+            None => reader.problem(folder, Some(file), format!("`{name}` names the image {image}{NOT_THERE}")),
         }
     }
 }

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use container::{CONTAINERS, Container, MountPoint, State};
 pub use fields::Fields;
-pub use image::{Image, Part, digits};
+pub use image::{Image, Part, digits, is_name_of_nothing};
 pub use layer::{Layer, Mount};
 pub use log::{Form, Line, Lines, Stream};
 pub use network::{Network, Pool, networks_in_database};

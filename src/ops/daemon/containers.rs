@@ -1,6 +1,8 @@
 //! Containers as Docker is asked to stop and start them, in an order that heeds who needs whom.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::api::{Api, SOON};
+use crate::engine::docker_objects::CONTAINERS;
+use crate::kernel::processes;
 
 /// What Docker waits for a container that has no timeout of its own (`DefaultStopTimeout`, daemon/config/config.go).
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
@@ -17,6 +21,22 @@ const KILLED_WITHIN: Duration = Duration::from_secs(90);
 const ENDLESS: Duration = Duration::from_secs(3600);
 /// To start one: its file system is mounted, its network made.
 const STARTS_WITHIN: Duration = Duration::from_secs(300);
+
+/// Returns the processes that hold a root's containers, with their names: they run on without a daemon (`live-restore`).
+pub fn shims(root: &Path) -> Vec<(u32, String)> {
+    let entries = fs::read_dir(root.join(CONTAINERS)).into_iter().flatten().flatten();
+    let ids: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let holds = |pid: u32, comm: &str| {
+        let is_one = ["containerd-shim", "docker-containe", "runc"].iter().any(|name| comm.starts_with(name));
+        is_one && {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            ids.iter().any(|id| line.contains(id.as_str()))
+        }
+    };
+    let all = processes::all().unwrap_or_default().into_iter().map(|pid| (pid, processes::comm(pid)));
+    all.filter(|(pid, comm)| holds(*pid, comm)).collect()
+}
 
 /// A container that runs, and shall run again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,11 @@ use std::io::{BufReader, Seek, SeekFrom, stdin};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::contents::Contents;
+use super::contents::{Contents, Item};
 use super::walk::{Wrong, walk};
 use crate::error::{Failure, Outcome};
 use crate::kernel::Called;
-use crate::ops::volumes_of_docker::Stop;
+use crate::ops::volumes_of_docker::{Entries, Entry, Stop};
 
 /// Reads an archive to its end, and compares every checksum; `-` is standard input.
 ///
@@ -17,7 +17,7 @@ use crate::ops::volumes_of_docker::Stop;
 /// Refused when it is damaged or none, by what of it; when it cannot be read.
 pub fn check(input: &Path) -> Outcome<Contents> {
     let from = opened(input)?;
-    checked(&from, &mut |_| Ok(())).map_err(|wrong| failed(input, wrong))
+    checked(&from, &mut |_| Ok(()), &mut |_, _, _| Ok(())).map_err(|wrong| failed(input, wrong))
 }
 
 /// Opens the archive that is named.
@@ -32,11 +32,12 @@ pub(super) fn opened(input: &Path) -> Outcome<File> {
 }
 
 /// Goes through an archive, and makes nothing of it.
-pub(super) fn checked(
-    from: &File,
+pub(super) fn checked<'f>(
+    from: &'f File,
     on_contents: &mut dyn FnMut(&Contents) -> Result<(), Wrong>,
+    on_entry: &mut dyn FnMut(&Item, &Entry, &mut Entries<BufReader<&'f File>>) -> Result<(), Wrong>,
 ) -> Result<Contents, Wrong> {
-    walk(BufReader::with_capacity(256 << 10, from), on_contents, &mut |_, _, _| Ok(()))
+    walk(BufReader::with_capacity(256 << 10, from), on_contents, on_entry)
 }
 
 /// Whether an archive can be read twice; it is at its beginning then.

@@ -3,20 +3,23 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{BufReader, Seek, SeekFrom};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
+use super::at_rest::docker_is_down;
 use super::check::{can_be_read_twice, checked, failed, opened};
 use super::contents::{Contents, Item, LAYERS, VOLUMES};
 use super::place::Staging;
-use super::save::docker_is_down;
+use super::powers::Powers;
+use super::vacant;
 use super::walk::{Wrong, walk};
+use super::whole;
 use crate::engine::configuration::Configuration;
-use crate::engine::docker_objects::{self, CONTAINERS, Data, Objects, is_id};
+use crate::engine::docker_objects::{self, CONTAINERS, DATA, Data, Objects, is_id};
 use crate::engine::driver::Driver;
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::folder::Folder;
@@ -53,6 +56,8 @@ pub struct Load {
     contents: Option<Contents>,
     /// What is to be known beforehand.
     pub notes: Vec<String>,
+    /// What its containers may do to the host once Docker starts; nothing is known of those in a pipe.
+    pub powers: Vec<String>,
 }
 
 /// What was loaded.
@@ -64,6 +69,8 @@ pub struct Loaded {
     pub images: usize,
     /// Layers whose tar does not come out as Docker's digest of it says, and why.
     pub differing: Vec<String>,
+    /// What the containers may do to the host once Docker starts.
+    pub powers: Vec<String>,
 }
 
 /// Looks whether an archive can be loaded into a root; `-` is standard input, which is read only by [`Load::run`]. A file is read
@@ -96,10 +103,19 @@ pub fn load(root: &Path, input: &Path) -> Outcome<Load> {
         ground.may_have_overlay2(there, &refuse)?;
     }
     let mut from = opened(input)?;
-    let mut load = Load { root: root.clone(), input: input.to_owned(), from, contents: None, notes };
+    let mut load =
+        Load { root: root.clone(), input: input.to_owned(), from, contents: None, notes, powers: Vec::new() };
     from = load.from.try_clone().map_err(|e| refuse("the archive cannot be read".to_owned()).because(e))?;
     if can_be_read_twice(&mut from) {
-        let contents = checked(&from, &mut |contents| load.has_room(contents).map_err(Wrong::Told));
+        let is_roomy = |contents: &Contents| match Staging::has_leavings_in(root) {
+            // They take room, and are removed before anything is made; whether there is enough is looked at then.
+            true => Ok(()),
+            false => load.has_room(contents).map_err(Wrong::Told),
+        };
+        let mut powers = Powers::default();
+        let mut look = |item: &Item, entry: &Entry, entries: &mut Entries<_>| Ok(powers.look(item, entry, entries)?);
+        let contents = checked(&from, &mut |contents| is_roomy(contents), &mut look);
+        load.powers = powers.lines();
         load.contents = Some(contents.map_err(|wrong| failed(input, wrong))?);
     }
     Ok(load)
@@ -110,11 +126,21 @@ fn existing(root: &Path) -> &Path {
     root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
 }
 
+/// Whether two paths are one directory, or would be once it is made.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    let below = |path: &Path| {
+        let there = existing(path);
+        Some((identity(there)?, path.strip_prefix(there).ok()?.to_owned()))
+    };
+    one == other || below(one).is_some_and(|one| below(other) == Some(one))
+}
+
 /// Refuses where Docker would start with another storage driver; says where it will look elsewhere.
 fn told(root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<Vec<String>> {
     let next = Configuration::of_next(Path::new("/"));
-    if next.root() != root {
-        let other = next.root();
+    let other = next.root();
+    if !is_same(&other, root) {
         return Ok(vec![format!("Docker is told the root {}: tell it data-root {}", other.display(), root.display())]);
     }
     let change =
@@ -150,6 +176,10 @@ fn has_nothing(objects: &Objects, refuse: &dyn Fn(String) -> Failure) -> Outcome
     let others = objects.drivers.iter().filter(|driver| **driver != DRIVER);
     has.extend(others.map(|driver| format!("files of the storage driver {driver}")));
     has.extend(objects.problems.iter().map(|problem| format!("{}: {}", problem.path.display(), problem.why)));
+    // What is in its place is removed, so the names that Docker would know are not enough.
+    if has.is_empty() {
+        has = vacant::others(&objects.path, &NAMES, NAMED + 1);
+    }
     if has.is_empty() {
         return Ok(());
     }
@@ -219,11 +249,11 @@ impl Load {
             Failure::refused(format!("cannot load `{}`: {e:#}", self.input.display()))
                 .fact("state", "nothing was put in place; what was made is removed")
         };
-        let (images, differing) = complete(&new, &contents, &held, watcher).map_err(bad)?;
+        let loaded = complete(&new, contents, &held, watcher).map_err(bad)?;
         sync_file_system(&new).map_err(|e| self.failed(e))?;
         docker_is_down(&self.root, &refuse)?;
         staging.place(&NAMES).map_err(|e| self.failed(e))?;
-        Ok(Loaded { contents, images, differing })
+        Ok(loaded)
     }
 
     fn failed(&self, error: anyhow::Error) -> Failure {
@@ -342,9 +372,8 @@ fn told_of(error: anyhow::Error) -> Wrong {
     Wrong::Told(failure.fact("state", "nothing was put in place; what was made is removed"))
 }
 
-/// Makes a root of Docker's of the files: the driver's own, and its name in each container. Then looks whether it is one; returns how
-/// many images there are, and the layers whose tar does not come out.
-fn complete(new: &Path, contents: &Contents, held: &Held, watcher: &Watcher) -> Result<(usize, Vec<String>)> {
+/// Makes a root of Docker's of the files: the driver's own, and its name in each container. Then looks whether it is one.
+fn complete(new: &Path, contents: Contents, held: &Held, watcher: &Watcher) -> Result<Loaded> {
     fs::rename(new.join("image/image"), new.join("image").join(DRIVER.name()))?;
     for item in &contents.items {
         if let Item::Container { id, .. } = item {
@@ -358,6 +387,20 @@ fn complete(new: &Path, contents: &Contents, held: &Held, watcher: &Watcher) -> 
         }
     }
     let objects = docker_objects::read(new)?;
+    // What dmpool cannot read Docker may read otherwise.
+    let unread = whole::unread(&objects, DRIVER).into_iter();
+    let unread: Vec<_> = unread.map(|problem| format!("{}: {}", problem.path.display(), problem.why)).collect();
+    let wrong: Vec<_> = unread.into_iter().chain(whole::broken_containers(&objects, DRIVER)).take(NAMED).collect();
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    for item in &contents.items {
+        if let Item::Volume { .. } = item {
+            let data = new.join(item.place()).join(DATA);
+            anyhow::ensure!(
+                data.symlink_metadata().is_ok_and(|found| found.is_dir()),
+                "{item} has no directory {DATA}"
+            );
+        }
+    }
     let parts = parts_of(&objects, DRIVER)
         .map_err(|broken| anyhow::anyhow!("{}", broken.into_iter().take(NAMED).collect::<Vec<_>>().join("; ")))?;
     let needed: BTreeSet<&str> = parts.iter().map(|part| part.id.as_str()).collect();
@@ -381,7 +424,8 @@ fn complete(new: &Path, contents: &Contents, held: &Held, watcher: &Watcher) -> 
         let done = if number == all { total } else { Bytes::new(total.get() / all * number) };
         watcher.tell(&Progress { what: "comparing layers", done, total });
     }
-    Ok((images, differing))
+    let powers = Powers::of_all(&objects.containers).lines();
+    Ok(Loaded { contents, images, differing, powers })
 }
 
 /// Looks whether each image's configuration has the digest that is its id; returns how many there are.
@@ -414,4 +458,22 @@ pub fn outcome(loaded: &Loaded) -> Outcome<()> {
     let failure = loaded.differing.iter().take(NAMED).fold(failure, |failure, why| failure.fact("found", why));
     Err(failure
         .fact("state", "all that the archive has is in place; `docker save` and `docker push` refuse these layers"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_the_same_by_whatever_path() {
+        let temp = tempfile::tempdir().unwrap();
+        let [data, link] = ["data", "link"].map(|name| temp.path().join(name));
+        fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        assert!(is_same(&data, &link) && is_same(&data.join("docker"), &link.join("docker")));
+        assert!(!is_same(&data, temp.path()) && !is_same(&data.join("docker"), &link.join("other")));
+        fs::create_dir(data.join("docker")).unwrap();
+        assert!(is_same(&data.join("docker"), &link.join("docker")) && !is_same(&data, &data.join("docker")));
+    }
 }

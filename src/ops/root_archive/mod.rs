@@ -8,14 +8,19 @@
 //! dmpool-root-sums.json         the SHA-256 of each of them, last
 //! ```
 
+mod at_rest;
 mod binds;
 mod check;
 mod contents;
+mod docker_needs;
 mod load;
 mod place;
+mod powers;
 mod save;
 mod taken;
+mod vacant;
 mod walk;
+mod whole;
 
 pub use check::check;
 pub use contents::{Bind, Contents, Item, Sums};

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::vacant;
 use crate::kernel::fs::{make_dir, make_dir_durably, read_limited, remove_durably, sync_dir, write_replace};
 use crate::kernel::lock::FileLock;
 use crate::ops::contents::overlay2::remove_tree;
@@ -80,6 +81,11 @@ impl Staging {
         root.join(STAGING).join(PLACING).symlink_metadata().is_ok()
     }
 
+    /// Whether a call that was killed has left anything at all in a root: it may take much room.
+    pub(super) fn has_leavings_in(root: &Path) -> bool {
+        is_there(&root.join(STAGING))
+    }
+
     /// Returns where the root is made.
     pub(super) fn new_root(&self) -> PathBuf {
         self.path.join(NEW)
@@ -92,7 +98,22 @@ impl Staging {
             self.take_back(&names)?;
             remove_durably(&self.path.join(PLACING))?;
         }
+        self.has_nothing_aside()?;
         [NEW, OLD].iter().try_for_each(|name| remove_tree(&self.path.join(name)))
+    }
+
+    /// Fails when what was renamed away, and is going to be removed, has anything that is somebody's.
+    fn has_nothing_aside(&self) -> Result<()> {
+        let old = self.path.join(OLD);
+        let names = fs::read_dir(&old).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        match vacant::others(&old, &names, 1).first() {
+            None => Ok(()),
+            Some(found) => {
+                bail!("{found} is none of what Docker makes by itself, and is not removed: move it elsewhere")
+            }
+        }
     }
 
     fn places(&self, name: &str) -> [PathBuf; 3] {
@@ -159,6 +180,8 @@ impl Staging {
             let [live, _, old] = self.places(name);
             rename(&live, &old)?;
         }
+        // What came there since it was looked at goes back with it.
+        self.has_nothing_aside()?;
         for (number, Placed { name, .. }) in placed.iter().filter(|placed| placed.has_new).enumerate() {
             let [live, new, _] = self.places(name);
             fault::reached(number, Point::Before)?;
@@ -174,7 +197,9 @@ impl Drop for Staging {
         if self.stays {
             return;
         }
-        let _ = remove_tree(&self.path);
+        // One by one: what is removed in pieces stays where the next call looks for it.
+        let removed = [NEW, OLD].iter().try_for_each(|name| remove_tree(&self.path.join(name)));
+        let _ = removed.and_then(|()| remove_tree(&self.path));
         if self.has_made_root {
             let _ = fs::remove_dir(&self.root);
         }
@@ -196,7 +221,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 3] = ["layers", "containers", "cache"];
+    const NAMES: [&str; 3] = ["overlay2", "volumes", "buildkit"];
 
     fn make(path: &Path, file: &str) {
         fs::create_dir_all(path).unwrap();
@@ -206,11 +231,11 @@ mod tests {
     /// A root with what a Docker has made that nobody used, and its next one beside.
     fn begun(root: &Path) -> Staging {
         fs::create_dir_all(root).unwrap();
-        make(&root.join("containers"), "old");
-        make(&root.join("cache"), "old");
+        make(&root.join("volumes"), "metadata.db");
+        make(&root.join("buildkit"), "cache.db");
         let staging = Staging::begin(root).unwrap();
-        make(&staging.new_root().join("layers"), "new");
-        make(&staging.new_root().join("containers"), "new");
+        make(&staging.new_root().join("overlay2"), "new");
+        make(&staging.new_root().join("volumes"), "new");
         staging
     }
 
@@ -257,14 +282,14 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("root");
         begun(&root).place(&NAMES).unwrap();
-        assert_eq!(picture(&root), ["containers/new", "layers/new"]);
+        assert_eq!(picture(&root), ["overlay2/new", "volumes/new"]);
         let missing = temp.path().join("missing");
         drop(Staging::begin(&missing).unwrap());
         assert!(!missing.exists());
         let staging = Staging::begin(&missing).unwrap();
-        make(&staging.new_root().join("layers"), "new");
+        make(&staging.new_root().join("overlay2"), "new");
         staging.place(&NAMES).unwrap();
-        assert_eq!(picture(&missing), ["layers/new"]);
+        assert_eq!(picture(&missing), ["overlay2/new"]);
     }
 
     #[test]
@@ -277,15 +302,15 @@ mod tests {
             let next = Staging::begin(&root).unwrap();
             assert!(Staging::begin(&root).is_err(), "two at once");
             drop(next);
-            let whole = ["containers/new", "layers/new"];
-            let before = ["cache/old", "containers/old"];
+            let whole = ["overlay2/new", "volumes/new"];
+            let before = ["buildkit/cache.db", "volumes/metadata.db"];
             assert_eq!(picture(&root), if renames == 4 { whole } else { before }, "{renames}");
         }
     }
 
     #[test]
     fn what_docker_has_made_since_is_not_taken_back() {
-        for (renames, name) in [(2, "containers"), (2, "layers"), (2, "cache"), (3, "containers")] {
+        for (renames, name) in [(2, "volumes"), (2, "overlay2"), (2, "buildkit"), (3, "volumes")] {
             let temp = tempfile::tempdir().unwrap();
             let root = temp.path().join("root");
             dies(begun(&root), renames);
@@ -296,5 +321,23 @@ mod tests {
             assert!(root.join(name).join("since").exists());
             assert_eq!(picture(&root), before);
         }
+    }
+
+    #[test]
+    fn what_is_somebodys_is_put_back_and_never_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("root");
+        let staging = begun(&root);
+        fs::write(root.join("volumes/dump.sql"), "mine").unwrap();
+        let refused = format!("{:#}", staging.place(&NAMES).unwrap_err());
+        assert!(refused.contains("dump.sql is none of what Docker makes"), "{refused}");
+        assert_eq!(picture(&root), ["buildkit/cache.db", "volumes/dump.sql", "volumes/metadata.db"]);
+        assert!(!Staging::has_leavings_in(&root));
+        // A call that was killed has left it aside.
+        let aside = root.join(STAGING).join(OLD).join("volumes");
+        make(&aside, "dump.sql");
+        let refused = format!("{:#}", Staging::begin(&root).unwrap_err());
+        assert!(refused.contains("dump.sql"), "{refused}");
+        assert!(aside.join("dump.sql").exists());
     }
 }

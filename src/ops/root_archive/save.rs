@@ -9,16 +9,19 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
+use super::at_rest::{docker_is_down, no_container_runs};
 use super::binds::binds;
 use super::contents::{CONTENTS, Contents, Item, SUMS, Sums, VOLUMES};
+use super::docker_needs::is_of_images;
 use super::taken::{self, Open};
+use super::walk::LONGEST_PATH;
+use super::whole;
 use crate::engine::docker_objects::{Container, Objects};
+use crate::engine::docker_root::Problem;
 use crate::engine::driver::Driver;
-use crate::engine::roots;
 use crate::error::{Failure, Outcome};
 use crate::kernel::folder::{FileKind, Time};
 use crate::kernel::fs::read_limited;
-use crate::kernel::mounts;
 use crate::ops::contents::archive::{
     Member, OnBelow, Remark, Taken, Tell, Writer, made, measure, pack_layer, pack_some,
 };
@@ -67,6 +70,8 @@ pub struct Save<'a> {
     sizes: Vec<u64>,
     /// What of `image/DRIVER` is left out.
     gone: BTreeSet<PathBuf>,
+    /// What is left out because it cannot be read, by path below the root.
+    unread: Vec<Problem>,
     damaged: bool,
 }
 
@@ -100,10 +105,19 @@ pub fn save<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Ou
     }
     docker_is_down(&root, &refuse)?;
     let driver = taken::driver(&objects, options.driver.as_deref(), &refuse)?;
-    nothing_is_mounted(&root, driver, &refuse)?;
-    let left_out = taken::left_out(&objects, driver);
-    let gone = taken::without(&mut objects, driver, &options.without)?;
-    let parts = parts_of(&objects, driver).map_err(|broken| {
+    no_container_runs(&root, driver, &refuse)?;
+    let mut left_out = taken::left_out(&objects, driver);
+    let mut gone = taken::without(&mut objects, driver, &options.without)?;
+    left_out.extend(taken::prune(&mut objects, driver, &mut gone));
+    let volumes = taken::volumes(&root);
+    left_out.extend(volumes.left.iter().cloned());
+    let parts = parts_of(&objects, driver);
+    let lone = whole::broken_containers(&objects, driver);
+    let parts = match parts {
+        Ok(parts) if lone.is_empty() => Ok(parts),
+        parts => Err(parts.err().into_iter().flatten().chain(lone).collect::<Vec<_>>()),
+    };
+    let parts = parts.map_err(|broken| {
         let more = broken.len().saturating_sub(NAMED);
         let failure = refuse("not all of it is whole".to_owned());
         let failure = broken.iter().take(NAMED).fold(failure, |failure, why| failure.fact("found", why));
@@ -113,6 +127,23 @@ pub fn save<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Ou
             with_root(&objects)
         ))
     })?;
+    let mut unread = whole::unread(&objects, driver);
+    for problem in volumes.unread {
+        if unread.iter().all(|known| known.path != problem.path) {
+            unread.push(problem);
+        }
+    }
+    if let (Some(first), false) = (unread.first(), options.damaged) {
+        let says = |problem: &Problem| format!("{}: {}", root.join(&problem.path).display(), problem.why);
+        let failure = refuse("not all of it can be read".to_owned());
+        let failure = unread.iter().take(NAMED).fold(failure, |failure, problem| failure.fact("found", says(problem)));
+        let more = unread.len().saturating_sub(NAMED);
+        let failure = if more > 0 { failure.fact("found", format!("{more} more")) } else { failure };
+        let place = quote(&root.join(&first.path).to_string_lossy());
+        return Err(
+            failure.next(format!("ls -ld {place}    # mend it; or say --damaged: it is left out then, and named"))
+        );
+    }
     let archive = options
         .file
         .as_deref()
@@ -121,48 +152,36 @@ pub fn save<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Ou
     if let Some(directory) = &archive {
         may_write(&objects, directory)?;
     }
-    let mut contents = contents(&objects, driver, &parts, left_out, options.include_binds, archive.as_deref());
+    let mut contents = contents(&objects, driver, &parts, options.include_binds, archive.as_deref());
+    contents.left_out.extend(left_out);
+    let of_volumes = volumes.taken.into_iter().map(|name| Item::Volume { name });
+    let before = contents.items.iter().position(|item| matches!(item, Item::Bind { .. }));
+    let before = before.unwrap_or(contents.items.len());
+    contents.items.splice(before..before, of_volumes);
+    let is_unread = |item: &Item| match item {
+        Item::Network | Item::VolumeDatabase => unread.iter().any(|problem| problem.path.starts_with(item.place())),
+        _ => false,
+    };
+    contents.items.retain(|item| !is_unread(item));
+    let lost = unread.iter().map(|problem| format!("{}: {}", problem.path.display(), problem.why));
+    contents.left_out.extend(lost);
     let sizes: Vec<u64> = contents.items.iter().map(|item| size(&objects, driver, &parts, &contents, item)).collect();
     contents.bytes = sizes.iter().fold(0, |sum, size| sum.saturating_add(*size));
     if let (Some(file), Some(directory)) = (&options.file, &archive) {
         may_hold(Bytes::new(contents.bytes), directory, file)?;
     }
-    Ok(Save { objects, driver, parts, reach, contents, sizes, gone, damaged: options.damaged })
-}
-
-/// Refuses a root on which Docker runs: what its containers write meanwhile would be half of it in the archive.
-pub(super) fn docker_is_down(root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
-    if roots::runs_on(root) {
-        return Err(refuse("its Docker runs".to_owned()).next("systemctl stop docker.socket docker.service"));
-    }
-    Ok(())
-}
-
-/// Refuses a root of overlay2 some of whose containers are mounted: they may run without Docker. A thin volume that is mounted is
-/// refused when it is opened.
-fn nothing_is_mounted(root: &Path, driver: Driver, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
-    let layers = root.join(driver.name());
-    let mounts = mounts::own().unwrap_or_default();
-    let is_container = |place: &Path| place.starts_with(&layers) && place.ends_with("merged");
-    match mounts.iter().map(|mount| &mount.mount_point).find(|place| is_container(place)) {
-        None => Ok(()),
-        Some(place) => Err(refuse("a container's files are mounted, and may change meanwhile".to_owned())
-            .fact("found", place.display().to_string())
-            .next(format!("stop the container; when none runs:  umount {}", quote(&place.to_string_lossy())))),
-    }
+    Ok(Save { objects, driver, parts, reach, contents, sizes, gone, unread, damaged: options.damaged })
 }
 
 fn contents(
     objects: &Objects,
     driver: Driver,
     parts: &[Part],
-    left_out: Vec<String>,
     include_binds: bool,
     archive: Option<&Path>,
 ) -> Contents {
     let root = &objects.path;
     let mut contents = Contents::of(root.clone(), driver.name().to_owned());
-    contents.left_out = left_out;
     contents.directories = taken::directories(root, driver).into_iter().collect();
     let is_there = |name: &str| root.join(name).symlink_metadata().is_ok();
     contents.items.extend([Item::Host, Item::Image]);
@@ -181,9 +200,6 @@ fn contents(
         format!("container {label}: another storage driver has its layer")
     }));
     contents.items.extend(parts.iter().map(|part| Item::Layer { id: part.id.clone(), of: part.whose.clone() }));
-    let (volumes, left) = taken::volumes(root);
-    contents.left_out.extend(left);
-    contents.items.extend(volumes.into_iter().map(|name| Item::Volume { name }));
     contents.binds = binds(objects, containers(), include_binds, archive);
     let saved = contents.binds.iter().enumerate().filter(|(_, bind)| bind.left_out.is_none());
     let saved: Vec<_> = saved.map(|(number, _)| Item::Bind { number }).collect();
@@ -230,6 +246,9 @@ impl Save<'_> {
     pub fn write<W: Write>(&self, out: &mut Writer<W>, watcher: &Watcher, tell: &mut Tell<'_>) -> Result<(), Unsaved> {
         let text = serde_json::to_vec(&self.contents).map_err(io::Error::from)?;
         file(out, Path::new(CONTENTS), &text)?;
+        for problem in &self.unread {
+            tell(Remark::Lost(Lost { path: problem.path.clone(), why: problem.why.clone() }));
+        }
         let mut sums = BTreeMap::new();
         // What a container has changed is known only when it is read: each item counts for something besides.
         let sizes = || self.sizes.iter().map(|size| size.saturating_add(ITEM));
@@ -251,8 +270,14 @@ impl Save<'_> {
                 let done = Bytes::new(start.saturating_add(done.get().min(size.saturating_sub(1))));
                 watcher.tell(&Progress { what: "saving", done, total });
             };
-            let mut part = Writer::new(Summed { out: out.inner()?, sum: Sha256::new(), counts: &counts });
-            self.item(item, &place, &mut opener, &mut part, &mut said)?;
+            let summed = Summed { out: out.inner()?, sum: Sha256::new(), counts: &counts };
+            let mut part = Writer::within(summed, LONGEST_PATH);
+            self.item(item, &place, &mut opener, &mut part, &mut said).map_err(|unsaved| match unsaved {
+                Unsaved::Output(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                    Unsaved::Source(self.failure(&format!("{item}: {e}")).next("shorten it, or leave out what has it"))
+                }
+                unsaved => unsaved,
+            })?;
             let sum = std::mem::take(&mut part.inner()?.sum);
             if !lost.is_empty() {
                 return Err(Unsaved::Source(self.not_whole(&lost)));
@@ -263,7 +288,10 @@ impl Save<'_> {
         let sums = Sums::new(format!("{:x}", Sha256::digest(&text)), sums);
         file(out, Path::new(SUMS), &serde_json::to_vec(&sums).map_err(io::Error::from)?)?;
         watcher.tell(&Progress { what: "saving", done: total, total });
-        docker_is_down(&self.objects.path, &|why| self.failure(&why)).map_err(Unsaved::Source)
+        let refuse = |why: String| self.failure(&why);
+        docker_is_down(&self.objects.path, &refuse)
+            .and_then(|()| no_container_runs(&self.objects.path, self.driver, &refuse))
+            .map_err(Unsaved::Source)
     }
 
     fn failure(&self, why: &str) -> Failure {
@@ -309,8 +337,13 @@ impl Save<'_> {
         let mut notes = Vec::new();
         let mut taken = |entry: &Entry| {
             let kind = entry.node.status.kind;
+            let is_unread = |home: &Path| self.unread.iter().any(|problem| problem.path == home.join(&entry.path));
             let is_gone = match item {
-                Item::Image => self.gone.contains(&entry.path),
+                Item::Image => {
+                    let home = Path::new("image").join(self.driver.name());
+                    self.gone.contains(&entry.path) || !is_of_images(&entry.path) || is_unread(&home)
+                }
+                Item::Volume { .. } => is_unread(place),
                 // What was mounted for the container while it ran.
                 Item::Container { .. } => entry.path == Path::new("mounts"),
                 _ => false,

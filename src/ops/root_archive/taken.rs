@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::contents::{DATABASE, LAYERS, Owner, VOLUMES};
-use crate::engine::docker_objects::{CONTAINERS, Container, Data, Image, Objects, Store, is_id};
+use crate::engine::docker_objects::{CONTAINERS, Container, DATA, Data, Image, Objects, Store, is_id};
+use crate::engine::docker_root::Problem;
 use crate::engine::driver::Driver;
 use crate::error::{Failure, Outcome};
 use crate::kernel::folder::{FileKind, Folder};
@@ -53,9 +56,6 @@ pub(super) fn without(objects: &mut Objects, driver: Driver, names: &[String]) -
             Object::Image(_, image) => drop(images.insert(image.id.clone())),
         }
     }
-    if containers.is_empty() && images.is_empty() {
-        return Ok(gone);
-    }
     objects.containers.retain(|container| !containers.contains(&container.id));
     let Some(store) = objects.stores.iter_mut().find(|store| store.driver == driver.name()) else { return Ok(gone) };
     for id in &containers {
@@ -68,15 +68,24 @@ pub(super) fn without(objects: &mut Objects, driver: Driver, names: &[String]) -
         }
     }
     store.images.retain(|image| !images.contains(&image.id));
+    Ok(gone)
+}
+
+/// Takes layers out of the objects that no image and no container stands on: caches of builds, and what Docker has begun to remove.
+/// Their paths below `image/DRIVER` are added; returns what there is to say of them.
+pub(super) fn prune(objects: &mut Objects, driver: Driver, gone: &mut BTreeSet<PathBuf>) -> Vec<String> {
+    let mut left = Vec::new();
+    let Some(store) = objects.stores.iter_mut().find(|store| store.driver == driver.name()) else { return left };
     let needed = needed(store);
     store.layers.retain(|chain, _| {
         let stays = needed.contains(chain);
         if !stays {
             gone.insert(Path::new("layerdb").join(chain.replacen(':', "/", 1)));
+            left.push(format!("layer {chain}: no image and no container that is in it stands on it"));
         }
         stays
     });
-    Ok(gone)
+    left
 }
 
 /// Returns the layers that images and containers stand on.
@@ -132,21 +141,49 @@ pub(super) fn is_taken(container: &Container, store: &Store) -> bool {
         && (container.driver() == Some(store.driver.as_str()) || store.mounts.contains_key(&container.id))
 }
 
-/// Returns the names of volumes whose directory is in the root.
-pub(super) fn volumes(root: &Path) -> (Vec<String>, Vec<String>) {
-    let folder = source::opened(root).and_then(|root| root.enter(OsStr::new(VOLUMES)));
-    let Ok(folder) = folder else { return (Vec::new(), Vec::new()) };
-    let mut names = folder.names().unwrap_or_default();
+/// The volumes of a root.
+#[derive(Debug, Default)]
+pub(super) struct Volumes {
+    /// Those with files in the root.
+    pub(super) taken: Vec<String>,
+    /// What is none, and why.
+    pub(super) left: Vec<String>,
+    /// What cannot be looked at, by path below the root.
+    pub(super) unread: Vec<Problem>,
+}
+
+/// Returns the volumes whose directory is in the root. One without `_data` has no files there.
+pub(super) fn volumes(root: &Path) -> Volumes {
+    let mut all = Volumes::default();
+    let unread = |path: &Path, why: String| Problem { path: path.to_owned(), why };
+    let place = Path::new(VOLUMES);
+    let folder = match source::opened(root).and_then(|root| root.enter(OsStr::new(VOLUMES))) {
+        Ok(folder) => folder,
+        Err(e) if e.errno == Errno::ENOENT => return all,
+        Err(e) => return Volumes { unread: vec![unread(place, e.to_string())], ..all },
+    };
+    let mut names = match folder.names() {
+        Ok(names) => names,
+        Err(e) => return Volumes { unread: vec![unread(place, e.to_string())], ..all },
+    };
     names.sort();
-    let is_folder = |name: &OsStr| folder.status(name).ok().flatten().is_some_and(|found| found.is_directory());
-    let (mut taken, mut left) = (Vec::new(), Vec::new());
-    for name in names.iter().filter(|name| is_folder(name)) {
-        match name.to_str().filter(|name| is_volume_name(name) && *name != DATABASE) {
-            Some(name) => taken.push(name.to_owned()),
-            None => left.push(format!("volumes/{}: Docker gives no volume such a name", name.display())),
+    for name in &names {
+        let data = match folder.status(name) {
+            Ok(Some(found)) if found.is_directory() => {
+                folder.enter(name).and_then(|volume| volume.status(OsStr::new(DATA)))
+            }
+            Ok(_) => continue,
+            Err(e) => Err(e),
+        };
+        let is_one = |name: &&str| is_volume_name(name) && *name != DATABASE;
+        match (data, name.to_str().filter(is_one)) {
+            (Err(e), _) => all.unread.push(unread(&place.join(name), e.to_string())),
+            (Ok(_), None) => all.left.push(format!("volumes/{}: Docker gives no volume such a name", name.display())),
+            (Ok(Some(data)), Some(name)) if data.is_directory() => all.taken.push(name.to_owned()),
+            (Ok(_), Some(name)) => all.left.push(format!("volume {name}: its {DATA} is no directory")),
         }
     }
-    (taken, left)
+    all
 }
 
 /// Says what of a root is not saved.
@@ -158,9 +195,17 @@ pub(super) fn left_out(objects: &Objects, driver: Driver) -> Vec<String> {
             Data::Here(names) if names.first().map(String::as_str) != Some(VOLUMES) => {
                 left.push(format!("volume {}, in {}: one of a Docker before 1.9", volume.name, names.join("/")));
             }
+            Data::Missing if !volume.users.is_empty() => {
+                let users: BTreeSet<_> =
+                    volume.users.iter().map(|user| user.name.as_deref().unwrap_or(&user.container)).collect();
+                let users = users.into_iter().collect::<Vec<_>>().join(", ");
+                left.push(format!("volume {}, which {users} has mounted: it is missing in the root", volume.name));
+            }
             Data::Here(_) | Data::Missing => {}
         }
     }
+    let of_none = objects.containers.iter().filter(|container| !is_id(&container.id));
+    left.extend(of_none.map(|container| format!("{CONTAINERS}/{}: its name is no id", container.id)));
     let Ok(root) = source::opened(&objects.path) else { return left };
     let inside = |names: &[&str]| {
         let start = root.enter(OsStr::new("."));

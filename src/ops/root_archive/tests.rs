@@ -192,6 +192,28 @@ fn hostile_entries_are_refused_by_name() {
         says(&with(0, &|part| part.push(put("image/x", kind))), "neither a file nor a directory");
         with(2, &|part| part.push(put("layers/aa/diff/z", kind))).checked().unwrap();
     }
+    // What Docker acts upon when it starts.
+    let folder = |path: &str| put(path, FileKind::Directory);
+    let orphan = format!("image/layerdb/sha256/{CONTAINER}-x y-removing");
+    says(
+        &with(0, &|part| {
+            part.splice(1..1, [folder("image/layerdb"), folder("image/layerdb/sha256"), folder(&orphan)]);
+        }),
+        "-x y-removing` is none that Docker needs in the database of layers",
+    );
+    says(&with(3, &|part| part[1].kind = FileKind::Link), "`volumes/db/_data` is no directory");
+    for kind in [FileKind::Fifo, FileKind::Link, FileKind::Directory] {
+        says(&with(3, &|part| part.push(put("volumes/db/opts.json", kind))), "is no plain small file");
+    }
+    with(3, &|part| part.push(file("volumes/db/opts.json", "{}"))).checked().unwrap();
+    let long = |length: usize| format!("layers/aa/diff/z{}", "z".repeat(length - 16));
+    with(2, &|part| part.push(file(&long(4096), ""))).checked().unwrap();
+    says(&with(2, &|part| part.push(file(&long(4097), ""))), "a path in it is longer than 4096 bytes");
+    let mut out = Writer::within(Vec::new(), 4096);
+    let status = made(FileKind::File, 0o644, Time { seconds: 7, nanoseconds: 0 });
+    let mut write = |path: &str| out.bytes(Member { path: Path::new(path), status: &status, attributes: &[] }, b"");
+    write(&long(4096)).unwrap();
+    assert_eq!(write(&long(4097)).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     says(&with(3, &|part| part[0].kind = FileKind::Link), "`volumes/db` is not where it belongs");
     says(&with(3, &Vec::clear), "volume db is missing");
     says(&with(3, &|part| part.push(file("dmpool-root.json", "{}"))), "is not where it belongs");
@@ -254,7 +276,8 @@ fn what_is_left_out_takes_only_what_nothing_else_needs() {
     let image = store.images.iter().find(|image| !image.tags.is_empty()).unwrap();
     let (tag, digits) = (image.tags[0].clone(), image.digits().to_owned());
     let mut less = objects.clone();
-    let gone = super::taken::without(&mut less, driver, &["web".to_owned(), tag]).unwrap();
+    let mut gone = super::taken::without(&mut less, driver, &["web".to_owned(), tag]).unwrap();
+    super::taken::prune(&mut less, driver, &mut gone);
     assert!(gone.contains(&Path::new("layerdb/mounts").join(&web.id)));
     assert!(gone.contains(&Path::new("imagedb/content/sha256").join(digits)));
     assert!(less.containers.iter().all(|container| container.id != web.id));
@@ -270,4 +293,87 @@ fn what_is_left_out_takes_only_what_nothing_else_needs() {
         assert_ne!(left.layers.contains_key(chain), gone.contains(&folder(chain)), "{chain}");
     }
     assert!(super::taken::without(&mut less, driver, &["web".to_owned()]).is_err());
+}
+
+#[test]
+fn what_is_somebodys_is_no_empty_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("root");
+    fs::create_dir_all(root.join("volumes/.backup")).unwrap();
+    let load = || super::load(&root, Path::new("/none.tar")).map(drop).unwrap_err();
+    for file in ["volumes/dump.sql", "volumes/.backup/db.tar"] {
+        fs::write(root.join(file), "mine").unwrap();
+        let failure = load();
+        assert!(failure.what.contains("it is not empty"), "{failure:?}");
+        assert!(format!("{failure:?}").contains(file), "{failure:?}");
+        assert_eq!(fs::read(root.join(file)).unwrap(), b"mine");
+        fs::remove_file(root.join(file)).unwrap();
+    }
+    assert!(!load().what.contains("it is not empty"));
+}
+
+/// A root of which some is missing or cannot be read, and what a save says of it.
+fn saved(change: &dyn Fn(&Path), damaged: bool) -> Result<Vec<String>, String> {
+    let sandbox = crate::fuzzing::objects::root("20.10");
+    change(&sandbox.root());
+    let objects = crate::engine::docker_objects::read(&sandbox.root()).unwrap();
+    let options = super::Options { damaged, ..super::Options::default() };
+    let reach = crate::ops::contents::source::Reach::default();
+    let save = super::save(objects, &reach, &options).map_err(|failure| format!("{failure:?}"))?;
+    let items = save.contents().items.iter().map(ToString::to_string);
+    Ok(items.chain(save.contents().left_out.iter().cloned()).collect())
+}
+
+#[test]
+fn what_cannot_be_read_ends_a_save_or_is_named() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let has = |found: &[String], what: &str| found.iter().any(|line| line.contains(what));
+    let whole = saved(&|_| (), false).unwrap();
+    assert!(has(&whole, "volume named"), "{whole:?}");
+    let elsewhere = |root: &Path| {
+        fs::rename(root.join("volumes"), root.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", root.join("volumes")).unwrap();
+    };
+    let refused = saved(&elsewhere, false).unwrap_err();
+    assert!(refused.contains("volumes: it is a symbolic link to elsewhere, which is not followed"), "{refused}");
+    let found = saved(&elsewhere, true).unwrap();
+    assert!(has(&found, "volumes: it is a symbolic link") && !found.contains(&"volume named".to_owned()), "{found:?}");
+    let database = |root: &Path| {
+        fs::create_dir_all(root.join("network/files")).unwrap();
+        fs::write(root.join("network/files/local-kv.db"), "none").unwrap();
+    };
+    assert!(saved(&database, false).unwrap_err().contains("local-kv.db"));
+    let found = saved(&database, true).unwrap();
+    assert!(!found.contains(&"the network database".to_owned()) && has(&found, "local-kv.db"), "{found:?}");
+    let fifo = |root: &Path| {
+        fs::remove_file(root.join("volumes/named/opts.json")).unwrap();
+        fs::create_dir(root.join("volumes/named/opts.json")).unwrap();
+    };
+    assert!(saved(&fifo, false).unwrap_err().contains("named/opts.json"));
+    assert!(has(&saved(&fifo, true).unwrap(), "volume named"));
+    let found = saved(&|root| fs::remove_dir_all(root.join("volumes")).unwrap(), false).unwrap();
+    assert!(has(&found, "has mounted: it is missing in the root"), "{found:?}");
+}
+
+#[test]
+fn what_docker_has_left_of_layers_is_no_hindrance() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let left = |root: &Path| {
+        let layers = root.join("image/devicemapper/layerdb/sha256");
+        for name in [format!("{CONTAINER}-0-removing"), CONTAINER.to_owned()] {
+            fs::create_dir(layers.join(&name)).unwrap();
+            fs::write(layers.join(&name).join("cache-id"), "../../../../etc").unwrap();
+        }
+    };
+    let found = saved(&left, false).unwrap();
+    for name in [format!("{CONTAINER}-0-removing"), CONTAINER.to_owned()] {
+        assert!(found.iter().any(|line| line.starts_with(&format!("layer sha256:{name}: no image"))), "{found:?}");
+    }
 }

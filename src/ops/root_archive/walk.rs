@@ -7,10 +7,18 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::contents::{CONTENTS, Contents, Item, LONGEST, SUMS, Sums};
+use super::docker_needs::is_of_images;
+use crate::engine::docker_objects::DATA;
 use crate::error::Failure;
 use crate::kernel::folder::FileKind;
 use crate::ops::contents::tree::shown;
 use crate::ops::volumes_of_docker::{Entries, Entry, Stop};
+
+/// The longest path of an entry: Linux takes no longer one in a call (`PATH_MAX`). `save` writes none.
+pub(super) const LONGEST_PATH: usize = 4096;
+/// What a volume was made with, beside its files; Docker reads it whole when it starts.
+const OPTIONS: &str = "opts.json";
+const LONGEST_OPTIONS: u64 = 16 << 20;
 
 /// Why an archive is not gone through.
 #[derive(Debug)]
@@ -122,6 +130,10 @@ impl<'a> Part<'a> {
         let path = shown(&entry.path);
         let wrong = |why: &str| Err(format!("{}: its entry `{path}` {why}", self.item));
         let kind = entry.status.kind;
+        // Longer than Docker could name it, and each level of a path is held in memory.
+        if entry.path.as_os_str().len() > LONGEST_PATH {
+            return Err(format!("{}: a path in it is longer than {LONGEST_PATH} bytes", self.item));
+        }
         if let Some(last) = &self.last {
             if entry.path == *last {
                 return wrong("is in it twice");
@@ -155,6 +167,20 @@ impl<'a> Part<'a> {
         }
         if entry.original.as_ref().is_some_and(|original| !original.starts_with(&self.place)) {
             return wrong("is a name of a file that is not of it");
+        }
+        let below = entry.path.strip_prefix(&self.place).unwrap_or(&entry.path);
+        match self.item {
+            Item::Image if !is_of_images(below) => return wrong("is none that Docker needs in the database of layers"),
+            Item::Volume { .. } if below == Path::new(DATA) && kind != FileKind::Directory => {
+                return wrong("is no directory, as a volume's files are in");
+            }
+            Item::Volume { .. }
+                if below == Path::new(OPTIONS)
+                    && (kind != FileKind::File || entry.original.is_some() || entry.status.size > LONGEST_OPTIONS) =>
+            {
+                return wrong("is no plain small file, as a volume's options are");
+            }
+            _ => {}
         }
         if kind == FileKind::Directory {
             self.within.push(entry.path.clone());

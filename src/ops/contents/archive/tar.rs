@@ -19,6 +19,7 @@ use crate::kernel::folder::{Attribute, Content, FileKind, Filled, Status, Time};
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: BufWriter<W>,
+    longest: Option<usize>,
 }
 
 /// What stands in an archive beside the content.
@@ -65,7 +66,12 @@ type Records = BTreeMap<String, Vec<u8>>;
 impl<W: Write> Writer<W> {
     /// Writes to that.
     pub fn new(out: W) -> Self {
-        Self { out: BufWriter::with_capacity(BUFFER, out) }
+        Self { out: BufWriter::with_capacity(BUFFER, out), longest: None }
+    }
+
+    /// As [`Self::new`], and writes no entry whose path is longer than so many bytes: `InvalidInput`, with its beginning.
+    pub fn within(out: W, longest: usize) -> Self {
+        Self { longest: Some(longest), ..Self::new(out) }
     }
 
     /// Writes a regular file. What cannot be read of it is zeros, and is told.
@@ -180,6 +186,12 @@ impl<W: Write> Writer<W> {
         target: Option<&Path>,
         mut records: Records,
     ) -> io::Result<()> {
+        let path = member.path.as_os_str().as_bytes();
+        if let Some(longest) = self.longest.filter(|longest| path.len() > *longest) {
+            let start = path.get(..NAME).unwrap_or_default().escape_ascii();
+            let why = format!("a path in it is longer than {longest} bytes: it begins with `{start}`");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let status = member.status;
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);

@@ -12,8 +12,8 @@ use crate::engine::configuration::Configuration;
 use crate::engine::configure::text_of;
 use crate::engine::dockerd::{self, Dockerd};
 use crate::engine::{daemon_json, roots, start};
-use crate::kernel::{mounts, processes};
-use crate::ops::daemon::containers::{inspected, name_of};
+use crate::kernel::mounts;
+use crate::ops::daemon::containers::{inspected, name_of, shims};
 use crate::ops::daemon::units;
 use crate::ops::steps::configure::{is_systemd, runs};
 
@@ -53,7 +53,7 @@ pub fn look(root: &Path, options: &Options) -> Facts {
     let pid = daemon.as_ref().map(|daemon| daemon.pid);
     Facts {
         seers: seers(&root, daemon.as_ref(), containers),
-        orphans: if daemon.is_none() { orphans(&root) } else { Vec::new() },
+        orphans: if daemon.is_none() { shims(&root) } else { Vec::new() },
         pid,
         starter: next.starter,
         root,
@@ -108,22 +108,6 @@ fn execs(api: &Api, containers: &[Value]) -> Vec<Exec> {
         }
     }
     found
-}
-
-/// Returns shims of the root's containers, which run with no daemon.
-fn orphans(root: &Path) -> Vec<(u32, String)> {
-    let entries = fs::read_dir(root.join("containers")).into_iter().flatten().flatten();
-    let ids: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    let is_shim = |pid: &u32| {
-        let comm = processes::comm(*pid);
-        (comm.starts_with("containerd-shim") || comm.starts_with("docker-containe")) && {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            ids.iter().any(|id| line.contains(id.as_str()))
-        }
-    };
-    let all = processes::all().unwrap_or_default();
-    all.into_iter().filter(is_shim).map(|pid| (pid, processes::comm(pid))).collect()
 }
 
 /// Returns the daemons of other roots that read one of these files, each with its process and that file.
