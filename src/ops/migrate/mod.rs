@@ -12,6 +12,7 @@ pub mod over;
 pub mod preflight;
 pub mod prepare;
 mod prepared;
+mod room;
 mod size;
 mod target;
 mod told;

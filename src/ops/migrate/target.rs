@@ -8,13 +8,14 @@ use super::base::Larger;
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
+use super::room::{Room, fits, has_room};
 use super::size::{self, Old};
-use super::{Ground, Options, Own, Part, To, apart, base, prepare, prepared, told};
+use super::{Ground, Options, Own, Part, To, apart, base, prepared, told};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
 use crate::engine::configure::{Edit, Obstacle};
 use crate::engine::dockerd;
 use crate::error::{Failure, Outcome};
-use crate::kernel::fs::{FsFacts, allocated};
+use crate::kernel::fs::allocated;
 use crate::kernel::mounts;
 use crate::ops::steps::{
     Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
@@ -401,71 +402,6 @@ pub(super) fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> 
         return Err(refuse(format!("a file system is mounted at {}, which would have to be renamed", folder.display()))
             .next("move the files in it into a folder beside, mount that file system elsewhere, then run this again; or name another \
                 pool:  dmpool migrate --name NAME --dir DIR"));
-    }
-    Ok(())
-}
-
-/// Refuses a pool that what is in the old one does not fit in.
-fn fits(old: &Old, data: Bytes, metadata: Bytes, block: BlockSize, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    if old.need > data {
-        return Err(refuse("what is in the pool does not fit".to_owned())
-            .fact("needed", format!("{} at most, in blocks of {}", old.need.exact(), block.bytes().human()))
-            .fact("found", format!("{} of data", data.exact()))
-            .next(format!("--data-size {}, or smaller blocks", rounded(old.need).typed())));
-    }
-    let times = old.block.bytes().get().div_ceil(block.bytes().get()).max(1);
-    let longer = old.metadata_longer.bytes();
-    let needed = old.metadata_used.bytes().get().saturating_mul(times).saturating_add(longer.get());
-    if needed > metadata.get() {
-        let of_base = if longer > Bytes::default() {
-            format!(", with {} at most for the larger base device", longer.human())
-        } else {
-            String::new()
-        };
-        let needed_for = block.bytes().human();
-        return Err(refuse("the old pool's metadata does not fit".to_owned())
-            .fact("needed", format!("about {}, for blocks of {needed_for}{of_base}", Bytes::new(needed).exact()))
-            .fact("found", metadata.exact())
-            .next(format!("--metadata-size {}", rounded(Bytes::new(needed)).typed())));
-    }
-    Ok(())
-}
-
-/// A tenth more, in whole gibibytes.
-fn rounded(bytes: Bytes) -> Bytes {
-    let more = bytes.get().saturating_add(bytes.get() / 10);
-    Bytes::new(more.div_ceil(Bytes::GIB.get()).saturating_mul(Bytes::GIB.get()))
-}
-
-/// What a copy takes beside what is in the old pool, and what it does not take.
-#[derive(Default)]
-struct Room {
-    /// What is there already.
-    there: Bytes,
-    /// What is written beside it.
-    beside: Bytes,
-    /// Whether Docker runs meanwhile, and some is kept free for it.
-    keeps: bool,
-}
-
-/// Refuses where the sparse files could not get the blocks that the copy needs.
-fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;
-    let needed = Bytes::new(old.need.get().saturating_add(old.metadata_used.bytes().get().saturating_mul(2)));
-    let beside = room.beside.get().saturating_add(old.metadata_longer.bytes().get());
-    let needed = needed.saturating_sub(room.there).get().saturating_add(beside);
-    let kept = if room.keeps { prepare::kept(&fs) } else { Bytes::default() };
-    let needed = Bytes::new(needed.saturating_add(kept.get()));
-    if needed > fs.available {
-        let kept =
-            if room.keeps { format!(", with {} that are kept free for Docker", kept.exact()) } else { String::new() };
-        return Err(refuse(format!(
-            "the file system at {} has too little space for the copy",
-            fs.mount_point.display()
-        ))
-        .fact("needed", format!("{} at most{kept}", needed.exact()))
-        .fact("free", fs.available.exact())
-        .next("free some, or name a pool elsewhere:  dmpool migrate --name NAME --dir DIR"));
     }
     Ok(())
 }
