@@ -5,11 +5,11 @@ use std::io::{BufReader, Seek, SeekFrom, stdin};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::contents::{Contents, Item};
-use super::walk::{Wrong, walk};
+use super::contents::Contents;
+use super::walk::{OnContents, OnEntry, Wrong, walk};
 use crate::error::{Failure, Outcome};
 use crate::kernel::Called;
-use crate::ops::volumes_of_docker::{Entries, Entry, Stop};
+use crate::ops::volumes_of_docker::Stop;
 
 /// Reads an archive to its end, and compares every checksum; `-` is standard input.
 ///
@@ -34,8 +34,8 @@ pub(super) fn opened(input: &Path) -> Outcome<File> {
 /// Goes through an archive, and makes nothing of it.
 pub(super) fn checked<'f>(
     from: &'f File,
-    on_contents: &mut dyn FnMut(&Contents) -> Result<(), Wrong>,
-    on_entry: &mut dyn FnMut(&Item, &Entry, &mut Entries<BufReader<&'f File>>) -> Result<(), Wrong>,
+    on_contents: &mut OnContents<'_>,
+    on_entry: &mut OnEntry<'_, BufReader<&'f File>>,
 ) -> Result<Contents, Wrong> {
     walk(BufReader::with_capacity(256 << 10, from), on_contents, on_entry)
 }

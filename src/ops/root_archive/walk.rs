@@ -39,8 +39,8 @@ impl From<String> for Wrong {
     }
 }
 
-type OnContents<'a> = dyn FnMut(&Contents) -> Result<(), Wrong> + 'a;
-type OnEntry<'a, R> = dyn FnMut(&Item, &Entry, &mut Entries<R>) -> Result<(), Wrong> + 'a;
+pub(super) type OnContents<'a> = dyn FnMut(&Contents) -> Result<(), Wrong> + 'a;
+pub(super) type OnEntry<'a, R> = dyn FnMut(&Item, &Entry, &mut Entries<R>) -> Result<(), Wrong> + 'a;
 
 /// Goes through an archive from its beginning to its end, and compares its sums.
 pub(super) fn walk<R: Read>(
