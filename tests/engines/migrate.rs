@@ -35,10 +35,15 @@ pub(crate) const WAITS: [&str; 3] = ["sh", "-c", "trap exit TERM; while :; do sl
 
 /// What Docker says of a container, and everything in it.
 pub(crate) fn of_container(docker: &Docker, name: &str) -> String {
+    told_of(docker, name, &SAME)
+}
+
+/// What Docker says of a container under these keys, what it has changed, and the sum of all that is in it.
+pub(crate) fn told_of(docker: &Docker, name: &str, fields: &[&str]) -> String {
     let (status, body) = get(&format!("/containers/{name}/json")).unwrap();
     assert_eq!(status, 200, "{name}");
     let inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    let said: Vec<_> = SAME.iter().map(|field| format!("{field} {:?}", inspect.pointer(field))).collect();
+    let said: Vec<_> = fields.iter().map(|field| format!("{field} {:?}", inspect.pointer(field))).collect();
     let diff = docker.cmd(["diff", name]).run().checked().unwrap().stdout;
     let mut diff: Vec<_> = diff.lines().collect();
     diff.sort_unstable();

@@ -13,26 +13,15 @@ use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
 
 use crate::host::assert_refused;
-use crate::migrate::{WAITS, by_scripts};
+use crate::migrate::{WAITS, by_scripts, told_of, without_backups};
 use crate::support::Bench;
 
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const M: u64 = 1 << 20;
 
-/// What Docker says of a container, and the sum of all that is in it.
-fn of_container(docker: &Docker, name: &str) -> String {
-    let (status, body) = get(&format!("/containers/{name}/json")).unwrap();
-    assert_eq!(status, 200, "{name}");
-    let inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    let said = ["/Id", "/Image", "/Config", "/HostConfig", "/Mounts", "/State/ExitCode", "/GraphDriver/Data/DeviceId"];
-    let said: Vec<_> = said.iter().map(|field| format!("{field} {:?}", inspect.pointer(field))).collect();
-    let diff = docker.cmd(["diff", name]).run().checked().unwrap().stdout;
-    let mut diff: Vec<_> = diff.lines().collect();
-    diff.sort_unstable();
-    let sum = format!("docker export {name} | sha256sum");
-    let sum = Cmd::new("sh").args(["-c", &sum]).run().checked().unwrap().stdout;
-    format!("{}\n{}\n{sum}", said.join("\n"), diff.join("\n"))
-}
+/// What of `docker inspect` a larger base does not change.
+const SAME: [&str; 7] =
+    ["/Id", "/Image", "/Config", "/HostConfig", "/Mounts", "/State/ExitCode", "/GraphDriver/Data/DeviceId"];
 
 /// How long Docker says that a container's device is.
 fn device_size(name: &str) -> u64 {
@@ -62,15 +51,6 @@ fn fill(docker: &Docker) {
     let size = ["run", "--name", "big", "--storage-opt", "size=2G", "dmpool-test-two:1", "sh", "-c"];
     let fill = "dd if=/dev/urandom of=/more bs=1M count=4; echo 7 > /seven; exit 7";
     assert_eq!(docker.cmd([&size[..], &[fill]].concat()).run().code(), Some(7));
-}
-
-fn take_away(backups_in: &Path) {
-    for entry in fs::read_dir(backups_in).unwrap() {
-        let path = entry.unwrap().path();
-        if path.to_string_lossy().contains("before-dmpool") {
-            fs::remove_file(path).unwrap();
-        }
-    }
 }
 
 /// Looks at every file system of the pool with its own program, and at how long it is; nothing of the pool may be mounted.
@@ -140,16 +120,16 @@ fn a_growth_that_ends_in_the_middle_is_taken_back_or_finished() {
     let mut docker = Docker::start(config).unwrap();
     fill(&docker);
     let names = ["kept", "big"];
-    let was = names.map(|name| of_container(&docker, name));
+    let was = names.map(|name| told_of(&docker, name, &SAME));
     let had = images(&docker);
     docker.stop().unwrap();
-    take_away(Path::new("/etc/docker"));
+    without_backups();
     let before = picture(&root);
     let args = ["migrate", "--base-size", "1G", "--yes"];
     let with_fault = |fault: &str| bench.cmd(&args).env("DMPOOL_FAULT", fault).run();
     let failed = with_fault("2:layer:fail");
     assert!(!failed.ok() && failed.stderr.contains("growing") || failed.stderr.contains("asked for"), "{failed}");
-    take_away(Path::new("/etc/docker"));
+    without_backups();
     assert_eq!(picture(&root), before);
     for verb in ["undo", "continue"] {
         let died = with_fault("2:layer:die");
@@ -157,7 +137,7 @@ fn a_growth_that_ends_in_the_middle_is_taken_back_or_finished() {
         let ended = bench.run(&[verb]);
         assert!(ended.ok(), "{verb}: {ended}");
         if verb == "undo" {
-            take_away(Path::new("/etc/docker"));
+            without_backups();
             assert_eq!(picture(&root), before);
         }
     }
@@ -183,12 +163,12 @@ fn a_growth_that_ends_in_the_middle_is_taken_back_or_finished() {
     sound(&bench, &docker, 2 << 30);
     docker.stop().unwrap();
     bench.ok(&["destroy", &pool, "--with-volumes", "--yes"]);
-    take_away(Path::new("/etc/docker"));
+    without_backups();
 }
 
 fn checked(docker: &Docker, was: &[String], names: &[&str], had: &str) {
     for (was, name) in was.iter().zip(names) {
-        assert_eq!(&of_container(docker, name), was, "{name}");
+        assert_eq!(&told_of(docker, name, &SAME), was, "{name}");
     }
     assert_eq!(images(docker), had);
 }
@@ -204,7 +184,7 @@ fn a_larger_base_device_makes_images_and_containers_larger() {
     docker.run_detached(&["--name", "web"], &WAITS).unwrap();
     assert!(docker.exec("web", &["sh", "-c", "echo by hand > /by-hand"]).ok());
     let names = ["kept", "big"];
-    let was = names.map(|name| of_container(&docker, name));
+    let was = names.map(|name| told_of(&docker, name, &SAME));
     let had = images(&docker);
     assert!(inside(&docker, IMAGE) < 500 * M);
 
@@ -243,5 +223,5 @@ fn a_larger_base_device_makes_images_and_containers_larger() {
     }
     assert_eq!(docker.cmd(["start", "-a", "big"]).run().code(), Some(7));
     Cmd::new(&stop).run().checked().unwrap();
-    take_away(Path::new("/etc/docker"));
+    without_backups();
 }
