@@ -89,6 +89,8 @@ mod tests {
         assert_ne!(look().unwrap(), first, "the base device was made anew");
         set("24cb");
         fs::remove_file(&data).unwrap();
+        // The kernel tells times of files in ticks.
+        std::thread::sleep(std::time::Duration::from_millis(50));
         fs::write(&data, "a").unwrap();
         let again = look().unwrap();
         assert!(FileId::of(&data).unwrap().born.is_none() || again != first, "the file was made anew: {again}");
