@@ -104,10 +104,10 @@ impl Hold {
         self.sign.exists()
     }
 
-    /// Returns what shows that the root was used since the hold was dropped, as [`used_since`] does.
+    /// Returns what shows that the root was used since the hold was dropped, each with what it is.
     ///
     /// # Errors
-    /// As [`used_since`].
+    /// When the marks, or the root, cannot be read.
     pub fn used_since(&self) -> Result<Vec<String>> {
         used_since(&self.records, &self.root)
     }
