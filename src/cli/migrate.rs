@@ -12,7 +12,7 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::ops::migrate::delete_old::delete_old;
 use crate::ops::migrate::{self, To, prepare};
 use crate::ops::steps::Kit;
-use crate::ops::{Change, State, daemon, disks, gate, lvm};
+use crate::ops::{Change, State, daemon, disks, gate, lvm, preflight};
 use crate::pool::{Place, PoolName, Spec, sizing};
 use crate::report;
 use crate::units::{BlockSize, Bytes, NewSize};
@@ -232,12 +232,13 @@ impl Args {
     }
 
     /// Returns what was said of Docker.
-    fn docker(&self) -> Outcome<migrate::preflight::Options> {
+    fn docker(&self) -> Outcome<preflight::Options> {
         let words = |command: &Option<String>| -> Outcome<Option<Vec<String>>> {
             let words = command.as_deref().map(daemon::words_of).transpose();
             words.map_err(|e| Failure::new(Kind::Usage, format!("cannot migrate: {e:#}")))
         };
-        Ok(migrate::preflight::Options {
+        Ok(preflight::Options {
+            purpose: preflight::Purpose::Migrate,
             socket: self.docker_socket.clone(),
             stop: words(&self.stop_command)?,
             start: words(&self.start_command)?,

@@ -4,6 +4,7 @@
 //! carry the plan out, step by step ([`steps`]).
 
 pub mod activate;
+pub mod around;
 pub mod boot;
 mod carrier;
 pub mod containerd;
@@ -36,6 +37,7 @@ pub mod on_devices;
 mod own_disk;
 pub mod placed;
 pub mod plan;
+pub mod preflight;
 pub mod progress;
 pub mod promised;
 mod random;

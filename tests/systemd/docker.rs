@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use dmpool::kernel::dm::Dm;
 use dmpool::ops::State;
-use dmpool::ops::migrate::around::around;
-use dmpool::ops::migrate::preflight::{Options, judge, look};
+use dmpool::ops::around::around;
+use dmpool::ops::preflight::{Options, judge, look};
 use dmpool::ops::steps::{Attempt, Kit, Step};
 use lab::guest::boot;
 use lab::guest::docker::DAEMON_JSON;

@@ -2,14 +2,12 @@
 //! steps of a `create`, and of those that copy.
 
 mod apart;
-pub mod around;
 mod base;
 pub mod blocks;
 pub mod delete_old;
 pub mod files;
 pub mod now;
 pub mod over;
-pub mod preflight;
 pub mod prepare;
 mod prepared;
 mod room;
@@ -27,7 +25,7 @@ use crate::error::{Failure, Outcome};
 use crate::ops::daemon::{Daemon, LOG, Way};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
-use crate::ops::{Change, Done, docker, gate, journal, random, steps};
+use crate::ops::{Change, Done, around, docker, gate, journal, preflight, random, steps};
 use crate::pool::{PoolUuid, Spec};
 use crate::units::{BlockSize, Bytes};
 

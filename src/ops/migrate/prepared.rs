@@ -165,7 +165,7 @@ mod tests {
             stop: Some(words_of(by_hand).unwrap()),
             start: Some(words_of("/root/start").unwrap()),
             without_rm: true,
-            agreed: None,
+            ..Docker::default()
         };
         let to = To::LoopFiles { data: Some(Bytes::new(6 << 30)), metadata: None, block: Some(BlockSize::DEFAULT) };
         let asked = asked(&Options { root: None, to, base_size: None, docker });

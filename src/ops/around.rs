@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::preflight::Judged;
 use crate::engine::configure::{Edit, hold};
 use crate::engine::docker_objects::CONTAINERS;
 use crate::error::{Failure, Outcome};
 use crate::ops::State;
 use crate::ops::daemon::kept::SOURCES;
+use crate::ops::preflight::Judged;
 use crate::ops::steps::configure::Reader;
 use crate::ops::steps::{
     DropHold, HeldFile, Hold, HoldDocker, KeepRecords, StartDocker, Step, StopContainers, StopDocker,
@@ -56,8 +56,9 @@ pub fn around(
     edits: &[Edit],
     paths: &[PathBuf],
 ) -> Outcome<Around> {
-    let refuse =
-        |why: String| Failure::refused(format!("cannot migrate the Docker of `{}`: {why}", judged.root.display()));
+    let refuse = |why: String| {
+        Failure::refused(format!("cannot {} the Docker of `{}`: {why}", judged.purpose.word(), judged.root.display()))
+    };
     let records = state.saved.join(name);
     let mut told = Vec::new();
     let mut after: Vec<(PathBuf, Edit, PathBuf)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What Docker is before it is migrated, and every reason why it cannot be.
+//! What Docker is before it is stopped for something, and every reason why it cannot be.
 
 pub mod look;
 
@@ -20,9 +20,31 @@ pub use look::look;
 /// How many names a sentence has.
 const NAMED: usize = 5;
 
+/// What Docker is stopped for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It gets another ground.
+    #[default]
+    Migrate,
+    /// What it has is written to an archive.
+    Save,
+}
+
+impl Purpose {
+    /// Returns it as a sentence goes on after "cannot".
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Migrate => "migrate",
+            Self::Save => "save",
+        }
+    }
+}
+
 /// What somebody said of Docker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// What it is stopped for.
+    pub purpose: Purpose,
     /// Where it listens, when its own configuration does not say.
     pub socket: Option<PathBuf>,
     /// The program that stops it, and its arguments.
@@ -107,6 +129,8 @@ impl Facts {
 /// What a plan is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
+    /// What Docker is stopped for.
+    pub purpose: Purpose,
     /// Docker's root, free of symbolic links.
     pub root: PathBuf,
     /// Docker, when it runs.
@@ -133,12 +157,13 @@ pub struct Judged {
 /// Refused with each reason for which Docker cannot be stopped and started, or would lose something by it.
 pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
     let root = &facts.root;
-    let refuse = |why: String| Failure::refused(format!("cannot migrate the Docker of `{}`: {why}", root.display()));
+    let word = options.purpose.word();
+    let refuse = |why: String| Failure::refused(format!("cannot {word} the Docker of `{}`: {why}", root.display()));
     let files = facts.files.clone().map_err(|obstacle| target::refusal(&obstacle, &refuse))?;
     let is_held = |text: &Option<String>| text.as_deref().is_some_and(hold::is_held);
     if let Some((path, _)) = files.iter().find(|(_, text)| is_held(text)) {
         let path = path.display();
-        return Err(refuse("it is held: another migration was begun, and has not ended".to_owned())
+        return Err(refuse("it is held: a migration or a save was begun, and has not ended".to_owned())
             .fact("found", format!("{path} says `{}`", hold::KEY))
             .fact("state", "nothing was touched")
             .next(format!(
@@ -156,6 +181,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
         notes.extend(notes_of_others(facts));
         let units = facts.units.clone();
         return Ok(Judged {
+            purpose: options.purpose,
             root: root.clone(),
             daemon: None,
             running: Vec::new(),
@@ -213,6 +239,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             .next("run this again: the question names it then"));
     }
     Ok(Judged {
+        purpose: options.purpose,
         root: root.clone(),
         notes: notes(facts, asked, &vanish),
         daemon: Some(Daemon { root: root.clone(), socket, way, with: facts.with.clone() }),

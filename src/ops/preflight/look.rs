@@ -1,4 +1,4 @@
-//! Looking at Docker before it is migrated.
+//! Looking at Docker before it is stopped.
 
 use std::collections::BTreeSet;
 use std::fs;
