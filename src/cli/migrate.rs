@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
+use crate::cli::docker::DockerArgs;
 use crate::cli::{Cli, Command, parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::migrate::delete_old::delete_old;
 use crate::ops::migrate::{self, To, prepare};
 use crate::ops::steps::Kit;
-use crate::ops::{Change, State, daemon, disks, gate, lvm, preflight};
+use crate::ops::{Change, State, disks, gate, lvm, preflight};
 use crate::pool::{Place, PoolName, Spec, sizing};
 use crate::report;
 use crate::units::{BlockSize, Bytes, NewSize};
@@ -80,21 +81,8 @@ pub(super) struct Args {
     #[arg(long, requires = "to_driver", conflicts_with_all = ["docker_socket", "stop_command", "start_command", "without_rm"])]
     offline: bool,
 
-    /// Where Docker listens, when its configuration does not say
-    #[arg(long, value_name = "PATH")]
-    docker_socket: Option<PathBuf>,
-
-    /// What stops Docker, when no unit or init script does: a program and its arguments
-    #[arg(long, value_name = "COMMAND", requires = "start_command")]
-    stop_command: Option<String>,
-
-    /// What starts it
-    #[arg(long, value_name = "COMMAND", requires = "stop_command")]
-    start_command: Option<String>,
-
-    /// Also when containers run with --rm: they are gone when they stop
-    #[arg(long)]
-    without_rm: bool,
+    #[command(flatten)]
+    docker: DockerArgs,
 
     #[command(flatten)]
     before: Before,
@@ -233,18 +221,7 @@ impl Args {
 
     /// Returns what was said of Docker.
     fn docker(&self) -> Outcome<preflight::Options> {
-        let words = |command: &Option<String>| -> Outcome<Option<Vec<String>>> {
-            let words = command.as_deref().map(daemon::words_of).transpose();
-            words.map_err(|e| Failure::new(Kind::Usage, format!("cannot migrate: {e:#}")))
-        };
-        Ok(preflight::Options {
-            purpose: preflight::Purpose::Migrate,
-            socket: self.docker_socket.clone(),
-            stop: words(&self.stop_command)?,
-            start: words(&self.start_command)?,
-            without_rm: self.without_rm,
-            agreed: None,
-        })
+        self.docker.options(preflight::Purpose::Migrate)
     }
 
     fn options(self, state: &State) -> Outcome<migrate::Options> {
@@ -321,7 +298,7 @@ fn dropped(folder: Option<&Path>, change: Change) -> Outcome<()> {
     })
 }
 
-/// Says what Docker says otherwise than before.
+/// Says what Docker says otherwise than before it was migrated.
 ///
 /// # Errors
 /// [`Kind::Damaged`] when there is any.

@@ -9,6 +9,7 @@ mod create;
 mod deactivate;
 mod destroy;
 mod disks;
+mod docker;
 mod grow;
 mod health;
 mod list;
@@ -161,7 +162,7 @@ fn dispatch(cli: Cli) -> Outcome<u8> {
         Command::Destroy(args) => args.run(state),
         Command::Rescue(args) => args.run(&state),
         Command::Volumes(args) => args.run(&state),
-        Command::Save(args) => args.run(&state),
+        Command::Save(args) => args.run(state),
         Command::Load(args) => args.run(&state),
         Command::Continue(args) => args.run(state),
         Command::Undo(args) => args.run(state),

@@ -1,6 +1,6 @@
 //! `dmpool continue` and `dmpool undo`
 
-use crate::cli::{migrate as command, show};
+use crate::cli::{migrate as command, save, show};
 use crate::error::Outcome;
 use crate::ops::journal::Ended;
 use crate::ops::migrate::over;
@@ -92,6 +92,9 @@ fn go(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<()> {
     });
     for note in &done.notes {
         show::error(&format!("note: {note}\n"));
+    }
+    if let Some(saved) = &done.saved {
+        return save::told(saved);
     }
     command::differs(&done.differences)
 }

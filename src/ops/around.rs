@@ -8,6 +8,7 @@ use crate::engine::docker_objects::CONTAINERS;
 use crate::error::{Failure, Outcome};
 use crate::ops::State;
 use crate::ops::daemon::kept::SOURCES;
+use crate::ops::daemon::{Daemon, LOG, Way};
 use crate::ops::preflight::Judged;
 use crate::ops::steps::configure::Reader;
 use crate::ops::steps::{
@@ -32,6 +33,18 @@ pub struct Around {
     pub told: Vec<Step>,
     /// Docker may start again, and does if it ran.
     pub after: Vec<Step>,
+}
+
+impl Around {
+    /// Says where it goes what a program prints that starts Docker.
+    pub(in crate::ops) fn says_of_start(&self, judged: &Judged) -> Option<String> {
+        let Some(Daemon { way: way @ Way::Commands { .. }, .. }) = &judged.daemon else { return None };
+        let (starts, log) = (way.starts(), self.records.join(LOG));
+        Some(format!(
+            "what `{starts}` prints goes to {}: when that is Docker itself, as long as it runs",
+            log.display()
+        ))
+    }
 }
 
 /// Returns what Docker has written down of each container, and writes again whenever that starts.

@@ -61,6 +61,11 @@ pub(crate) fn carry_files(layers: usize, files: u64, bytes: Bytes) -> u64 {
     copy(bytes).saturating_add(files.div_ceil(FILES)).saturating_add(layers).saturating_mul(2)
 }
 
+/// How many seconds it takes to write so many layers, that are so large together, to an archive.
+pub(crate) fn save(layers: usize, bytes: Bytes) -> u64 {
+    copy(bytes).saturating_add(u64::try_from(layers).unwrap_or(u64::MAX).saturating_mul(LAYER))
+}
+
 fn in_use(pool: &PoolReport) -> Option<Bytes> {
     pool.metadata_space().map(|space| space.used)
 }

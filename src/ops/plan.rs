@@ -42,6 +42,8 @@ pub enum Operation {
     Migrate,
     /// `migrate --delete-old`
     DeleteOld,
+    /// `save`, of a Docker that runs
+    Save,
 }
 
 impl Operation {
@@ -61,7 +63,13 @@ impl Operation {
             Self::ThinAdopt => "thin adopt",
             Self::Migrate => "migrate",
             Self::DeleteOld => "migrate --delete-old",
+            Self::Save => "save",
         }
+    }
+
+    /// Returns whether Docker is stopped and held meanwhile: going back leads to a Docker that runs as it did.
+    pub const fn holds_docker(self) -> bool {
+        matches!(self, Self::Migrate | Self::Save)
     }
 }
 

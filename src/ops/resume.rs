@@ -4,6 +4,7 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::identity;
 use crate::ops::journal::{self, Ended, Journal, Log, Progress};
 use crate::ops::plan::{Operation, Plan};
+use crate::ops::root_archive::running;
 use crate::ops::steps::{self, Act, Attempt, Kit, Step, devices_of};
 use crate::ops::{deleted, gate, members, migrate, registry, sight};
 use crate::pool::{Entry, PoolName};
@@ -33,6 +34,8 @@ pub struct Resumed {
     pub notes: Vec<String>,
     /// What Docker says otherwise than before it was migrated, each a sentence.
     pub differences: Vec<String>,
+    /// The archive of a `save` that has come to its end.
+    pub saved: Option<running::Saved>,
 }
 
 /// An interrupted operation, and what ending it in one way would do.
@@ -138,6 +141,10 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         Way::Continue { .. } => journal::finish(kit, log)?,
     };
     let (mut said, mut differences) = (kit.said(), Vec::new());
+    let saved = match ended {
+        Ended::Whole if plan.operation == Operation::Save => running::ended(&plan, std::mem::take(&mut said)),
+        _ => None,
+    };
     if plan.operation == Operation::Migrate && ended == Ended::Whole {
         differences = std::mem::take(&mut said);
     }
@@ -146,7 +153,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     }
     notes.extend(said);
     notes.extend(super::silence_of_udev());
-    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences }))
+    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences, saved }))
 }
 
 /// Refuses to end an operation in the way that deletes what has been written to the pool since it was interrupted: boot
@@ -242,6 +249,12 @@ fn no_start_goes(journal: &Journal, way: Way) -> Outcome<()> {
             return Err(Failure::refused(format!("cannot undo `{id}`: {}", dropped.hold.cannot_be_told()))
                 .fact("state", "nothing was touched; what Docker may have written since would be lost on the way back")
                 .next(format!("start Docker, when it does not run, then:  dmpool continue {id}    # finishes it")));
+        }
+        if let (Some(first), Operation::Save) = (used.first(), journal.opened.plan.operation) {
+            return Err(Failure::refused(format!("cannot undo `{id}`: the archive is written, and Docker runs again"))
+                .fact("found", first)
+                .fact("state", "nothing was touched")
+                .next(format!("dmpool continue {id}    # starts what ran in it")));
         }
         if let Some(first) = used.first() {
             let many = if used.len() == 1 { String::new() } else { format!(", and {} more", used.len() - 1) };

@@ -12,6 +12,23 @@ pub fn saved(contents: &Contents, file: &Path) -> String {
     format!("saved {} to {}\n{}", counts(contents), printable(&file.display().to_string()), remarks(contents))
 }
 
+/// Returns what would be saved of a root whose Docker is down.
+pub fn would_save(contents: &Contents, file: Option<&Path>) -> String {
+    let to = file.map_or_else(|| "a pipe".to_owned(), |file| printable(&file.display().to_string()));
+    let size = Bytes::new(contents.bytes).human();
+    format!("dmpool would save {}, about {size}, to {to}\n{}nothing was changed\n", counts(contents), remarks(contents))
+}
+
+/// Returns a line on what is to be known.
+pub fn note(what: &str) -> String {
+    format!("note: {}\n", printable(what))
+}
+
+/// Returns a line on what could not be read.
+pub fn lost(what: &str) -> String {
+    format!("dmpool: {}\n", printable(what))
+}
+
 /// Returns what is to be known of an archive: what the host has of it, and what is not in it.
 pub fn remarks(contents: &Contents) -> String {
     let mut lines = Vec::new();

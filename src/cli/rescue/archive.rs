@@ -12,7 +12,7 @@ use crate::report::failure::printable;
 /// Says each remark when it is met, and counts what is lost.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Teller {
-    lost: u64,
+    lost: usize,
 }
 
 impl Teller {
@@ -31,14 +31,23 @@ impl Teller {
     /// # Errors
     /// Damaged when something was lost.
     pub(in crate::cli) fn outcome(self, what: &str) -> Outcome<()> {
-        if self.lost == 0 {
-            return Ok(());
-        }
-        let count = if self.lost == 1 { "1 thing is".to_owned() } else { format!("{} things are", self.lost) };
-        Err(Failure::new(Kind::Damaged, format!("{what} is not whole: {count} missing or not as it was"))
-            .fact("state", "the rest is there")
-            .next("what is said above of each"))
+        outcome(self.lost, what)
     }
+}
+
+/// Returns the outcome when so many things were lost, each of which was said.
+///
+/// # Errors
+/// As [`Teller::outcome`].
+pub(in crate::cli) fn outcome(lost: usize, what: &str) -> Outcome<()> {
+    let count = match lost {
+        0 => return Ok(()),
+        1 => "1 thing is".to_owned(),
+        several => format!("{several} things are"),
+    };
+    Err(Failure::new(Kind::Damaged, format!("{what} is not whole: {count} missing or not as it was"))
+        .fact("state", "the rest is there")
+        .next("what is said above of each"))
 }
 
 /// Names in it are from the disk.

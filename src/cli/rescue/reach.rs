@@ -26,6 +26,11 @@ pub(in crate::cli) struct ReachArgs {
 }
 
 impl ReachArgs {
+    /// Returns whether anything is said.
+    pub(in crate::cli) const fn is_told(&self) -> bool {
+        self.userspace || self.data.is_some() || self.metadata.is_some() || self.work_dir.is_some()
+    }
+
     pub(in crate::cli) fn to(self, state: &State) -> Reach {
         let Self { data, metadata, userspace, work_dir } = self;
         Reach { userspace, work_dir, data, metadata, state: state.clone(), ..Reach::default() }

@@ -300,7 +300,9 @@ fn interrupted(operation: Operation, how: &Interrupted) -> String {
     let side = match operation {
         Operation::Grow => "the pool comes up with the size that its superblock says",
         Operation::Create | Operation::ActivateAnew => "the pool was made, and comes up",
-        Operation::Activate | Operation::AtBoot | Operation::Migrate | Operation::DeleteOld => "the pool comes up",
+        Operation::Activate | Operation::AtBoot | Operation::Migrate | Operation::DeleteOld | Operation::Save => {
+            "the pool comes up"
+        }
         Operation::Deactivate | Operation::Destroy => "the pool comes up as it was before",
         Operation::ThinCreate
         | Operation::ThinSnapshot

@@ -204,7 +204,7 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Back, Stop> {
             stands.extend(what.filter(|what| !stands.contains(what)));
             fault::reached(step, Point::AfterRevert)?;
             // A journal that is kept says that it is still to be taken back.
-            if !(ends && operation == Operation::Migrate) {
+            if !(ends && operation.holds_docker()) {
                 let _ = log.write(Record::Reverted(step));
             }
             Ok(ends)
@@ -212,7 +212,7 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Back, Stop> {
         let ends = go().map_err(|why| Stop { step, why, unbegun: false })?;
         if ends {
             // What came before a step that stands is what it stands on.
-            return Ok(Back { stands, is_kept: operation == Operation::Migrate });
+            return Ok(Back { stands, is_kept: operation.holds_docker() });
         }
     }
     Ok(Back { stands, is_kept: false })

@@ -51,10 +51,10 @@ pub fn destroys(plan: &Plan) -> bool {
         && plan.steps.iter().any(goes)
 }
 
-/// Returns whether nothing that came before a step is taken back when it stands. In a `migrate` only what Docker is told by, or runs
+/// Returns whether nothing that came before a step is taken back when it stands. Where Docker is held only what Docker is told by, or runs
 /// on, does that: what somebody has done to the new pool's devices is no reason to leave Docker stopped.
 pub const fn ends_the_way_back(operation: Operation, step: &Step) -> bool {
-    !matches!(operation, Operation::Migrate)
+    !operation.holds_docker()
         || matches!(step, Step::StartDocker(_) | Step::DropHold(_) | Step::WriteConfig(_) | Step::SetAside(_))
 }
 

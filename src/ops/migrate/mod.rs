@@ -22,7 +22,6 @@ use std::time::SystemTime;
 use crate::engine::configure::Edit;
 use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
-use crate::ops::daemon::{Daemon, LOG, Way};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
 use crate::ops::{Change, Done, around, docker, gate, journal, preflight, random, steps};
@@ -145,13 +144,7 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     let name = format!("docker-{}", ground.stamp);
     let records = ground.root.path.join("devicemapper/metadata");
     let around = around::around(&judged, &kit.state, &name, part.old.as_deref(), &part.edits, &[records])?;
-    if let Some(Daemon { way: way @ Way::Commands { .. }, .. }) = &judged.daemon {
-        part.notes.push(format!(
-            "what `{}` prints goes to {}: when that is Docker itself, as long as it runs",
-            way.starts(),
-            around.records.join(LOG).display()
-        ));
-    }
+    part.notes.extend(around.says_of_start(&judged));
     let mut steps: Vec<Step> = around.before;
     steps.extend(own(&around.hold));
     steps.extend(around.told);

@@ -162,7 +162,7 @@ impl fmt::Display for Item {
 
 impl Contents {
     /// Begins with nothing in it.
-    pub(super) const fn of(root: PathBuf, driver: String) -> Self {
+    pub(in crate::ops) const fn of(root: PathBuf, driver: String) -> Self {
         Self {
             format: FORMAT,
             root,

@@ -13,9 +13,11 @@ mod binds;
 mod check;
 mod contents;
 mod docker_needs;
+mod host;
 mod load;
 mod place;
 mod powers;
+pub mod running;
 mod save;
 mod taken;
 mod vacant;
@@ -24,6 +26,7 @@ mod whole;
 
 pub use check::check;
 pub use contents::{Bind, Contents, Item, Sums};
+pub(in crate::ops) use host::Told;
 pub use load::{Load, Loaded, load, outcome};
 pub use save::{Options, Save, Unsaved, save};
 

@@ -7,12 +7,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::at_rest::{docker_is_down, no_container_runs};
 use super::binds::binds;
 use super::contents::{CONTENTS, Contents, Item, SUMS, Sums, VOLUMES};
 use super::docker_needs::is_of_images;
+use super::host::{Told, host};
 use super::taken::{self, Open};
 use super::walk::LONGEST_PATH;
 use super::whole;
@@ -21,30 +23,27 @@ use crate::engine::docker_root::Problem;
 use crate::engine::driver::Driver;
 use crate::error::{Failure, Outcome};
 use crate::kernel::folder::{FileKind, Time};
-use crate::kernel::fs::read_limited;
 use crate::ops::contents::archive::{
     Member, OnBelow, Remark, Taken, Tell, Writer, made, measure, pack_layer, pack_some,
 };
 use crate::ops::contents::overlay2::{Opener, Part, always, parts_of};
 use crate::ops::contents::source::{Reach, opened};
 use crate::ops::contents::tree::{Entry, Lost};
-use crate::ops::daemon::kept::{SOURCES, firewall};
+use crate::ops::fault::{self, Point};
 use crate::ops::progress::{Progress, Watcher};
 use crate::ops::rescue::copy::{may_hold, may_write};
 use crate::ops::rescue::with_root;
 use crate::process::{as_root, quote};
 use crate::units::Bytes;
 
-/// No configuration of the host's is longer.
-const LONGEST: Bytes = Bytes::new(16 << 20);
 /// What an item counts for beside its files.
 const ITEM: u64 = 64 << 10;
 /// How many broken things are named.
 const NAMED: usize = 10;
-const NEVER: Time = Time { seconds: 0, nanoseconds: 0 };
+pub(super) const NEVER: Time = Time { seconds: 0, nanoseconds: 0 };
 
 /// What is saved of a root.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// The storage driver, where several have images.
     pub driver: Option<String>,
@@ -73,6 +72,8 @@ pub struct Save<'a> {
     /// What is left out because it cannot be read, by path below the root.
     unread: Vec<Problem>,
     damaged: bool,
+    /// How Docker is told when nobody holds it.
+    told: Told,
 }
 
 /// Why there is no archive.
@@ -90,22 +91,35 @@ impl From<io::Error> for Unsaved {
     }
 }
 
-/// Finds what there is to be saved.
+/// Finds what there is to be saved of a root that nobody changes.
 ///
 /// # Errors
 /// Refused when Docker runs on the root, something in it is broken, or the archive has no room.
-pub fn save<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Outcome<Save<'a>> {
+pub fn save<'a>(objects: Objects, reach: &'a Reach, options: &Options) -> Outcome<Save<'a>> {
     let root = objects.path.clone();
-    let refuse = |why: String| {
-        Failure::refused(format!("cannot save the Docker root `{}`: {why}", root.display()))
-            .fact("state", "nothing was written")
-    };
+    let refuse = |why: String| refusal(&root, &why);
+    docker_is_down(&root, &refuse)?;
+    let save = look(objects, reach, options)?;
+    no_container_runs(&root, save.driver, &refuse)?;
+    Ok(save)
+}
+
+fn refusal(root: &Path, why: &str) -> Failure {
+    Failure::refused(format!("cannot save the Docker root `{}`: {why}", root.display()))
+        .fact("state", "nothing was written")
+}
+
+/// Finds what there is to be saved, as it is in this moment.
+///
+/// # Errors
+/// As [`save`], but for a Docker that runs.
+pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Outcome<Save<'a>> {
+    let root = objects.path.clone();
+    let refuse = |why: String| refusal(&root, &why);
     if !geteuid().is_root() {
         return Err(refuse("only root may read all of it".to_owned()).next(as_root()));
     }
-    docker_is_down(&root, &refuse)?;
     let driver = taken::driver(&objects, options.driver.as_deref(), &refuse)?;
-    no_container_runs(&root, driver, &refuse)?;
     let mut left_out = taken::left_out(&objects, driver);
     let mut gone = taken::without(&mut objects, driver, &options.without)?;
     left_out.extend(taken::prune(&mut objects, driver, &mut gone));
@@ -170,7 +184,8 @@ pub fn save<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Ou
     if let (Some(file), Some(directory)) = (&options.file, &archive) {
         may_hold(Bytes::new(contents.bytes), directory, file)?;
     }
-    Ok(Save { objects, driver, parts, reach, contents, sizes, gone, unread, damaged: options.damaged })
+    let told = Told::default();
+    Ok(Save { objects, driver, parts, reach, contents, sizes, gone, unread, damaged: options.damaged, told })
 }
 
 fn contents(
@@ -239,6 +254,17 @@ impl Save<'_> {
         &self.contents
     }
 
+    /// Returns the same with what Docker is told by when nobody holds it: the files of the host have the hold in them.
+    #[must_use]
+    pub(in crate::ops) fn with_told(self, told: Told) -> Self {
+        Self { told, ..self }
+    }
+
+    /// Returns how many layers are in it.
+    pub(super) const fn layers(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Writes the archive. What is left out is told.
     ///
     /// # Errors
@@ -255,6 +281,7 @@ impl Save<'_> {
         let total = Bytes::new(sizes().fold(0, u64::saturating_add));
         let mut before = 0_u64;
         let mut opener = Opener::new(&self.objects.path, self.driver, self.reach);
+        let mut layers = 0;
         for (item, size) in self.contents.items.iter().zip(sizes()) {
             let (start, done) = (before, Cell::new(0_u64));
             let mut lost = Vec::new();
@@ -281,6 +308,11 @@ impl Save<'_> {
             let sum = std::mem::take(&mut part.inner()?.sum);
             if !lost.is_empty() {
                 return Err(Unsaved::Source(self.not_whole(&lost)));
+            }
+            if matches!(item, Item::Layer { .. }) {
+                let failed = |e: anyhow::Error| Unsaved::Source(self.failure(&format!("{e:#}")));
+                fault::reached(layers, Point::Layer).map_err(failed)?;
+                layers += 1;
             }
             before = before.saturating_add(size);
             sums.insert(place.to_string_lossy().into_owned(), format!("{:x}", sum.finalize()));
@@ -319,7 +351,7 @@ impl Save<'_> {
     ) -> Result<(), Unsaved> {
         let root = &self.objects.path;
         let open = match item {
-            Item::Host => return Ok(host(place, out)?),
+            Item::Host => return Ok(host(place, &self.told, out)?),
             Item::Layer { id, .. } => return self.layer(id, place, opener, out, tell),
             Item::Image => taken::open(root, &Path::new("image").join(self.driver.name())),
             Item::VolumeDatabase => crate::ops::contents::source::opened(root)
@@ -396,46 +428,7 @@ impl Save<'_> {
     }
 }
 
-/// Writes what says on this host how Docker is told.
-fn host<W: Write>(place: &Path, out: &mut Writer<W>) -> io::Result<()> {
-    let mut files = BTreeMap::new();
-    let mut next: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
-    while let Some(path) = next.pop() {
-        match path.symlink_metadata() {
-            Ok(found) if found.is_dir() => {
-                next.extend(path.read_dir()?.flatten().map(|entry| entry.path()));
-            }
-            Ok(found) if found.is_file() => {
-                let bytes = read_limited(&path, LONGEST).map_err(|e| io::Error::other(format!("{e:#}")))?;
-                files.extend(bytes.map(|bytes| (path, bytes)));
-            }
-            _ => {}
-        }
-    }
-    files.insert(PathBuf::from("/iptables-save"), firewall().into_bytes());
-    let folder = made(FileKind::Directory, 0o700, NEVER);
-    let mut made_before = BTreeSet::new();
-    let mut directory = |path: &Path, out: &mut Writer<W>| {
-        if made_before.insert(path.to_owned()) {
-            out.other(Member { path, status: &folder, attributes: &[] }, None)
-        } else {
-            Ok(())
-        }
-    };
-    directory(place, out)?;
-    for (path, bytes) in &files {
-        let path = place.join(path.strip_prefix("/").unwrap_or(path));
-        let mut above: Vec<&Path> = path.ancestors().skip(1).take_while(|above| *above != place).collect();
-        above.reverse();
-        for above in above {
-            directory(above, out)?;
-        }
-        file(out, &path, bytes)?;
-    }
-    Ok(())
-}
-
-fn file<W: Write>(out: &mut Writer<W>, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn file<W: Write>(out: &mut Writer<W>, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let status = made(FileKind::File, 0o600, NEVER);
     out.bytes(Member { path, status: &status, attributes: &[] }, bytes)
 }

@@ -67,6 +67,12 @@ impl FileId {
         })
     }
 
+    /// Returns whether that file is at the path still.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let is_this_boot = identity::boot_id().is_ok_and(|boot| boot == self.boot);
+        fs::symlink_metadata(path).is_ok_and(|found| self.is(&found, is_this_boot))
+    }
+
     fn is(&self, found: &Metadata, is_this_boot: bool) -> bool {
         let born = born(found);
         (found.ino(), found.len()) == (self.inode, self.length.get())

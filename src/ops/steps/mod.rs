@@ -31,6 +31,7 @@ mod volume_device;
 mod volume_record;
 mod volumes_of_lvm;
 mod whose;
+pub mod write_archive;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,7 @@ pub use volume_device::{GrowFileSystem, MapVolume, ReloadVolume, grower};
 pub use volume_record::{AdoptVolumes, ForgetVolumes, RecordVolumes, ResizeVolume, SettleVolumes};
 pub use volumes_of_lvm::{MakeVolume, RemoveVolume, WakeVolume, agreed_by_lvm, asleep};
 pub(in crate::ops) use whose::is_bare;
+pub use write_archive::WriteArchive;
 
 use crate::kernel::dm::Dm;
 use crate::ops::State;
@@ -295,4 +297,5 @@ steps!(
     DropHold,
     StartDocker,
     DeleteFolder,
+    WriteArchive,
 );

@@ -31,7 +31,14 @@ impl Output {
     pub fn begin(path: &Path) -> Outcome<Self> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".dmpool-{}", std::process::id()));
-        let temporary = path.with_file_name(name);
+        Self::begin_as(path, path.with_file_name(name))
+    }
+
+    /// Begins it under a name of its own, which must be free.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_as(path: &Path, temporary: PathBuf) -> Outcome<Self> {
         let unmade = |e: anyhow::Error| {
             let failure = Failure::failed(format!("cannot write `{}`", path.display()));
             let missing = parent(path);
