@@ -121,6 +121,24 @@ pub(super) fn ext4_resize(root: BorrowedFd<'_>, blocks: u64) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
+/// `FS_IOC_GETFLAGS`: returns the flags of an open file or folder, as chattr(1) has them.
+pub(super) fn inode_flags(file: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut flags = [0_u32; 2];
+    let request = nix::request_code_read!(b'f', 1, size_of::<libc::c_long>());
+    // SAFETY: the kernel writes an int, or on some architectures a long: the array has room for either.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, flags.as_mut_ptr()) };
+    Errno::result(result).map(|_| flags[0])
+}
+
+/// `FS_IOC_SETFLAGS`: gives an open file or folder these flags.
+pub(super) fn set_inode_flags(file: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
+    let flags = [flags, 0];
+    let request = nix::request_code_write!(b'f', 2, size_of::<libc::c_long>());
+    // SAFETY: the kernel reads an int, or a long, and the array is as long as either.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, flags.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// Returns the id of the process that last operated on the first semaphore of the set.
 pub(super) fn semaphore_last_pid(set: c_int) -> Result<c_int, Errno> {
     // SAFETY: GETPID takes no fourth argument.

@@ -81,6 +81,17 @@ impl Folder {
             .called("renameat", to.display())
     }
 
+    /// Gives a name another one in another folder, where nothing has it.
+    ///
+    /// # Errors
+    /// As renameat(2).
+    pub fn move_to(&self, name: &OsStr, other: &Self, to: &OsStr) -> Result<(), KernelError> {
+        single(name)
+            .and(single(to))
+            .and_then(|()| renameat(&self.fd, name, &other.fd, to))
+            .called("renameat", to.display())
+    }
+
     /// Removes a name that is no directory.
     ///
     /// # Errors

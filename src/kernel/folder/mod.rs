@@ -2,6 +2,7 @@
 //! nothing about what is read changes, its access time included.
 
 mod content;
+mod flags;
 mod make;
 mod status;
 
@@ -18,6 +19,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 pub use content::{Content, Filled};
+pub use flags::Flags;
 pub use status::{FileKind, Status, Time};
 
 use crate::kernel::{Called, KernelError};

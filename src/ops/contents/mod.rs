@@ -3,6 +3,7 @@
 //! them written for another driver ([`overlay2`]). What several commands do with them begins here.
 
 pub mod archive;
+pub mod devicemapper;
 pub mod layer;
 pub mod overlay2;
 pub mod source;

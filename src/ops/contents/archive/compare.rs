@@ -1,10 +1,11 @@
 //! Two trees, compared to the last attribute.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
 
 use super::changes::{Change, ChangeKind, changes_by};
-use crate::kernel::folder::{Attribute, FileKind, Status};
+use crate::kernel::folder::{Attribute, FileKind, Status, Time};
 use crate::ops::contents::tree::{Entry, Tree};
 
 /// An attribute that a file gets from where it is: a label of SELinux.
@@ -35,9 +36,7 @@ pub(super) fn is_same(old: &Tree, before: &Entry, new: &Tree, now: &Entry) -> Re
     if is.is_directory() {
         return Ok(was.is_directory() && same_status(was, is) && attributes(old, before)? == attributes(new, now)?);
     }
-    // The kernel sets the time of change with everything that changes, a link that is made or removed included.
-    let own = |status: &Status| (status.inode, status.changed, status.links, status.allocated);
-    if same_status(was, is) && own(was) == own(is) {
+    if is_inherited(was, is) {
         return Ok(true);
     }
     // Names of one file are written together or not at all.
@@ -45,6 +44,13 @@ pub(super) fn is_same(old: &Tree, before: &Entry, new: &Tree, now: &Entry) -> Re
         return Ok(false);
     }
     Ok(attributes(old, before)? == attributes(new, now)? && same_content(before, now)?)
+}
+
+/// Whether a file is the very one that a snapshot of a file system has inherited. The kernel sets the time of change with everything that
+/// changes, a link that is made or removed included.
+pub(super) fn is_inherited(was: &Status, is: &Status) -> bool {
+    let own = |status: &Status| (status.inode, status.changed, status.links, status.allocated);
+    same_status(was, is) && own(was) == own(is)
 }
 
 fn same_status(one: &Status, other: &Status) -> bool {
@@ -61,7 +67,7 @@ fn attributes(tree: &Tree, entry: &Entry) -> Result<Vec<Attribute>, String> {
     Ok(found)
 }
 
-fn same_content(before: &Entry, now: &Entry) -> Result<bool, String> {
+pub(super) fn same_content(before: &Entry, now: &Entry) -> Result<bool, String> {
     match now.node.status.kind {
         FileKind::File => {
             let of = |entry: &Entry| entry.node.content().map_err(|e| format!("it cannot be read: {e}"));
@@ -87,6 +93,52 @@ pub(crate) fn compare(
     goes_on: &dyn Fn() -> anyhow::Result<()>,
     tell: &mut dyn FnMut(Difference),
 ) -> anyhow::Result<Compared> {
+    let differing = |before: &Entry, now: &Entry| differing(old, before, new, now, true);
+    compare_by(old, new, goes_on, tell, &differing)
+}
+
+/// As [`compare`], with the flags of chattr(1). Content that is in `known`, by the inodes of both and when these were changed, is not read
+/// again; what was read is put there.
+///
+/// # Errors
+/// As [`compare`].
+pub(crate) fn compare_with_flags(
+    old: &Tree,
+    new: &Tree,
+    known: &mut HashSet<u64>,
+    goes_on: &dyn Fn() -> anyhow::Result<()>,
+    tell: &mut dyn FnMut(Difference),
+) -> anyhow::Result<Compared> {
+    let known = std::cell::RefCell::new(known);
+    let differing = |before: &Entry, now: &Entry| {
+        let pair = [before, now].map(|entry| {
+            let status = &entry.node.status;
+            let time = |time: Time| (time.seconds, time.nanoseconds);
+            (status.inode, time(status.changed), time(status.modified), status.size)
+        });
+        let pair = std::hash::BuildHasher::hash_one(&BuildHasherDefault::<DefaultHasher>::default(), pair);
+        let is_file = now.node.status.kind == FileKind::File;
+        let is_known = is_file && known.borrow().contains(&pair);
+        let mut what = differing(old, before, new, now, !is_known)?;
+        let flags = |entry: &Entry| entry.node.flags().map_err(|e| format!("its flags cannot be read: {e}"));
+        if flags(before)? != flags(now)? {
+            what.push("flags");
+        }
+        if is_file && what.is_empty() {
+            known.borrow_mut().insert(pair);
+        }
+        Ok(what)
+    };
+    compare_by(old, new, goes_on, tell, &differing)
+}
+
+fn compare_by(
+    old: &Tree,
+    new: &Tree,
+    goes_on: &dyn Fn() -> anyhow::Result<()>,
+    tell: &mut dyn FnMut(Difference),
+    differing: &dyn Fn(&Entry, &Entry) -> Result<Vec<&'static str>, String>,
+) -> anyhow::Result<Compared> {
     let entries = std::cell::Cell::new(0);
     let names = std::cell::RefCell::new((Names::default(), Names::default()));
     let found = std::cell::RefCell::new(HashMap::<PathBuf, String>::new());
@@ -96,7 +148,7 @@ pub(crate) fn compare(
             stopped.borrow_mut().get_or_insert(e);
         }
         entries.set(entries.get() + 1);
-        let mut what = differing(old, before, new, now)?;
+        let mut what = differing(before, now)?;
         let (olds, news) = &mut *names.borrow_mut();
         if olds.first(before) != news.first(now) {
             what.push("which names are one file");
@@ -114,7 +166,7 @@ pub(crate) fn compare(
     };
     if let (Ok(was), Ok(is)) = (old.root_node(), new.root_node()) {
         let root = |node| Entry { path: PathBuf::new(), node };
-        match differing(old, &root(was), new, &root(is)) {
+        match differing(&root(was), &root(is)) {
             Ok(what) if what.is_empty() => {}
             Ok(what) => say(PathBuf::new(), what.join(", ")),
             Err(why) => say(PathBuf::new(), why),
@@ -139,7 +191,7 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-fn differing(old: &Tree, before: &Entry, new: &Tree, now: &Entry) -> Result<Vec<&'static str>, String> {
+fn differing(old: &Tree, before: &Entry, new: &Tree, now: &Entry, reads: bool) -> Result<Vec<&'static str>, String> {
     let (was, is) = (&before.node.status, &now.node.status);
     if was.kind != is.kind {
         return Ok(vec!["kind"]);
@@ -153,7 +205,7 @@ fn differing(old: &Tree, before: &Entry, new: &Tree, now: &Entry) -> Result<Vec<
     add(was.modified != is.modified, "time");
     add(was.device != is.device, "device");
     add(attributes(old, before)? != attributes(new, now)?, "attributes");
-    add(!same_content(before, now)?, if is_link { "where it leads" } else { "content" });
+    add(reads && !same_content(before, now)?, if is_link { "where it leads" } else { "content" });
     Ok(what)
 }
 

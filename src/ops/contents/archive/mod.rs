@@ -15,14 +15,14 @@ use std::path::PathBuf;
 
 pub use acl::Acl;
 pub use changes::{Change, ChangeKind, changes};
-pub(crate) use compare::{Difference, compare};
+pub(crate) use compare::{Difference, compare, compare_with_flags};
 pub use destination::{Destination, Source};
 pub use measure::{Measure, measure, measure_changes};
 pub use output::Output;
 pub(crate) use pack::{OnBelow, Taken, pack_layer, pack_some};
 pub use pack::{pack, pack_changes};
 pub use plant::plant;
-pub(crate) use plant::{DEFAULT, Keeping, Upper, ends_all, plant_upper, unfit};
+pub(crate) use plant::{DEFAULT, Keeping, Onto, Upper, ends_all, plant_onto, plant_upper, unfit};
 pub use tar::{Member, Writer, made};
 
 use crate::kernel::KernelError;

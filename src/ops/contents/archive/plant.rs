@@ -1,5 +1,6 @@
 //! A tree as files in a directory.
 
+mod onto;
 mod upper;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use crate::kernel::fs::sync_file_system;
 use crate::kernel::interrupt::Held;
 use crate::ops::contents::tree::{Entry, Links, Lost, Resolved, Tree, Walk, shown};
 
+pub(crate) use onto::{Onto, plant_onto};
 pub(crate) use upper::{Upper, plant_upper, unfit};
 pub(super) use upper::{WHITEOUT, is_whiteout, take_marks};
 

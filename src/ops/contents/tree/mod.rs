@@ -21,7 +21,7 @@ pub use walk::{Entry, Links, Lost, Walk, shown};
 use nix::errno::Errno;
 
 use crate::kernel::KernelError;
-use crate::kernel::folder::{Attribute, Content, Folder, Status};
+use crate::kernel::folder::{Attribute, Content, Flags, Folder, Status};
 use marks::{Found, Sought};
 
 /// One of the directories that a tree is merged from.
@@ -351,6 +351,14 @@ impl Node {
             return Ok(None);
         }
         self.top.folder.attribute(&self.top.name, key)
+    }
+
+    /// Returns the flags that chattr(1) has set.
+    ///
+    /// # Errors
+    /// As [`Folder::flags`].
+    pub fn flags(&self) -> Result<Flags, KernelError> {
+        if self.made { Ok(Flags::default()) } else { self.top.folder.flags(&self.top.name) }
     }
 
     /// Whether another tree's directory is the same directories on disk, so that nothing below differs.

@@ -217,6 +217,16 @@ impl Links {
 }
 
 impl Links {
+    /// Returns the first name of a file of which other names were not met yet.
+    pub fn waits(&self, status: &Status) -> Option<&Path> {
+        if status.is_directory() { None } else { self.first.get(&status.identity()).map(|(first, _)| first.as_path()) }
+    }
+
+    /// Whether no file has names that were not met yet.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
     /// Forgets a file whose first name was left out after all.
     pub fn forget(&mut self, status: &Status) {
         self.first.remove(&status.identity());
