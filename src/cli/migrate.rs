@@ -10,6 +10,7 @@ use clap::Parser;
 use crate::cli::docker::DockerArgs;
 use crate::cli::{Cli, Command, parse, show};
 use crate::error::{Failure, Kind, Outcome};
+use crate::ops::contents::devicemapper::Inner;
 use crate::ops::migrate::delete_old::delete_old;
 use crate::ops::migrate::{self, To, prepare};
 use crate::ops::steps::Kit;
@@ -20,7 +21,7 @@ use crate::units::{BlockSize, Bytes, NewSize};
 
 /// Carry the pool of a Docker root over into another one, with all that is in it
 ///
-/// For what grow cannot do: other blocks, a smaller pool, another place, a larger base device. Docker and its containers are stopped, every volume is
+/// For what grow cannot do: other blocks, a smaller pool, another place, another base device. Docker and its containers are stopped, every volume is
 /// copied and compared, and Docker is started on the copy, with the same images, containers and contents; what ran runs again. Without
 /// --name the new pool is two loop files in Docker's own place; with it one of dmpool's own, as create makes it, that Docker is told
 /// of. The old pool is never written, and stays. Until Docker starts on the new pool dmpool undo leads back. On a terminal it asks
@@ -43,10 +44,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse::block_size, allow_hyphen_values = true)]
     block_size: Option<BlockSize>,
 
-    /// How large the base device shall be, as Docker's dm.basesize; every image and container that is smaller grows with its file
+    /// How large the base device shall be, as Docker's dm.basesize; every image and container becomes as large, with its file
     /// system [default: as now]
     #[arg(long, value_name = "SIZE", value_parser = parse::size, allow_hyphen_values = true)]
     base_size: Option<Bytes>,
+
+    /// Which file system every image and container shall have, as Docker's dm.fs: xfs or ext4 [default: as now]
+    #[arg(long, value_name = "FS", value_parser = ["xfs", "ext4"])]
+    fs: Option<String>,
 
     /// Make a pool of dmpool's own, with this name
     #[arg(long, value_name = "NAME", value_parser = parse::pool_name)]
@@ -74,7 +79,7 @@ pub(super) struct Args {
 
     /// Carry it to this storage driver, without any pool; each layer becomes a directory in the Docker root
     #[arg(long, value_name = "DRIVER", value_parser = ["overlay2"],
-          conflicts_with_all = ["name", "data_size", "metadata_size", "block_size", "base_size"])]
+          conflicts_with_all = ["name", "data_size", "metadata_size", "block_size", "base_size", "fs"])]
     to_driver: Option<String>,
 
     /// There is no Docker to be asked, stopped or started: it is dead, or not installed any more
@@ -88,7 +93,7 @@ pub(super) struct Args {
     before: Before,
 
     /// Delete what finished migrations have set aside, once Docker has run without it; pools on devices stay
-    #[arg(long, conflicts_with_all = ["data_size", "metadata_size", "block_size", "base_size", "prepare", "drop_prepared", "name", "to_driver", "docker_socket", "stop_command", "start_command", "without_rm"])]
+    #[arg(long, conflicts_with_all = ["data_size", "metadata_size", "block_size", "base_size", "fs", "prepare", "drop_prepared", "name", "to_driver", "docker_socket", "stop_command", "start_command", "without_rm"])]
     delete_old: bool,
 
     /// Do not ask
@@ -105,7 +110,7 @@ pub(super) struct Args {
 struct Before {
     /// Copy all that cannot change any more while Docker runs, and end; the migration itself, to the same target, copies the rest only.
     /// Again it brings up to date what was prepared. For new loop files in Docker's own place
-    #[arg(long, conflicts_with_all = ["name", "to_driver", "base_size", "drop_prepared"])]
+    #[arg(long, conflicts_with_all = ["name", "to_driver", "base_size", "fs", "drop_prepared"])]
     prepare: bool,
 
     /// Give up what was prepared
@@ -141,7 +146,12 @@ impl Args {
     fn is_told(&self) -> bool {
         let sizes = self.data_size.is_some() || self.metadata_size.is_some() || self.block_size.is_some();
         let prepares = self.before.prepare || self.before.drop_prepared;
-        sizes || prepares || self.base_size.is_some() || self.name.is_some() || self.to_driver.is_some()
+        sizes
+            || prepares
+            || self.base_size.is_some()
+            || self.fs.is_some()
+            || self.name.is_some()
+            || self.to_driver.is_some()
     }
 
     /// Returns whether what was prepared says it.
@@ -226,9 +236,10 @@ impl Args {
 
     fn options(self, state: &State) -> Outcome<migrate::Options> {
         let docker = self.docker()?;
+        let inner = self.fs.as_deref().and_then(Inner::named);
         if self.to_driver.is_some() {
             let to = To::Overlay2 { offline: self.offline };
-            return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker });
+            return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, inner, docker });
         }
         let (data, share) = match self.data_size {
             Some(NewSize::Bytes(bytes)) => (Some(bytes), None),
@@ -241,7 +252,7 @@ impl Args {
         }
         let Some(name) = self.name else {
             let to = To::LoopFiles { data, metadata: self.metadata_size, block: self.block_size };
-            return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker });
+            return Ok(migrate::Options { root: self.root, to, base_size: self.base_size, inner, docker });
         };
         let on = if let Some(group) = self.vg {
             Place::Volumes { group, share }
@@ -268,7 +279,7 @@ impl Args {
             on,
         };
         let to = To::Pool { spec: Box::new(spec), wipe: self.wipe };
-        Ok(migrate::Options { root: self.root, to, base_size: self.base_size, docker })
+        Ok(migrate::Options { root: self.root, to, base_size: self.base_size, inner, docker })
     }
 }
 

@@ -116,6 +116,20 @@ impl DeviceSet {
     }
 }
 
+impl DeviceSet {
+    /// Returns `deviceset-metadata` with another base device's UUID and file system, and all else as it is.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn with_base(bytes: &[u8], uuid: &str, file_system: &str) -> Result<Vec<u8>, BadFile> {
+        Self::parse(bytes)?;
+        let mut record: serde_json::Map<String, serde_json::Value> = from_json(bytes)?;
+        record.insert("BaseDeviceUUID".to_owned(), uuid.into());
+        record.insert("BaseDeviceFilesystem".to_owned(), file_system.into());
+        serde_json::to_vec(&record).map_err(BadFile::Json)
+    }
+}
+
 impl Transaction {
     /// Reads `transaction-metadata`.
     ///

@@ -127,6 +127,47 @@ pub fn inode_tables(head: &[u8], length: Bytes) -> Option<Bytes> {
     Some(Bytes::new(length.get().div_ceil(group).saturating_mul(number(0x28)?.saturating_mul(inode))))
 }
 
+/// What is in a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// The bytes of files and directories, and what leads to them; not the log, and not what is set apart for inodes.
+    pub bytes: Bytes,
+    /// How many inodes.
+    pub inodes: u64,
+}
+
+/// Returns what was in the file system with that head when it was unmounted or synced last; nothing when it is none of these. What an ext4 has for
+/// its groups counts as used.
+pub fn used(head: &[u8]) -> Option<Used> {
+    let found = parse(head)?;
+    if found.kind == XFS {
+        let long = |at: usize| array(head, at).map(u64::from_be_bytes);
+        let block = u64::from(u32::from_be_bytes(array(head, 4)?));
+        let blocks = long(8)?.saturating_sub(long(144)?);
+        let bytes = Bytes::new(blocks.saturating_mul(block)).saturating_sub(log(head));
+        return Some(Used { bytes, inodes: long(128)?.saturating_sub(long(136)?) });
+    }
+    let superblock = head.get(1024..)?;
+    let number = |at: usize| array(superblock, at).map(|bytes| u64::from(u32::from_le_bytes(bytes)));
+    let block = 1024_u64.checked_shl(u32::from_le_bytes(array(superblock, 0x18)?))?;
+    let high = if number(0x60)? & u64::from(EXT_64BIT) == 0 { 0 } else { number(0x158)? << 32 };
+    let free = Bytes::new((high | number(0xc)?).saturating_mul(block));
+    // s_jnl_blocks has a copy of the journal's inode, the size last, where s_jnl_backup_type says so.
+    let journal = if superblock.get(0xfd) == Some(&1) { number(0x14c)? } else { 0 };
+    let tables = inode_tables(head, found.size).unwrap_or_default();
+    let bytes = found.size.saturating_sub(free).saturating_sub(tables).saturating_sub(Bytes::new(journal));
+    Some(Used { bytes, inodes: number(0)?.saturating_sub(number(0x10)?) })
+}
+
+/// Returns the UUID of the file system with that head, as blkid(8) has it; nothing when it is none of these.
+pub fn uuid(head: &[u8]) -> Option<String> {
+    let at = if parse(head)?.kind == XFS { 32 } else { 1024 + 0x68 };
+    let bytes: [u8; 16] = array(head, at)?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| digits.get(part).unwrap_or_default());
+    Some(parts.join("-"))
+}
+
 /// Returns the file system on a device as it is now, also while it is mounted here; nothing when it is none of these.
 ///
 /// # Errors

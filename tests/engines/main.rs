@@ -21,6 +21,7 @@ mod held;
 mod interrupted;
 mod metrics;
 mod migrate;
+mod migrate_anew;
 mod migrate_base;
 mod migrate_guide;
 mod migrate_menagerie;

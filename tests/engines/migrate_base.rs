@@ -12,7 +12,6 @@ use lab::guest::docker::{Config, Docker, IMAGE, get};
 use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
 
-use crate::host::assert_refused;
 use crate::migrate::{WAITS, by_scripts, told_of, without_backups};
 use crate::support::Bench;
 
@@ -20,30 +19,30 @@ const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const M: u64 = 1 << 20;
 
 /// What of `docker inspect` a larger base does not change.
-const SAME: [&str; 7] =
+pub(crate) const SAME: [&str; 7] =
     ["/Id", "/Image", "/Config", "/HostConfig", "/Mounts", "/State/ExitCode", "/GraphDriver/Data/DeviceId"];
 
 /// How long Docker says that a container's device is.
-fn device_size(name: &str) -> u64 {
+pub(crate) fn device_size(name: &str) -> u64 {
     let (_, body) = get(&format!("/containers/{name}/json")).unwrap();
     let inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
     inspect.pointer("/GraphDriver/Data/DeviceSize").unwrap().as_str().unwrap().parse().unwrap()
 }
 
 /// How large the file system is in which a new container finds itself, in bytes.
-fn inside(docker: &Docker, image: &str) -> u64 {
+pub(crate) fn inside(docker: &Docker, image: &str) -> u64 {
     let ran = docker.cmd(["run", "--rm", image, "df", "-kP", "/"]).run().checked().unwrap();
     let line = ran.stdout.lines().last().unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-fn images(docker: &Docker) -> String {
+pub(crate) fn images(docker: &Docker) -> String {
     let format = "{{.ID}} {{.Repository}}:{{.Tag}} {{.Size}}";
     docker.cmd(["images", "-a", "--no-trunc", "--format", format]).run().checked().unwrap().stdout
 }
 
 /// Makes an image, one of what a container has changed, and containers: of the base's size, and larger.
-fn fill(docker: &Docker) {
+pub(crate) fn fill(docker: &Docker) {
     docker.busybox(&[]).unwrap();
     let change = "echo precious > /kept; rm /bin/zcat; dd if=/dev/urandom of=/noise bs=1M count=3; mkfifo /fifo";
     docker.cmd(["run", "--name", "kept", IMAGE, "sh", "-c", change]).run().checked().unwrap();
@@ -54,7 +53,7 @@ fn fill(docker: &Docker) {
 }
 
 /// Looks at every file system of the pool with its own program, and at how long it is; nothing of the pool may be mounted.
-fn sound(bench: &Bench, docker: &Docker, base: u64) {
+pub(crate) fn sound(bench: &Bench, docker: &Docker, base: u64) {
     let pool = docker.storage_value("Pool Name").unwrap();
     let records = docker.root().join("devicemapper/metadata");
     let mut seen = 0;
@@ -90,7 +89,7 @@ fn sound(bench: &Bench, docker: &Docker, base: u64) {
 }
 
 /// What must be the same again when it is taken back.
-fn picture(root: &Path) -> String {
+pub(crate) fn picture(root: &Path) -> String {
     let home = root.join("devicemapper");
     let texts = |folder: &Path| {
         let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -166,7 +165,7 @@ fn a_growth_that_ends_in_the_middle_is_taken_back_or_finished() {
     without_backups();
 }
 
-fn checked(docker: &Docker, was: &[String], names: &[&str], had: &str) {
+pub(crate) fn checked(docker: &Docker, was: &[String], names: &[&str], had: &str) {
     for (was, name) in was.iter().zip(names) {
         assert_eq!(&told_of(docker, name, &SAME), was, "{name}");
     }
@@ -191,8 +190,6 @@ fn a_larger_base_device_makes_images_and_containers_larger() {
     let [stop, start] = by_scripts(&bench);
     let ways = ["--stop-command", &stop, "--start-command", &start];
     let args = [&["migrate", "--base-size", "1G"], &ways[..]].concat();
-    let smaller = [&["migrate", "--base-size", "400M"], &ways[..]].concat();
-    assert_refused(&bench.run(&smaller), 3, &["does not become smaller", "--base-size 500M"]);
     let described = bench.ok(&[&args[..], &["--dry-run"]].concat());
     println!("{described}");
     assert!(described.contains("containers that are larger stay so: big (2.0 GiB)"), "{described}");

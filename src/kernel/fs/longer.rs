@@ -52,6 +52,16 @@ pub fn longer_ext4(root: &Folder, to: Bytes) -> Result<(), KernelError> {
     grow().called("EXT4_IOC_RESIZE_FS", to.human())
 }
 
+/// Returns how much has room in the file system with that root, and how many more files, where it counts them.
+///
+/// # Errors
+/// As fstatvfs(3).
+pub fn room_in(root: &Folder) -> Result<(Bytes, Option<u64>), KernelError> {
+    let space = fstatvfs(root.as_fd()).called("fstatvfs", "a file system")?;
+    let bytes = Bytes::new(space.blocks_available().saturating_mul(space.fragment_size()));
+    Ok((bytes, (space.files() > 0).then(|| space.files_free())))
+}
+
 /// Writes out all that the file system with that root has in memory.
 ///
 /// # Errors

@@ -14,6 +14,6 @@ pub use self::durable::{
     write_replace_with,
 };
 pub use self::facts::{FsFacts, allocated, file_size_limit, is_network};
-pub use self::longer::{longer_ext4, longer_xfs, sync_open};
+pub use self::longer::{longer_ext4, longer_xfs, room_in, sync_open};
 pub use self::nameless::nameless;
 pub use self::tree::{Bounds, Occupied, occupied, occupied_in};

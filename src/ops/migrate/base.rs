@@ -1,26 +1,30 @@
-//! A larger base device: which volumes become longer, what that takes, and what Docker is told.
+//! Another base device: which volumes become longer, or are made anew, what that takes, and what Docker is told.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
 use super::Ground;
+use super::anew::{Anew, plan};
 use super::blocks::{Head, Origin, Records, Source, heads, wanted};
 use super::size::Old;
 use super::target::is_renamed;
+use crate::engine::bookkeeping::{BASE, DEVICE_SET, DeviceSet};
 use crate::engine::configure::docker::key_of;
 use crate::engine::docker_objects::{self, Image, Objects};
 use crate::engine::version::Version;
 use crate::error::{Failure, Outcome};
 use crate::kernel::identity::kernel_release;
+use crate::ops::contents::devicemapper::Inner;
 use crate::ops::filesystem::{Growth, growth, inode_tables, stays_short};
 use crate::ops::sight;
-use crate::ops::steps::{Carried, GrowVolumes, SetAside, Step, Swap};
+use crate::ops::steps::{Carried, GrowVolumes, SetAside, Step, Swap, WriteRecords};
 use crate::process::quote;
 use crate::units::{BlockSize, Bytes};
 
-/// Docker's option.
+/// Docker's options.
 const OPTION: &str = "dm.basesize";
+const INNER: &str = "dm.fs";
 /// How often a pool is read that is written meanwhile.
 const TIMES: usize = 5;
 /// The first kernel that makes an ext4 longer by itself.
@@ -28,10 +32,19 @@ const RESIZES: Version = Version { major: 3, minor: 3 };
 /// How many names a sentence has.
 const NAMED: usize = 5;
 
-/// A larger base device, decided upon.
-pub(super) struct Larger {
+/// What is asked of the base device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    pub size: Option<Bytes>,
+    pub inner: Option<Inner>,
+}
+
+/// Another base device, decided upon.
+pub(super) struct NewBase {
     size: Bytes,
     records: Swap,
+    /// What every volume becomes, when they are made anew.
+    anew: Option<Anew>,
 }
 
 /// What the growth takes.
@@ -45,24 +58,27 @@ struct Takes {
     later: Bytes,
 }
 
-/// Looks what becomes longer when no volume shall be shorter than `size`, adds what that takes to what the copy needs, and says so in
-/// `notes`. Nothing without a size, and where every volume is that long.
+/// Looks what becomes longer when no volume shall be shorter, or what is made anew when the base device becomes smaller or has another file
+/// system; adds what that takes to what the copy needs, and says so in `notes`. Nothing when nothing is asked, and where all is as it
+/// shall be.
 ///
 /// # Errors
-/// Refused when Docker's base device is larger, a record cannot be read, or a volume has no file system that is known.
+/// Refused when a record cannot be read, a volume has no file system that is known, or something does not fit.
 pub(super) fn look(
     ground: &Ground<'_>,
     old: &mut Old,
-    size: Option<Bytes>,
+    asked: Asked,
     block: Option<BlockSize>,
     notes: &mut Vec<String>,
     refuse: &impl Fn(String) -> Failure,
-) -> Outcome<Option<Larger>> {
-    let Some(size) = size else { return Ok(None) };
+) -> Outcome<Option<NewBase>> {
+    if asked.size.is_none() && asked.inner.is_none() {
+        return Ok(None);
+    }
     let home = ground.root.path.join("devicemapper");
     let folder = home.join("metadata");
     is_renamed(&folder, refuse).map_err(|failure| {
-        failure.next("mount that file system elsewhere, with what is in it in a folder of the root; or  dmpool migrate    # without --base-size")
+        failure.next("mount that file system elsewhere, with what is in it in a folder of the root; or  dmpool migrate    # without --base-size and --fs")
     })?;
     let records = Records::read(&folder).map_err(|e| {
         refuse("Docker's records of its volumes cannot all be read, and say how long these are".to_owned())
@@ -73,15 +89,34 @@ pub(super) fn look(
                 quote(&ground.root.path.to_string_lossy())
             ))
     })?;
-    let Some(base) = records.volumes.get("base").map(|base| base.size) else {
+    let Some(base) = records.volumes.get(BASE).map(|base| base.size) else {
         return Err(refuse("Docker has no record of its base device".to_owned())
             .fact("found", format!("no {}", folder.join("base").display()))
             .next("start Docker once, which makes one, then run this again"));
     };
-    is_possible(base, size, refuse)?;
+    let size = asked.size.unwrap_or(base);
+    is_possible(size, refuse)?;
     let block = block.unwrap_or(old.block).bytes();
-    match volumes(ground, old, &records) {
+    let heads = volumes(ground, old, &records);
+    let now = inner_now(&records, heads.as_ref().ok());
+    let inner = asked.inner.or(now);
+    let is_other = match &heads {
+        Ok(heads) => asked.inner.is_some() && heads.values().any(|head| plan::inner_of(head) != asked.inner),
+        Err(_) => asked.inner.is_some() && asked.inner != now,
+    };
+    let mut anew = None;
+    match &heads {
+        Ok(_) | Err(_) if size < base || is_other => {
+            let inner = inner.ok_or_else(|| no_file_system(BASE, &records, refuse))?;
+            if let (Err(e), true) = (&heads, old.is_steady) {
+                return Err(unread(refuse, format!("{e:#}")));
+            }
+            let wanted = plan::Wanted { records: &records, heads: heads.as_ref().ok(), now, inner, size, block };
+            let arguments = plan::look(ground, old, &wanted, notes, refuse)?;
+            anew = Some((inner, arguments));
+        }
         Ok(heads) => {
+            let heads = heads.clone();
             let takes = takes(&records, &heads, size, block).map_err(|name| no_file_system(&name, &records, refuse))?;
             become_longer(ground, &records, &heads, size, refuse)?;
             if takes.volumes == 0 {
@@ -97,14 +132,11 @@ pub(super) fn look(
             "every volume that is shorter becomes {} long; what that takes cannot be told while Docker writes",
             size.human()
         )),
-        Err(e) => {
-            return Err(refuse("the volumes cannot be looked at".to_owned())
-                .because(e)
-                .fact("state", "nothing was touched")
-                .next("dmpool health docker    # says what is wrong"));
-        }
+        Err(e) => return Err(unread(refuse, format!("{e:#}"))),
     }
-    notes.extend(longer(ground, &records, size));
+    if anew.is_none() {
+        notes.extend(longer(ground, &records, size));
+    }
     let records = Swap {
         aside: home.join(format!("metadata.dmpool-{}.old", ground.stamp)),
         made: home.join(format!("metadata.dmpool-{}", ground.stamp)),
@@ -114,17 +146,26 @@ pub(super) fn look(
         "Docker's records of the old pool's volumes stay too, and go with it:  rm -r {}",
         quote(&records.aside.to_string_lossy())
     ));
-    Ok(Some(Larger { size, records }))
+    let anew = anew.map(|(inner, arguments)| Anew { size, inner, arguments, records: records.clone() });
+    Ok(Some(NewBase { size, records, anew }))
 }
 
-/// Refuses a size that Docker would not start with, or that no file system takes.
-fn is_possible(base: Bytes, size: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    if size < base {
-        return Err(refuse("a base device does not become smaller: what is on it, and on all that was made of it, was made for its size".to_owned())
-            .fact("found", format!("a base device of {}", base.exact()))
-            .fact("asked", size.exact())
-            .next(format!("--base-size {} or more; it is a limit, and takes no room", base.typed())));
-    }
+fn unread(refuse: &impl Fn(String) -> Failure, why: String) -> Failure {
+    refuse("the volumes cannot be looked at".to_owned())
+        .fact("cause", why)
+        .fact("state", "nothing was touched")
+        .next("dmpool health docker    # says what is wrong")
+}
+
+/// Returns the file system in the base device.
+fn inner_now(records: &Records, heads: Option<&BTreeMap<String, Head>>) -> Option<Inner> {
+    let of_head = || heads?.get(BASE).and_then(plan::inner_of);
+    let set = || DeviceSet::parse(records.files.get(DEVICE_SET)?).ok();
+    of_head().or_else(|| Inner::named(&set()?.base_filesystem))
+}
+
+/// Refuses a size that no file system takes.
+fn is_possible(size: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     if !size.get().is_multiple_of(Bytes::MIB.get()) {
         let up = Bytes::new(size.get().next_multiple_of(Bytes::MIB.get()));
         return Err(refuse("a base device has whole mebibytes".to_owned())
@@ -134,12 +175,13 @@ fn is_possible(base: Bytes, size: Bytes, refuse: &impl Fn(String) -> Failure) ->
     Ok(())
 }
 
-fn no_file_system(name: &str, records: &Records, refuse: &impl Fn(String) -> Failure) -> Failure {
+/// Refuses a volume of which nobody knows the file system.
+pub(super) fn no_file_system(name: &str, records: &Records, refuse: &impl Fn(String) -> Failure) -> Failure {
     let id = records.volumes.get(name).map(|device| device.id.to_string()).unwrap_or_default();
     refuse("there is no XFS and no ext4 on one of its volumes".to_owned())
         .fact("found", format!("the volume {id}, with the record {name}"))
         .fact("state", "nothing was touched")
-        .next("dmpool migrate    # without --base-size; it is copied as it is")
+        .next("dmpool migrate    # without --base-size and --fs; it is copied as it is")
 }
 
 /// Refuses a file system that the kernel would not make longer.
@@ -173,7 +215,7 @@ fn become_longer(
 }
 
 /// Returns the containers and images by their names whose own layer is one of these; no more than a sentence has.
-fn named(objects: &Objects, short: &BTreeMap<&str, &str>) -> Vec<String> {
+pub(super) fn named<T>(objects: &Objects, short: &BTreeMap<&str, T>) -> Vec<String> {
     let is_short = |name: Option<&str>| name.is_some_and(|name| short.contains_key(name));
     let containers = objects.containers.iter().filter(|container| {
         let mount = container.mount.as_ref();
@@ -262,15 +304,24 @@ fn longer(ground: &Ground<'_>, records: &Records, size: Bytes) -> Option<String>
     (!names.is_empty()).then(|| format!("containers that are larger stay so: {}{others}", names.join(", ")))
 }
 
-impl Larger {
-    /// Returns what Docker must be told: only one that is told another size is, since the base device's record has it else.
-    pub(super) fn option(&self, given: &[&str]) -> Option<String> {
-        option(given, self.size)
+impl NewBase {
+    /// Returns what Docker must be told: only one that is told another size, or file system, is, since the base device's record has it else.
+    pub(super) fn options(&self, given: &[&str]) -> Vec<String> {
+        let inner = self.anew.as_ref().and_then(|anew| inner_option(given, anew.inner));
+        option(given, self.size).into_iter().chain(inner).collect()
     }
 
-    /// Returns the step that makes volumes longer.
+    /// Returns what every volume becomes, when they are made anew.
+    pub(super) fn anew(&self) -> Option<Anew> {
+        self.anew.clone()
+    }
+
+    /// Returns the step that makes volumes longer, or writes down how long those are that were made anew.
     pub(super) fn grow(&self, carried: &Carried) -> Step {
-        GrowVolumes { carried: carried.clone(), size: self.size, records: self.records.clone() }.into()
+        match self.anew {
+            Some(_) => WriteRecords { carried: carried.clone() }.into(),
+            None => GrowVolumes { carried: carried.clone(), size: self.size, records: self.records.clone() }.into(),
+        }
     }
 
     /// Returns the steps that put the new records in the place of the old ones.
@@ -284,6 +335,12 @@ fn option(given: &[&str], size: Bytes) -> Option<String> {
     let told = given.iter().rev().find(|option| key_of(option) == OPTION)?;
     let is_so = told.split_once('=').is_some_and(|(_, value)| Bytes::parse(value.trim()) == Ok(size));
     (!is_so).then(|| format!("{OPTION}={}", size.typed()))
+}
+
+fn inner_option(given: &[&str], inner: Inner) -> Option<String> {
+    let told = given.iter().rev().find(|option| key_of(option) == INNER)?;
+    let is_so = told.split_once('=').is_some_and(|(_, value)| value.trim() == inner.name());
+    (!is_so).then(|| format!("{INNER}={}", inner.name()))
 }
 
 #[cfg(test)]
@@ -345,12 +402,16 @@ mod tests {
     }
 
     #[test]
-    fn a_base_device_becomes_no_smaller() {
-        let [ten, fifty] = [10, 50].map(|gib| Bytes::new(gib * G));
-        assert!(is_possible(ten, fifty, &refuse).is_ok() && is_possible(ten, ten, &refuse).is_ok());
-        let why = is_possible(fifty, ten, &refuse).unwrap_err();
-        assert!(why.what.contains("does not become smaller") && why.next.unwrap().contains("--base-size 50G"));
-        let odd = is_possible(ten, Bytes::new(10 * G + 1), &refuse).unwrap_err();
+    fn only_a_docker_that_is_told_another_file_system_is_told() {
+        assert_eq!(inner_option(&["dm.fs=xfs"], Inner::Xfs), None);
+        assert_eq!(inner_option(&["dm.basesize=10G"], Inner::Xfs), None);
+        assert_eq!(inner_option(&["dm.fs=ext4", "DM.fs=xfs"], Inner::Ext4).as_deref(), Some("dm.fs=ext4"));
+    }
+
+    #[test]
+    fn a_base_device_has_whole_mebibytes() {
+        assert!(is_possible(Bytes::new(G), &refuse).is_ok());
+        let odd = is_possible(Bytes::new(10 * G + 1), &refuse).unwrap_err();
         assert_eq!(odd.next.as_deref(), Some("--base-size 10241M"));
     }
 }

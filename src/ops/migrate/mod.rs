@@ -1,6 +1,7 @@
 //! `migrate`: Docker's records get another ground (docs/decisions/0005). One plan is made of what stops Docker (`around`), of the
 //! steps of a `create`, and of those that copy.
 
+pub mod anew;
 mod apart;
 mod base;
 pub mod blocks;
@@ -22,6 +23,7 @@ use std::time::SystemTime;
 use crate::engine::configure::Edit;
 use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
+use crate::ops::contents::devicemapper::Inner;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
 use crate::ops::{Change, Done, around, docker, gate, journal, preflight, random, steps};
@@ -61,10 +63,18 @@ pub struct Options {
     pub root: Option<String>,
     /// What its pool shall become.
     pub to: To,
-    /// How large its base device shall be, and no volume smaller; nothing for as they are.
+    /// How large its base device shall be; nothing for as it is.
     pub base_size: Option<Bytes>,
+    /// Which file system its volumes shall have; nothing for that of now.
+    pub inner: Option<Inner>,
     /// What was said of Docker.
     pub docker: preflight::Options,
+}
+
+impl Options {
+    fn base(&self) -> base::Asked {
+        base::Asked { size: self.base_size, inner: self.inner }
+    }
 }
 
 /// What one way of migrating adds to stopping and starting Docker.

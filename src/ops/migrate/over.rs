@@ -204,6 +204,7 @@ mod tests {
                 block: BlockSize::DEFAULT,
                 metadata: None,
                 prepared: None,
+                anew: None,
             };
             let plan = Plan {
                 operation: Operation::Migrate,

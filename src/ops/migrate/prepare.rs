@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::base::Asked;
 use super::blocks::record::{self, Opened, Record};
 use super::blocks::{Target, identity, listing};
 use super::prepared::{self, command, drop_command};
@@ -60,7 +61,7 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         .fact("state", "nothing was touched")
         .next("dmpool migrate --prepare    # without --name; or migrate without --prepare"));
     };
-    let sizes = Sizes { data, metadata, block, base: None };
+    let sizes = Sizes { data, metadata, block, base: Asked::default() };
     if change == Change::Make {
         hold_signals();
     }

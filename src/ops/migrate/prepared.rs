@@ -139,6 +139,13 @@ pub(super) fn left(ground: &Ground<'_>, record: &Record, home: &Path, old: &Old)
     })
 }
 
+/// Refuses volumes that are made anew where others were prepared.
+pub(super) fn is_by_blocks(ground: &Ground<'_>, refuse: &impl Fn(String) -> Failure) -> Failure {
+    refuse("new loop files were prepared, with the volumes as they are, and these would be made anew".to_owned())
+        .fact("state", "nothing was touched")
+        .next(format!("{}    # then run this again", drop_command(ground)))
+}
+
 /// Says of what was prepared that another way of migrating does not use it.
 pub(super) fn is_not_used(ground: &Ground<'_>) -> Option<String> {
     let folder = record::folder(&ground.root.path.join("devicemapper"));
@@ -168,7 +175,7 @@ mod tests {
             ..Docker::default()
         };
         let to = To::LoopFiles { data: Some(Bytes::new(6 << 30)), metadata: None, block: Some(BlockSize::DEFAULT) };
-        let asked = asked(&Options { root: None, to, base_size: None, docker });
+        let asked = asked(&Options { root: None, to, base_size: None, inner: None, docker });
         let by_hand = quote(by_hand);
         let rest = format!("--stop-command {by_hand} --start-command /root/start --without-rm");
         assert_eq!(asked, format!(" --data-size 6G --block-size 64K --docker-socket '/run/my docker.sock' {rest}"));

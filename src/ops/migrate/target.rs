@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::base::Larger;
+use super::base::{Asked, NewBase};
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
@@ -37,10 +37,10 @@ const DEFAULT_BLOCK: Bytes = Bytes::new(64 << 10);
 pub(super) fn plan(ground: &Ground<'_>, asked: &Options, info: &Value) -> Outcome<(Part, Own)> {
     match &asked.to {
         To::LoopFiles { data, metadata, block } => {
-            let base = asked.base_size;
+            let base = asked.base();
             loop_files(ground, info, &Sizes { data: *data, metadata: *metadata, block: *block, base })
         }
-        To::Pool { spec, wipe } => pool(ground, info, (spec, *wipe), asked.base_size),
+        To::Pool { spec, wipe } => pool(ground, info, (spec, *wipe), asked.base()),
         To::Overlay2 { .. } => Err(Failure::refused("cannot migrate to a pool: overlay2 was asked for")),
     }
 }
@@ -56,8 +56,8 @@ pub(super) struct Sizes {
     pub data: Option<Bytes>,
     pub metadata: Option<Bytes>,
     pub block: Option<BlockSize>,
-    /// How large the base device; nothing for as large as it is.
-    pub base: Option<Bytes>,
+    /// What the base device shall be.
+    pub base: Asked,
 }
 
 /// New loop files in Docker's own place.
@@ -82,8 +82,8 @@ pub(super) struct LoopFiles {
     pub notes: Vec<String>,
     /// What was prepared, when it is gone on from.
     pub record: Option<Record>,
-    /// What is made longer, with a larger base device.
-    pub larger: Option<Larger>,
+    /// What changes with another base device.
+    pub larger: Option<NewBase>,
 }
 
 /// Returns what brings up a pool that is filled, on its files for metadata and data.
@@ -143,6 +143,9 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         sizing::default_metadata(data, block).max(if block == old.block { old.metadata } else { Bytes::default() })
     });
     let mut told_of_record = Vec::new();
+    if record.is_some() && larger.as_ref().is_some_and(|larger| larger.anew().is_some()) {
+        return Err(prepared::is_by_blocks(ground, &refuse));
+    }
     if let Some(record) = of {
         prepared::is_for(ground, record, data, metadata, block, &refuse)?;
         told_of_record = prepared::judge(ground, record, &home, &old, prepares, &refuse)?;
@@ -176,7 +179,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     has_room(&home, &old, &Room { there, beside, keeps: prepares }, &refuse)?;
     let told = |given: &[&str]| {
         let mut options = options(given, data, metadata, block);
-        options.extend(larger.as_ref().and_then(|larger| larger.option(given)));
+        options.extend(larger.iter().flat_map(|larger| larger.options(given)));
         Ok(options)
     };
     let telling = configure::add(Path::new("/"), &dockerd::running(), told);
@@ -223,19 +226,20 @@ fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part
             block,
             metadata: Some(metadata_file),
             prepared,
+            anew: larger.as_ref().and_then(NewBase::anew),
         };
         let Swap { folder, aside, made } = place;
         let mut steps = filled(carried, make, larger.as_ref());
         steps.push(SetAside { from: folder.clone(), to: aside }.into());
         steps.push(SetAside { from: made, to: folder }.into());
-        steps.extend(larger.into_iter().flat_map(Larger::swap));
+        steps.extend(larger.into_iter().flat_map(NewBase::swap));
         steps
     });
     Ok((Part { what, pool: ground.root.own_pool(), old: Some(old.pool), edits, notes }, own))
 }
 
 /// Returns the steps that fill the new pool and look at it.
-fn filled(carried: Carried, make: Vec<Step>, larger: Option<&Larger>) -> Vec<Step> {
+fn filled(carried: Carried, make: Vec<Step>, larger: Option<&NewBase>) -> Vec<Step> {
     let mut steps = vec![
         Step::from(CopyVolumes { carried: carried.clone(), make }),
         VerifyVolumes { carried: carried.clone() }.into(),
@@ -245,12 +249,7 @@ fn filled(carried: Carried, make: Vec<Step>, larger: Option<&Larger>) -> Vec<Ste
     steps
 }
 
-fn pool(
-    ground: &Ground<'_>,
-    info: &Value,
-    (spec, wipe): (&Spec, bool),
-    base_size: Option<Bytes>,
-) -> Outcome<(Part, Own)> {
+fn pool(ground: &Ground<'_>, info: &Value, (spec, wipe): (&Spec, bool), asked: Asked) -> Outcome<(Part, Own)> {
     let root = &ground.root.path;
     let what = format!("migrate the pool of the Docker root `{}` to pool `{}`", root.display(), spec.name);
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
@@ -264,7 +263,7 @@ fn pool(
         apart::from_old(&ground.kit.dm, &old.origin, &named, &refuse)?;
     }
     let mut of_base = Vec::new();
-    let larger = base::look(ground, &mut old, base_size, Some(spec.block_size), &mut of_base, &refuse)?;
+    let larger = base::look(ground, &mut old, asked, Some(spec.block_size), &mut of_base, &refuse)?;
     let options = create::Options { spec: spec.clone(), ensure: false, wipe, engine: None, at_boot: true };
     let facts = create::look(ground.kit, &options)?;
     let made = create::plan(ground.kit, &facts, &options)?;
@@ -307,7 +306,7 @@ fn pool(
         if last("dm.blkdiscard").is_none() {
             options.push(format!("dm.blkdiscard={discard}"));
         }
-        options.extend(larger.as_ref().and_then(|larger| larger.option(given)));
+        options.extend(larger.iter().flat_map(|larger| larger.options(given)));
         Ok(options)
     };
     if let Some(device) = ground.root.options.known().and_then(|options| options.direct_lvm.clone()) {
@@ -347,13 +346,14 @@ fn pool(
             block,
             metadata: entry.files().map(|[metadata, _]| metadata.file.clone()),
             prepared: None,
+            anew: larger.as_ref().and_then(NewBase::anew),
         };
         let mut steps = before;
         steps.extend(filled(carried, Vec::new(), larger.as_ref()));
         steps.extend(devices);
         steps.extend(after);
         steps.extend(files.map(|Swap { folder, aside, .. }| Step::from(SetAside { from: folder, to: aside })));
-        steps.extend(larger.into_iter().flat_map(Larger::swap));
+        steps.extend(larger.into_iter().flat_map(NewBase::swap));
         steps
     });
     Ok((Part { what, pool: spec.name.to_string(), old: Some(old.pool), edits, notes }, own))

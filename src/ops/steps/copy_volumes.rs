@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::block;
 use crate::kernel::dm::DmId;
 use crate::metadata::Superblock;
+use crate::ops::migrate::anew::{self, Anew};
 use crate::ops::migrate::blocks::record::{self, Record};
 use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill};
 use crate::ops::sight;
@@ -39,6 +40,9 @@ pub struct Carried {
     /// The folder of Docker's driver, when what was prepared there is gone on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PathBuf>,
+    /// What every volume gets for a file system, when they are written by files and not by blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anew: Option<Anew>,
 }
 
 /// Two folders that change places.
@@ -154,7 +158,11 @@ impl Carried {
             return Ok(());
         };
         ensure!(mark.seal == source.metadata.seal, "somebody has written to the old pool since it was copied");
-        let all = source.metadata.details()?.len();
+        let details = source.metadata.details()?;
+        let all = match &self.anew {
+            Some(anew) => anew.count(&details)?,
+            None => details.len(),
+        };
         ensure!(usize::try_from(mark.whole)? == all, "{} of {all} volumes are whole in the copy", mark.whole);
         Ok(())
     }
@@ -200,6 +208,9 @@ impl CopyVolumes {
             let opened = record::take(kit, home, &self.carried.old, &source)?;
             let fill = |target: &Target| record::fill_prepared(kit, &source, &family, target, &opened);
             self.carried.with(kit, fill)?;
+        } else if let Some(anew) = &self.carried.anew {
+            let root = &self.carried.hold.root;
+            self.carried.with(kit, |target| anew::fill(kit, root, &source, &family, target, anew))?;
         } else {
             self.carried.with(kit, |target| fill(kit, &source, &family, target))?;
         }
@@ -217,10 +228,13 @@ fn is_unchanged(kit: &Kit, carried: &Carried, seal: u32) -> Result<()> {
 impl Act for CopyVolumes {
     fn sentence(&self) -> String {
         let made: Vec<_> = self.make.iter().map(|step| step.act().sentence()).collect();
-        let copy = format!(
+        let mut copy = format!(
             "write every volume of the old pool into the new one, in blocks of {}",
             self.carried.block.bytes().human()
         );
+        if let Some(anew) = &self.carried.anew {
+            copy = format!("make every volume of the old pool in the new one: {}", anew.sentence());
+        }
         if self.carried.prepared.is_some() {
             return format!("{copy}: what has changed since it was prepared");
         }
@@ -278,6 +292,9 @@ impl Act for CopyVolumes {
 impl Act for VerifyVolumes {
     fn sentence(&self) -> String {
         match self.carried.prepared {
+            None if self.carried.anew.is_some() => {
+                "read every file of the new pool's volumes back, and compare it with the old one's, with all its attributes".to_owned()
+            }
             Some(_) => {
                 "read back what was copied since the pool was prepared, and compare it with the old one".to_owned()
             }
@@ -302,12 +319,13 @@ impl Act for VerifyVolumes {
                 mark.is_some_and(|mark| mark.seal == source.metadata.seal),
                 "the copy is of another state of the old pool"
             );
-            match &self.carried.prepared {
-                Some(home) => {
+            match (&self.carried.prepared, &self.carried.anew) {
+                (Some(home), _) => {
                     let opened = record::take(kit, home, &self.carried.old, &source)?;
                     record::compare_prepared(kit, &source, &family, target, &opened)
                 }
-                None => compare(kit, &source, &family, target),
+                (None, Some(anew)) => anew::compare(kit, &self.carried.hold.root, &source, &family, target, anew),
+                (None, None) => compare(kit, &source, &family, target),
             }
         })
     }

@@ -32,6 +32,7 @@ mod volume_record;
 mod volumes_of_lvm;
 mod whose;
 pub mod write_archive;
+mod write_records;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,7 @@ pub use volume_record::{AdoptVolumes, ForgetVolumes, RecordVolumes, ResizeVolume
 pub use volumes_of_lvm::{MakeVolume, RemoveVolume, WakeVolume, agreed_by_lvm, asleep};
 pub(in crate::ops) use whose::is_bare;
 pub use write_archive::WriteArchive;
+pub use write_records::WriteRecords;
 
 use crate::kernel::dm::Dm;
 use crate::ops::State;
@@ -284,6 +286,7 @@ steps!(
     CopyVolumes,
     VerifyVolumes,
     GrowVolumes,
+    WriteRecords,
     SettleCopy,
     AdoptVolumes,
     CopyLayers,

@@ -63,7 +63,7 @@ impl Mark {
 }
 
 /// A volume that is filled or compared: its device, which goes when this does.
-pub(super) struct Device<'k> {
+pub(in crate::ops::migrate) struct Device<'k> {
     kit: &'k Kit,
     name: String,
     uuid: String,
@@ -87,7 +87,13 @@ impl Target {
         Ok([live.table.metadata, live.info.devno])
     }
 
-    pub(super) fn device<'k>(&self, kit: &'k Kit, id: VolumeId, length: u64, write: bool) -> Result<Device<'k>> {
+    pub(in crate::ops::migrate) fn device<'k>(
+        &self,
+        kit: &'k Kit,
+        id: VolumeId,
+        length: u64,
+        write: bool,
+    ) -> Result<Device<'k>> {
         let [_, pool] = self.devices(kit)?;
         let (name, uuid) = (self.name(), self.copy_uuid());
         let length = Bytes::new(length).sectors();
@@ -113,7 +119,7 @@ impl Target {
         remove_ours(&kit.dm, &self.name(), &self.copy_uuid())
     }
 
-    fn message(&self, kit: &Kit, message: &str) -> Result<()> {
+    pub(in crate::ops::migrate) fn message(&self, kit: &Kit, message: &str) -> Result<()> {
         kit.dm.message(&DmId::name(&self.pool), message).map(drop)
     }
 
@@ -144,12 +150,12 @@ impl Target {
 
 impl Device<'_> {
     /// Returns its dm name.
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::ops::migrate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Takes it away.
-    pub(super) fn close(self) -> Result<()> {
+    pub(in crate::ops::migrate) fn close(self) -> Result<()> {
         let Self { kit, name, uuid, file } = self;
         drop(file);
         remove_ours(&kit.dm, &name, &uuid)

@@ -159,16 +159,22 @@ pub fn lengthen(
         kit.watcher.tell(&progress);
         fault::reached(number, Point::Layer)?;
     }
-    // A kernel that has no room left says so to the pool's status only: what it wrote late is lost then.
+    is_well(kit, target)?;
+    Ok(sizes)
+}
+
+/// Looks whether the pool has taken all that was written to file systems on it. A kernel that has no room left says so to the pool's status only:
+/// what it wrote late is lost then.
+pub(in crate::ops::migrate) fn is_well(kit: &Kit, target: &Target) -> Result<()> {
     let status = sight::status(&kit.dm, &target.pool)?;
     let is_well =
         |pool: &&Working| pool.mode.is_none_or(|mode| mode == Mode::ReadWrite) && pool.data_used < pool.data_total;
     ensure!(
         status.working().filter(is_well).is_some(),
-        "`{}` is not well after its file systems were grown: {status:?}",
+        "`{}` is not well after its file systems were written: {status:?}",
         target.pool
     );
-    Ok(sizes)
+    Ok(())
 }
 
 /// Looks whether there is room for it: what a mounted file system cannot write later on is lost.

@@ -28,5 +28,6 @@ pub use compare::compare;
 pub use family::{Family, Member};
 pub use fill::{Mark, Target, fill, need};
 pub use identity::identity;
+pub(in crate::ops::migrate) use longer::is_well;
 pub use longer::{Head, Records, are_long, heads, lengthen, wanted};
 pub use source::{Origin, Source};

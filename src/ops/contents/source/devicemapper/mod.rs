@@ -17,6 +17,7 @@ mod unrecorded;
 mod volumes;
 mod work_dir;
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub(in crate::ops) use device::sweep;
 pub use filesystem::Head;
 pub use unrecorded::Seen;
 
-use super::{Opened, Place};
+use super::{Below, Opened, Place, Reach};
 use crate::engine::bookkeeping::{self, Device};
 use crate::engine::docker_root::DockerRoot;
 use crate::engine::driver::Driver;
@@ -83,6 +84,29 @@ pub(super) fn open(place: &Place<'_>) -> Outcome<Opened> {
     let layer = Layer::new(folder, Marks::None).map_err(|e| unread(place, e.into()))?;
     let Said { lost, notes, mounted } = said;
     Ok(Opened { tree: Tree::new(vec![layer]), lost, notes, mounted })
+}
+
+/// Opens the whole file system on a volume of devicemapper's, not only a layer's files in it, by the name of its record. Nobody may have it
+/// mounted.
+///
+/// # Errors
+/// When there is no record, the volume cannot be read, or anything of it is missing.
+pub(in crate::ops) fn volume(root: &Path, name: &str, reach: &Reach) -> Outcome<Tree> {
+    let below = Below { ids: Vec::new(), whole: true };
+    let driver = Driver::Devicemapper.name();
+    let place = Place { root, driver, id: name, below: &below, reach, opened: OnceCell::new() };
+    let Device { id, size, .. } = record(&place).map_err(|why| place.refused(why))?;
+    let docker_root = docker_root(&place)?;
+    let held = Held::hold().map_err(|e| place.refused("signals cannot be held back").because(e))?;
+    let mut said = Said::default();
+    let dm = volumes::device_mapper(&place, &mut said)?;
+    let volumes = Volumes::of(&place, &docker_root, dm.as_ref(), &held, &mut said)?;
+    let folder = volumes.file_system(Volume { id, size }, &mut said)?;
+    if let Some(lost) = said.lost.first() {
+        return Err(place.refused(lost));
+    }
+    let layer = Layer::new(folder, Marks::None).map_err(|e| unread(&place, e.into()))?;
+    Ok(Tree::new(vec![layer]))
 }
 
 /// Reads what Docker has written down of the layer's device; why not, when it says nothing.

@@ -1,0 +1,254 @@
+//! Whether what is in a pool's volumes fits into others: tried with a file system that is made in a file without a name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::sizes;
+use crate::engine::configuration::Configuration;
+use crate::engine::configure::docker::key_of;
+use crate::engine::docker_objects;
+use crate::engine::start::{self, Instead};
+use crate::error::{Failure, Outcome};
+use crate::kernel::fs::{nameless, room_in};
+use crate::kernel::loopdev;
+use crate::ops::contents::devicemapper::Inner;
+use crate::ops::filesystem::{self, HEAD, Used, growth, used};
+use crate::ops::migrate::Ground;
+use crate::ops::migrate::base::{named, no_file_system};
+use crate::ops::migrate::blocks::{Head, Records, Source};
+use crate::ops::migrate::size::Old;
+use crate::process;
+use crate::units::{Bytes, MetaBlocks};
+
+/// Docker's options for its file systems.
+const ARGUMENTS: &str = "dm.mkfsarg";
+const MOUNTED: &str = "dm.mountopt";
+/// What an inode takes at most beside its content, and what is kept free: a file is there twice while it is replaced.
+const INODE: u64 = 512;
+const SPARE: u64 = 8 << 20;
+/// How often a larger size is tried, and what it is a multiple of.
+const TRIES: usize = 8;
+const ROUND: u64 = 64 << 20;
+/// How many names a sentence has.
+const NAMED: usize = 5;
+
+/// What is asked of the volumes.
+pub(in crate::ops::migrate) struct Wanted<'a> {
+    pub records: &'a Records,
+    /// The beginning of every volume; nothing while it cannot be read because Docker writes.
+    pub heads: Option<&'a BTreeMap<String, Head>>,
+    /// The file system in the base device.
+    pub now: Option<Inner>,
+    pub inner: Inner,
+    pub size: Bytes,
+    /// The length of the new pool's blocks.
+    pub block: Bytes,
+}
+
+/// A file system that was made for a try.
+struct Tried {
+    /// How much has room in it, and how many files, where it counts them.
+    room: Bytes,
+    inodes: Option<u64>,
+    /// What it takes with nothing in it.
+    takes: Bytes,
+    head: Vec<u8>,
+}
+
+impl Tried {
+    fn make(home: &Path, inner: Inner, arguments: &[String], size: Bytes) -> Result<Self> {
+        let file = nameless(home)?;
+        file.set_len(size.get()).with_context(|| format!("making a file of {} in {}", size.human(), home.display()))?;
+        let device = loopdev::attach(&file, &home.join("dmpool-try"), true, false)?;
+        inner.make(&device.path, arguments)?;
+        let (room, inodes) = inner.with_root(&device.path, None, |root| Ok(room_in(root)?))?;
+        let mut head = vec![0; HEAD];
+        file.read_exact_at(&mut head, 0).context("reading its beginning")?;
+        let takes = Bytes::new(file.metadata().context("looking at it")?.blocks().saturating_mul(512));
+        Ok(Self { room, inodes, takes, head })
+    }
+
+    /// Returns how many bytes are missing for what is in a volume that is longer by that; nothing when it fits.
+    fn lacks(&self, used: Used, longer: Bytes) -> Option<Bytes> {
+        let needed = needed(used);
+        let room = self.room.get().saturating_add(longer.get());
+        let of_inodes = self.inodes.filter(|inodes| used.inodes > *inodes).map(|inodes| {
+            // A file system with as many more is as much longer as its own share of inodes says.
+            let each = self.room.get().checked_div(inodes.max(1)).unwrap_or(0);
+            Bytes::new(used.inodes.saturating_sub(inodes).saturating_mul(each))
+        });
+        let of_bytes = (needed > room).then(|| Bytes::new(needed.saturating_sub(room)));
+        of_bytes.max(of_inodes)
+    }
+}
+
+fn needed(used: Used) -> u64 {
+    used.bytes.get().saturating_add(used.inodes.saturating_mul(INODE)).saturating_add(SPARE)
+}
+
+/// Looks whether every volume can be made anew, adds what that takes to what the copy needs, and says so in `notes`. Returns what else
+/// Docker gives the program that makes file systems.
+///
+/// # Errors
+/// Refused when a program is missing, no such file system can be made or mounted, or what is in a volume does not fit.
+pub(in crate::ops::migrate) fn look(
+    ground: &Ground<'_>,
+    old: &mut Old,
+    wanted: &Wanted<'_>,
+    notes: &mut Vec<String>,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<Vec<String>> {
+    let Wanted { records, inner, size, .. } = *wanted;
+    if let Some(missing) = inner.programs().iter().find(|program| !process::is_there(program)) {
+        let package = if inner == Inner::Xfs { "xfsprogs" } else { "e2fsprogs" };
+        return Err(refuse(format!("there is no {missing}, which makes the file systems"))
+            .fact("state", "nothing was touched")
+            .next(format!("install {package}, then run this again")));
+    }
+    let arguments = arguments(wanted, refuse)?;
+    let home = ground.root.path.join("devicemapper");
+    let tried = Tried::make(&home, inner, &arguments, size).map_err(|e| {
+        refuse(format!("no {} of {} can be made here", inner.name(), size.human()))
+            .because(e)
+            .fact("state", "nothing was touched; it was tried in a file without a name")
+            .next("another --base-size, or --fs; a base device of less than 300 MiB takes no XFS")
+    })?;
+    let objects = docker_objects::read(&ground.root.path)
+        .map_err(|e| refuse("Docker's records of containers and images cannot be read".to_owned()).because(e))?;
+    let sizes = sizes(&objects, records, size);
+    let heads = wanted.heads.into_iter().flatten();
+    let mut all = Used::default();
+    let mut short = BTreeMap::new();
+    let mut lacks = Bytes::default();
+    for (name, head) in heads {
+        let used = used(&head.bytes).ok_or_else(|| no_file_system(name, records, refuse))?;
+        all.bytes = Bytes::new(all.bytes.get().saturating_add(used.bytes.get()));
+        let longer = sizes.get(name).copied().unwrap_or(size).saturating_sub(size);
+        if let Some(missing) = tried.lacks(used, longer) {
+            lacks = lacks.max(missing);
+            short.insert(name.as_str(), used);
+        }
+    }
+    if let Some((first, used)) = short.iter().max_by_key(|(_, used)| needed(**used)) {
+        let names = named(&objects, &short);
+        let whose = if names.is_empty() { format!("the layer {first}") } else { names.join(", ") };
+        let would = smallest(&home, wanted, &arguments, &sizes, lacks);
+        let failure = refuse(format!("what is in some volumes does not fit into {}", size.human()))
+            .fact("found", format!("{} volumes with more: {whose}", short.len()))
+            .fact("found", format!("up to {} in {} files", used.bytes.human(), used.inodes))
+            .fact("room", format!("{} in an {} of {}", tried.room.human(), inner.name(), size.human()))
+            .fact("state", "nothing was touched");
+        return Err(failure.next(match would {
+            Some(size) => {
+                format!("--base-size {} or more; or remove what is named with docker rm, docker rmi", size.typed())
+            }
+            None => "a larger --base-size; or remove what is named with docker rm, docker rmi".to_owned(),
+        }));
+    }
+    let volumes = u64::try_from(records.volumes.len()).unwrap_or(u64::MAX);
+    let each = growth(&tried.head, size, wanted.block).unwrap_or_default();
+    let writes = each.data.saturating_mul(wanted.block.get()).saturating_mul(volumes);
+    let more = tried.takes.get().saturating_add(writes);
+    old.need = Bytes::new(old.need.get().saturating_add(more));
+    old.metadata_longer = MetaBlocks::new(each.metadata.get().saturating_mul(volumes));
+    let unshared = Bytes::new(all.bytes.get().saturating_add(more));
+    notes.push(format!(
+        "{volumes} volumes are made anew, each an {} of {}, with the same files: a file that was changed in one place is written whole, so \
+         that it may take more than is said of the copy, but not more than {}; when the new pool is full before all is there, it is taken back",
+        inner.name(),
+        size.human(),
+        unshared.human()
+    ));
+    if wanted.heads.is_none() {
+        notes.push(
+            "how much is in each volume cannot be told while Docker writes; it is looked at as it is copied".to_owned(),
+        );
+    }
+    let larger: BTreeSet<&str> = objects
+        .containers
+        .iter()
+        .filter(|container| {
+            let mount = container.mount.as_ref().and_then(|mount| mount.mount_id.as_ref());
+            mount.and_then(|mount| sizes.get(mount)).is_some_and(|own| *own > size)
+        })
+        .map(|container| container.name().unwrap_or(&container.id))
+        .collect();
+    if !larger.is_empty() {
+        let names: Vec<&str> = larger.iter().copied().take(NAMED).collect();
+        notes.push(format!(
+            "containers that were told to be larger (--storage-opt size=) stay so: {}",
+            names.join(", ")
+        ));
+    }
+    notes.extend(unrecorded(ground, old, records));
+    notes.push(
+        "access times, inode numbers, and security.selinux where nothing else differs are not carried".to_owned(),
+    );
+    Ok(arguments)
+}
+
+/// Returns the values of Docker's option for the program, which mean nothing to the one for another file system.
+fn arguments(wanted: &Wanted<'_>, refuse: &impl Fn(String) -> Failure) -> Outcome<Vec<String>> {
+    let base = Path::new("/");
+    let now = Configuration::of_start(base, &start::read(base), &Instead::new());
+    let given = now.given_options();
+    let own = |key: &str| given.iter().filter(|option| key_of(option) == key).copied().collect::<Vec<_>>();
+    let (arguments, mounted) = (own(ARGUMENTS), own(MOUNTED));
+    if wanted.now != Some(wanted.inner)
+        && let Some(option) = arguments.iter().chain(&mounted).next()
+    {
+        return Err(refuse("Docker has an option that is for the file system of now".to_owned())
+            .fact("found", *option)
+            .fact("state", "nothing was touched")
+            .next(format!("take {} out, start Docker again, then run this again", process::quote(option))));
+    }
+    let value = |option: &str| option.split_once('=').map(|(_, value)| value.trim().to_owned());
+    Ok(arguments.into_iter().filter_map(value).collect())
+}
+
+/// Returns the smallest size that is found in which everything fits.
+fn smallest(
+    home: &Path,
+    wanted: &Wanted<'_>,
+    arguments: &[String],
+    sizes: &BTreeMap<String, Bytes>,
+    mut lacks: Bytes,
+) -> Option<Bytes> {
+    let mut size = wanted.size;
+    for _ in 0..TRIES {
+        let more = lacks.get().saturating_add(lacks.get() / 16);
+        let next = Bytes::new(size.get().saturating_add(more).checked_next_multiple_of(ROUND)?);
+        size = if next > size { next } else { Bytes::new(size.get().saturating_add(ROUND)) };
+        let tried = Tried::make(home, wanted.inner, arguments, size).ok()?;
+        let missing = wanted.heads?.iter().filter_map(|(name, head)| {
+            let longer = sizes.get(name).copied().unwrap_or(size).saturating_sub(size);
+            tried.lacks(used(&head.bytes)?, longer)
+        });
+        match missing.max() {
+            Some(missing) => lacks = missing,
+            None => return Some(size),
+        }
+    }
+    None
+}
+
+/// Says which volumes Docker has no record of: nothing says how long they are, and nobody can mount them.
+fn unrecorded(ground: &Ground<'_>, old: &Old, records: &Records) -> Option<String> {
+    let details = Source::open(&ground.kit.dm, &old.now).ok()?.metadata.details().ok()?;
+    let known: BTreeSet<u64> = records.volumes.values().map(|device| u64::from(device.id)).collect();
+    let ids: Vec<String> = details.keys().filter(|id| !known.contains(id)).map(u64::to_string).collect();
+    let names = ids.get(..ids.len().min(NAMED)).unwrap_or_default().join(", ");
+    let more = if ids.len() > NAMED { format!(", and {} more", ids.len() - NAMED) } else { String::new() };
+    (!ids.is_empty()).then(|| {
+        format!("volumes that Docker has no record of are not made anew, and stay in the old pool alone: {names}{more}")
+    })
+}
+
+/// Returns the file system that a volume begins with.
+pub(in crate::ops::migrate) fn inner_of(head: &Head) -> Option<Inner> {
+    let found = head.found?;
+    Some(if found.kind == filesystem::XFS { Inner::Xfs } else { Inner::Ext4 })
+}
