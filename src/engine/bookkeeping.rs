@@ -208,6 +208,15 @@ mod tests {
     }
 
     #[test]
+    fn another_base_device_changes_nothing_else_of_the_set() {
+        let before = br#"{"next_device_id":7,"BaseDeviceUUID":"a","BaseDeviceFilesystem":"xfs","other":1}"#;
+        let after = DeviceSet::with_base(before, "b", "ext4").unwrap();
+        let text = String::from_utf8(after).unwrap();
+        assert_eq!(text, r#"{"next_device_id":7,"BaseDeviceUUID":"b","BaseDeviceFilesystem":"ext4","other":1}"#);
+        assert!(DeviceSet::with_base(b"", "b", "ext4").is_err());
+    }
+
+    #[test]
     fn only_device_files_are_counted_as_devices() {
         assert!(is_device_file(BASE));
         assert!(is_device_file("439a80d5-init"));

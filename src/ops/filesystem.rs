@@ -307,6 +307,49 @@ mod tests {
         assert_eq!(parse(&head), None);
     }
 
+    #[test]
+    fn what_is_in_a_file_system_is_told_without_log_and_inode_tables() {
+        let mut head = vec![0; HEAD];
+        let fields: [(usize, &[u8]); 7] = [
+            (0, b"XFSB"),
+            (4, &4096_u32.to_be_bytes()),
+            (8, &262_144_u64.to_be_bytes()),
+            (48, &1_u64.to_be_bytes()),
+            (96, &16_384_u32.to_be_bytes()),
+            (128, &640_u64.to_be_bytes()),
+            (136, &40_u64.to_be_bytes()),
+        ];
+        for (at, bytes) in fields {
+            head.splice(at..at + bytes.len(), bytes.iter().copied());
+        }
+        head.splice(144..152, 245_000_u64.to_be_bytes());
+        head.splice(32..48, 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef_u128.to_be_bytes());
+        assert_eq!(used(&head), Some(Used { bytes: Bytes::new(760 << 12), inodes: 600 }));
+        assert_eq!(uuid(&head).as_deref(), Some("01234567-89ab-cdef-0123-456789abcdef"));
+        let mut head = vec![0; HEAD];
+        let fields: [(usize, u32); 10] = [
+            (0, 65_536),
+            (4, 262_144),
+            (0xc, 240_000),
+            (0x10, 65_000),
+            (0x18, 2),
+            (0x20, 32_768),
+            (0x28, 8192),
+            (0x38, 0xef53),
+            (0x58, 256),
+            (0x14c, 32 << 20),
+        ];
+        for (at, number) in fields {
+            head.splice(1024 + at..1028 + at, number.to_le_bytes());
+        }
+        head[1024 + 0xfd] = 1;
+        head.splice(1024 + 0x68..1024 + 0x78, [0xab; 16]);
+        let bytes = ((262_144 - 240_000) << 12) - (8 * (2 << 20)) - (32 << 20);
+        assert_eq!(used(&head), Some(Used { bytes: Bytes::new(bytes), inodes: 536 }));
+        assert_eq!(uuid(&head).as_deref(), Some("abababab-abab-abab-abab-abababababab"));
+        assert_eq!((used(&[0; HEAD]), uuid(&[0; HEAD])), (None, None));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(head in prop::collection::vec(any::<u8>(), 0..HEAD), magic in any::<bool>()) {
@@ -316,7 +359,7 @@ mod tests {
                 head[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
             }
             let _ = (parse(&head), growth(&head, Bytes::GIB, Bytes::MIB), inode_tables(&head, Bytes::GIB));
-            let _ = stays_short(&head, true);
+            let _ = (stays_short(&head, true), used(&head), uuid(&head));
         }
     }
 }

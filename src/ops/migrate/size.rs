@@ -44,6 +44,8 @@ pub(super) struct Old {
     pub need: Bytes,
     /// Whether nobody wrote to it while it was read: then all of that is so.
     pub is_steady: bool,
+    /// How long it takes when its volumes are made anew, in seconds; nothing when blocks are copied.
+    pub by_files: Option<u64>,
 }
 
 /// Looks at the pool of a root, also while Docker writes to it: `info` is what Docker says of itself, `block` how long the new blocks are.
@@ -97,6 +99,7 @@ pub(super) fn look(
             missing: family.missing,
             need: if is_steady { need? } else { superblock.block_size.bytes_of(superblock.data_used) },
             is_steady,
+            by_files: None,
             superblock,
         })
     };

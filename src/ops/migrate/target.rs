@@ -411,13 +411,13 @@ fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
     let mut notes = vec![format!(
         "{} copied: {}, in blocks of {} (now {}), into {} (now {})",
         if old.volumes == 1 { "1 volume is".to_owned() } else { format!("{} volumes are", old.volumes) },
-        if old.is_steady { format!("{need} at most") } else { format!("about {need}") },
+        if old.is_steady && old.by_files.is_none() { format!("{need} at most") } else { format!("about {need}") },
         block.bytes().human(),
         old.block.bytes().human(),
         data.human(),
         old.data.human()
     )];
-    notes.push(cost::docker_stopped(cost::carry(old.need)));
+    notes.push(cost::docker_stopped(old.by_files.unwrap_or_else(|| cost::carry(old.need))));
     if !old.is_steady {
         notes.push(
             "Docker writes to the pool all the while, and how much is in it cannot be told exactly: whether it fits is looked at again \

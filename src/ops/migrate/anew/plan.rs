@@ -15,6 +15,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::fs::{nameless, room_in};
 use crate::kernel::loopdev;
 use crate::ops::contents::devicemapper::Inner;
+use crate::ops::cost;
 use crate::ops::filesystem::{self, HEAD, Used, growth, used};
 use crate::ops::migrate::Ground;
 use crate::ops::migrate::base::{named, no_file_system};
@@ -126,6 +127,7 @@ pub(in crate::ops::migrate) fn look(
     for (name, head) in heads {
         let used = used(&head.bytes).ok_or_else(|| no_file_system(name, records, refuse))?;
         all.bytes = Bytes::new(all.bytes.get().saturating_add(used.bytes.get()));
+        all.inodes = all.inodes.saturating_add(used.inodes);
         let longer = sizes.get(name).copied().unwrap_or(size).saturating_sub(size);
         if let Some(missing) = tried.lacks(used, longer) {
             lacks = lacks.max(missing);
@@ -154,6 +156,7 @@ pub(in crate::ops::migrate) fn look(
     let more = tried.takes.get().saturating_add(writes);
     old.need = Bytes::new(old.need.get().saturating_add(more));
     old.metadata_longer = MetaBlocks::new(each.metadata.get().saturating_mul(volumes));
+    old.by_files = Some(cost::carry_files(records.volumes.len(), all.inodes, old.need));
     let unshared = Bytes::new(all.bytes.get().saturating_add(more));
     notes.push(format!(
         "{volumes} volumes are made anew, each an {} of {}, with the same files: a file that was changed in one place is written whole, so \

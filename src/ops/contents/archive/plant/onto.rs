@@ -99,7 +99,10 @@ impl Planting<'_, '_> {
         let keeping = Keeping { owners: true, inherits: true };
         let lost = keeping.finish(&self.ground.root, root, &entry.node.status, &attributes);
         lost.into_iter().for_each(|why| self.lose(Path::new(""), &why));
-        later.flags.push((PathBuf::new(), self.flags_of(&entry)));
+        let wanted = self.flags_of(&entry);
+        if self.ground.root.flags(root)? != wanted {
+            later.flags.push((PathBuf::new(), wanted));
+        }
         for (path, flags) in later.flags {
             let parent = self.ground.open(path.parent().unwrap_or(Path::new("")))?;
             let set = parent.set_flags(path.file_name().unwrap_or(root), flags);
