@@ -11,6 +11,7 @@ use crate::cli::docker::DockerArgs;
 use crate::cli::{Cli, Command, parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::contents::devicemapper::Inner;
+use crate::ops::migrate::back::End;
 use crate::ops::migrate::delete_old::delete_old;
 use crate::ops::migrate::{self, To, prepare};
 use crate::ops::steps::Kit;
@@ -208,6 +209,7 @@ impl Args {
         let mut done = migrate::migrate(&kit, &options, change)?;
         let differences = std::mem::take(&mut done.left);
         show::done(&done, change, &format!("done: {}", done.plan.what))?;
+        has_ended(migrate::back::end(&kit, &done.plan).as_ref());
         differs(&differences)
     }
 
@@ -309,7 +311,13 @@ fn dropped(folder: Option<&Path>, change: Change) -> Outcome<()> {
     })
 }
 
-/// Says what Docker says otherwise than before it was migrated.
+/// Says what is to be known once a migration has ended.
+pub(super) fn has_ended(end: Option<&End>) {
+    let sentences = end.map(report::resume::ended).unwrap_or_default();
+    sentences.iter().for_each(|sentence| show::error(&format!("note: {sentence}\n")));
+}
+
+/// Says what Docker says otherwise than before.
 ///
 /// # Errors
 /// [`Kind::Damaged`] when there is any.

@@ -33,7 +33,8 @@ pub(super) struct ContinueArgs {
 
 /// Take back an operation that was interrupted
 ///
-/// As far as there is a way back; it says what stands.
+/// As far as there is a way back; it says what stands. Where none was interrupted: the last migration, as long as nobody has started Docker
+/// on what it made.
 #[derive(Debug, clap::Args)]
 pub(super) struct UndoArgs {
     /// Which, when there are several
@@ -96,5 +97,6 @@ fn go(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<()> {
     if let Some(saved) = &done.saved {
         return save::told(saved);
     }
+    command::has_ended(done.end.as_ref());
     command::differs(&done.differences)
 }

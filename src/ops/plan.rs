@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ops::daemon::Daemon;
 use crate::ops::daemon::containers::Ran;
-use crate::ops::steps::{NamedDevice, Part, Step};
+use crate::ops::steps::{Hold, NamedDevice, Part, Step};
 use crate::pool::Entry;
 use crate::units::Bytes;
 
@@ -116,6 +116,21 @@ impl Plan {
             Step::HoldDocker(s) => Some(s.hold.root.as_path()),
             _ => None,
         })
+    }
+
+    /// Returns the hold that its steps drop.
+    pub fn dropped_hold(&self) -> Option<&Hold> {
+        self.steps.iter().find_map(|step| match step {
+            Step::DropHold(s) => Some(&s.hold),
+            _ => None,
+        })
+    }
+
+    /// Returns the hold of a migration that starts no Docker. Until somebody starts it, what it has done can be taken back although
+    /// it has ended.
+    pub fn starts_none(&self) -> Option<&Hold> {
+        let starts = self.steps.iter().any(|step| matches!(step, Step::StartDocker(_)));
+        self.dropped_hold().filter(|_| self.operation == Operation::Migrate && !starts)
     }
 
     /// Returns the containers that its steps stop, in the order in which they are started.

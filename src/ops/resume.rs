@@ -36,6 +36,8 @@ pub struct Resumed {
     pub differences: Vec<String>,
     /// The archive of a `save` that has come to its end.
     pub saved: Option<running::Saved>,
+    /// What is to be known of a migration that has come to its end.
+    pub end: Option<migrate::back::End>,
 }
 
 /// An interrupted operation, and what ending it in one way would do.
@@ -67,9 +69,17 @@ pub struct Remaining {
 /// # Errors
 /// As [`resume`], as far as that can be told beforehand.
 pub fn describe(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Described>> {
-    let Some(id) = which(kit, id)? else { return Ok(None) };
+    let found = which(kit, id)?;
+    let had_ended = ended(kit, found.as_ref(), way)?;
+    let Some(id) = found.or_else(|| Some(had_ended.as_ref()?.opened.id.clone())) else { return Ok(None) };
     gate::may_change(kit)?;
-    let journal = journal::of_id(&kit.state, &id)?;
+    let journal = match had_ended {
+        Some(journal) => {
+            migrate::back::may_go(kit, &journal)?;
+            journal
+        }
+        None => journal::of_id(&kit.state, &id)?,
+    };
     may_end(kit, &journal, way)?;
     let destroys = matches!(way, Way::Continue { .. }) && journal::ways_out(kit, &journal).destroys;
     let what = journal.opened.plan.what.clone();
@@ -110,18 +120,24 @@ fn may_end(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
     no_file_goes(kit, journal, way)
 }
 
-/// Finishes an interrupted operation, or takes it back; without an id, the only one. Nothing when none was interrupted.
+/// Finishes an interrupted operation, or takes it back; without an id, the only one. Where none was interrupted, [`Way::Undo`] takes back the
+/// last migration, as long as nobody has started Docker on what it made. Nothing when there is neither.
 ///
 /// # Errors
 /// Refused when there is none of that id, or the journal cannot be used; [`Kind::Partial`] when it could not be done now either.
 pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>> {
-    let Some(id) = which(kit, id)? else { return Ok(None) };
+    let found = which(kit, id)?;
+    let had_ended = ended(kit, found.as_ref(), way)?;
+    let Some(id) = found.or_else(|| Some(had_ended.as_ref()?.opened.id.clone())) else { return Ok(None) };
     gate::may_change(kit)?;
     let verb = match way {
         Way::Continue { .. } => format!("continue `{id}`"),
         Way::Undo => format!("undo `{id}`"),
     };
     let _existence = gate::lock(kit, gate::EXISTENCE, &verb)?;
+    if let Some(journal) = &had_ended {
+        migrate::back::reopen(kit, journal)?;
+    }
     let plan = journal::of_id(&kit.state, &id)?.opened.plan;
     let _lock = match key(kit, &plan)?.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),
@@ -132,6 +148,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     let log = Log::resume(&kit.state, &id)?;
     may_end(kit, &log.journal, way)?;
     let mut notes = Vec::new();
+    notes.extend(had_ended.map(|_| "that one had ended, and nobody has started Docker on what it made".to_owned()));
     if journal::volumes::is_of_volumes(plan.operation) {
         with_pool_up(kit, &log, &mut notes)?;
     }
@@ -151,9 +168,13 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     if matches!(plan.operation, Operation::Migrate | Operation::DeleteOld) && ended == Ended::Whole {
         migrate::over::note(&kit.state, &plan);
     }
+    let end = if ended == Ended::Whole { migrate::back::end(kit, &plan) } else { None };
+    if plan.operation == Operation::Migrate && ended != Ended::Whole {
+        migrate::over::strike_out(&kit.state, &plan);
+    }
     notes.extend(said);
     notes.extend(super::silence_of_udev());
-    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences, saved }))
+    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences, saved, end }))
 }
 
 /// Refuses to end an operation in the way that deletes what has been written to the pool since it was interrupted: boot
@@ -280,6 +301,11 @@ fn no_file_goes(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
     let held = deleted::held(&kit.dm, &entry)
         .map_err(|e| Failure::failed(format!("cannot look at pool `{}`", plan.pool)).because(e))?;
     deleted::refuse(&held, &plan.pool, &format!("end `{}`", journal.opened.id))
+}
+
+/// Returns what `undo` takes back where nothing was interrupted: a migration that has ended, and Docker was not started since.
+fn ended(kit: &Kit, found: Option<&String>, way: Way) -> Outcome<Option<Journal>> {
+    if found.is_some() || way != Way::Undo { Ok(None) } else { migrate::back::last(kit) }
 }
 
 fn which(kit: &Kit, id: Option<&str>) -> Outcome<Option<String>> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::failure::printable;
 use super::plan::step_text;
+use crate::ops::migrate::back::End;
 use crate::ops::migrate::over::{Former, Over, Since};
 use crate::ops::resume::{Described, Remaining};
 use crate::ops::steps::{Leftover, WayBack};
@@ -39,14 +40,40 @@ fn would(verb: &str, described: &Described, line: impl Fn(&Remaining, usize) -> 
     text
 }
 
+/// Returns what is to be known once a migration has ended, each a sentence: what was kept, what leads back, and what deletes the old pool.
+pub fn ended(end: &End) -> Vec<String> {
+    let End { over, records, is_undoable, deletes } = end;
+    let kept = format!(
+        "what Docker said of all that it had, its records and its configuration are kept in {}, {}",
+        over.records.display(),
+        records.human()
+    );
+    let back = match is_undoable {
+        true => "until somebody starts Docker everything leads back:  dmpool undo".to_owned(),
+        false => format!("undo leads back no more: Docker has run on the new one; {}", way_back(over)),
+    };
+    let deletes = deletes.as_ref().map(|command| {
+        format!("the old pool is on devices, and dmpool migrate --delete-old leaves these alone; when Docker has run well without it:  {command}")
+    });
+    [kept, back].into_iter().chain(deletes).map(|sentence| printable(&sentence)).collect()
+}
+
 /// Returns the sentence on a migration that has ended: what leads back then.
 pub fn over(over: &Over) -> String {
-    let root = quote(&over.root.to_string_lossy());
     let (place, old) = match &over.old {
         Former::Pool(name) => ("", format!("`{name}`")),
         Former::At(path) => ("at ", path.display().to_string()),
     };
-    let back = match over.new {
+    let back = way_back(over);
+    printable(&format!(
+        "a migration has ended ({}), and Docker has what it made since only there; the old pool is {place}{old}, as it was; {back}",
+        over.what
+    ))
+}
+
+fn way_back(over: &Over) -> String {
+    let root = quote(&over.root.to_string_lossy());
+    match over.new {
         Since::LoopFiles => format!(
             "what leads back and loses nothing is another migration, with sizes and blocks as they were:  dmpool migrate {root} \
              --data-size SIZE --block-size SIZE"
@@ -58,11 +85,7 @@ pub fn over(over: &Over) -> String {
         Since::Overlay2 => {
             "nothing carries that back into it but Docker itself (docker save and load, export and import)".to_owned()
         }
-    };
-    printable(&format!(
-        "a migration has ended ({}), and Docker has what it made since only there; the old pool is {place}{old}, as it was; {back}",
-        over.what
-    ))
+    }
 }
 
 /// Returns what stands, what is left over, and how that is removed, each line ended.

@@ -1,7 +1,8 @@
 //! The pool of a real Docker becomes another one, with everything in it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,6 +102,10 @@ fn while_docker_runs(bench: &Bench, docker: &Docker, args: &[&str]) {
     assert_refused(&bench.run(&args), 3, &[&name, "is in use, and not by Docker"]);
     drop(open);
     bench.ok(&[&args[..], &["--dry-run"]].concat());
+    let larger = bench.ok(&[&["migrate", "--data-size", "200G", "--dry-run"], &ways[..]].concat());
+    let grow =
+        larger.split_once("for that:  dmpool ").and_then(|(_, rest)| rest.split_once("    # does it")).unwrap().0;
+    bench.ok(&grow.split(' ').chain(["--dry-run"]).collect::<Vec<_>>());
     dmsetup(["remove", "--retry", &name]).run().checked().unwrap();
     let daemon_json = fs::read_to_string(DAEMON_JSON).unwrap();
     for other in ["dm.thinpooldev=/dev/mapper/other", "dm.datadev=/dev/sdz"] {
@@ -116,6 +121,42 @@ fn while_docker_runs(bench: &Bench, docker: &Docker, args: &[&str]) {
     fs::write(DAEMON_JSON, text).unwrap();
     assert_refused(&bench.run(&args), 3, &["overlay2 driver when it starts"]);
     fs::write(DAEMON_JSON, daemon_json).unwrap();
+}
+
+/// Nobody has started Docker on what was made: `undo` takes it back, but not over what somebody else has written since.
+fn taken_back_although_it_has_ended(bench: &Bench, root: &Path, untouched: &str) {
+    let told = fs::read_to_string(DAEMON_JSON).unwrap();
+    fs::write(DAEMON_JSON, told.replace("512K", "1M")).unwrap();
+    assert_refused(&bench.run(&["undo"]), 3, &["daemon.json was changed since", "take that change back"]);
+    fs::write(DAEMON_JSON, told).unwrap();
+    let metadata = root.join("devicemapper/devicemapper/metadata");
+    let superblock = beginning(&metadata, 4096);
+    let other = bench.sweep.path("superblock");
+    fs::write(&other, with_next_transaction(&superblock)).unwrap();
+    let write = |from: &Path| {
+        let [from, to] = [("if", from), ("of", &metadata)].map(|(word, path)| format!("{word}={}", path.display()));
+        Cmd::new("dd").args([&from, &to, "bs=4096", "count=1", "conv=notrunc"]).run().checked().unwrap();
+    };
+    write(&other);
+    assert_refused(&bench.run(&["undo"]), 3, &["the new pool is not as it was left", "transaction id"]);
+    fs::write(&other, &superblock).unwrap();
+    write(&other);
+    let described = bench.ok(&["undo", "--dry-run"]);
+    assert!(described.contains("would take back") && described.contains("given its name again"), "{described}");
+    let undone = bench.run(&["undo"]);
+    assert!(undone.ok() && undone.stdout.starts_with("taken back: migrate"), "{undone}");
+    assert!(undone.stderr.contains("nobody has started Docker"), "{undone}");
+    assert_eq!(picture(root), untouched);
+    assert_eq!(bench.run(&["undo"]).stdout, "nothing was interrupted: there is nothing to do\n");
+}
+
+/// A thin pool's superblock with its transaction id one more, and the sum that fits (drivers/md/dm-thin-metadata.c).
+fn with_next_transaction(superblock: &[u8]) -> Vec<u8> {
+    let mut bytes = superblock.to_vec();
+    bytes[48] += 1;
+    let sum = !crc32c::crc32c(&bytes[4..]) ^ 160_774;
+    bytes[..4].copy_from_slice(&sum.to_le_bytes());
+    bytes
 }
 
 #[test]
@@ -150,9 +191,19 @@ fn a_loop_pool_migrates_to_other_blocks_and_then_to_a_pool_of_its_own() {
     println!("{described}");
     let unasked = bench.run(&args);
     assert!(!unasked.ok() && unasked.stderr.contains("say --yes"), "{unasked}");
+    let untouched = picture(&root);
     let ran = bench.run(&[&args[..], &["--yes"]].concat());
     assert!(ran.ok(), "{ran}");
     println!("{ran}");
+    assert!(ran.stderr.contains("everything leads back:  dmpool undo"), "{ran}");
+    assert!(ran.stderr.contains("more is promised than is there"), "{ran}");
+    taken_back_although_it_has_ended(&bench, &root, &untouched);
+    let larger = bench.ok(&["migrate", "--data-size", "200G", "--dry-run"]);
+    assert!(larger.contains("once Docker is up:  dmpool grow docker 200G"), "{larger}");
+    // By a link to where its disk is mounted it is the same root.
+    let link = bench.sweep.path("link");
+    symlink(disk.dir(), &link).unwrap();
+    bench.ok(&[&args[..], &[link.join("root").to_str().unwrap(), "--yes"]].concat());
     docker.up().unwrap();
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "214.7GB");
     assert_eq!(docker.storage_value("Pool Blocksize").unwrap(), "524.3kB");
@@ -260,10 +311,17 @@ fn a_running_docker_is_carried_to_less_to_a_disk_to_lvs_and_to_overlay2() {
     without_backups();
 }
 
+/// The first bytes of a file, which may be long and sparse.
+fn beginning(path: &Path, length: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    fs::File::open(path).unwrap().take(length).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
 /// What must be the same again when a migration is taken back.
 fn picture(root: &Path) -> String {
     let home = root.join("devicemapper");
-    let metadata = fs::read(home.join("devicemapper/metadata")).unwrap();
+    let metadata = beginning(&home.join("devicemapper/metadata"), 16 << 20);
     let daemon_json = fs::read_to_string("/etc/docker/daemon.json").unwrap_or_default();
     format!(
         "{:?} {:?} {:08x} {daemon_json} {:?} {:?}",
@@ -319,15 +377,18 @@ fn a_migration_that_ends_at_any_step_is_finished_or_taken_back() {
                 let ended = bench.run(&[verb]);
                 assert!(ended.ok(), "{case}: {ended}");
             }
-            assert_eq!(bench.run(&["undo"]).stdout, "nothing was interrupted: there is nothing to do\n", "{case}");
             if verb != "continue" {
+                assert_eq!(bench.run(&["undo"]).stdout, "nothing was interrupted: there is nothing to do\n", "{case}");
                 assert_eq!(picture(&root), before, "{case}");
                 continue;
             }
             let home = root.join("devicemapper");
             assert_eq!(fs::metadata(home.join("devicemapper/data")).unwrap().len(), 3 << 30, "{case}");
             assert!(fs::read_to_string("/etc/docker/daemon.json").unwrap().contains("dm.blocksize=512K"), "{case}");
-            if step == steps {
+            if step < steps {
+                assert!(bench.ok(&["undo"]).starts_with("taken back"), "{case}");
+                assert_eq!(picture(&root), before, "{case}");
+            } else {
                 docker.up().unwrap();
                 assert_eq!(docker.cmd(["diff", "kept"]).run().checked().unwrap().stdout, diff, "{case}");
                 assert!(docker.cmd(["start", "-a", "kept"]).run().ok(), "{case}");

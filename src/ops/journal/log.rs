@@ -20,6 +20,9 @@ const RESERVED_FOR_RECORDS: usize = 64 * 1024;
 /// More than any journal that dmpool writes has.
 const MAX_JOURNAL: Bytes = Bytes::new(4 << 20);
 
+/// What the journal of an operation that has ended is called, in the folder of what it has kept.
+const ENDED: &str = "ended.journal";
+
 /// An open journal.
 #[derive(Debug)]
 pub struct Log {
@@ -98,6 +101,37 @@ impl Log {
     pub fn close(self) -> Result<()> {
         fs::remove_durably(&self.path).map(drop)
     }
+
+    /// Ends the journal of an operation that is whole and can be taken back still: it is kept in that folder.
+    ///
+    /// # Errors
+    /// When it cannot be renamed there; it is as it was then.
+    pub fn keep(&self, folder: &Path) -> Result<()> {
+        rename(&self.path, &folder.join(ENDED))
+    }
+}
+
+/// Returns the journal that [`Log::keep`] has kept in a folder; nothing when there is none.
+///
+/// # Errors
+/// Refused when it is no journal that this dmpool can use.
+pub fn ended(folder: &Path) -> Outcome<Option<Journal>> {
+    read_if_there(&folder.join(ENDED))
+}
+
+/// Makes an operation whose journal was kept one that has not ended.
+///
+/// # Errors
+/// When the journal is gone, or cannot be renamed.
+pub fn reopen(state: &State, folder: &Path) -> Result<()> {
+    let from = folder.join(ENDED);
+    let id = read(&from).map_err(|failure| anyhow::anyhow!(failure.what))?.opened.id;
+    rename(&from, &path_of(state, &id))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).called("rename", from.display())?;
+    [to, from].into_iter().filter_map(Path::parent).try_for_each(fs::sync_dir)
 }
 
 /// Reads a journal, whether or not the operation is being carried out.

@@ -160,7 +160,7 @@ fn stays(kit: &Kit, over: &Over) -> Option<String> {
 }
 
 /// Returns what deletes an old pool that is on devices; nothing for one in files that were set aside.
-fn command_of(kit: &Kit, over: &Over) -> Option<String> {
+pub(super) fn command_of(kit: &Kit, over: &Over) -> Option<String> {
     let of_pool = |name: &str| {
         let registered = PoolName::new(name).ok().and_then(|name| registry::look(&kit.state, &name).ok().flatten());
         match registered {
@@ -295,6 +295,7 @@ mod tests {
             records: root.join("records"),
             besides: vec![root.join("image/devicemapper"), root.join("dmpool-migrate-1"), "/etc".into()],
             deleted: false,
+            before: None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod anew;
 mod apart;
+pub mod back;
 mod base;
 pub mod blocks;
 pub mod delete_old;

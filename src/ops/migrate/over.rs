@@ -42,6 +42,9 @@ pub struct Over {
     /// Whether `migrate --delete-old` has deleted what was set aside.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// The one before it of that root, which is the last one again when this one is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Over>>,
 }
 
 /// What Docker had before.
@@ -113,7 +116,8 @@ impl Over {
         })?;
         let (root, records) = (hold.root.clone(), hold.records.clone());
         let pool = (new != Since::Overlay2).then(|| plan.pool.clone());
-        Some(Self { what: plan.what.clone(), root, old, devices, new, pool, records, besides, deleted: false })
+        let what = plan.what.clone();
+        Some(Self { what, root, old, devices, new, pool, records, besides, deleted: false, before: None })
     }
 
     /// Whether what there was before is there.
@@ -133,11 +137,29 @@ pub fn note(state: &State, plan: &Plan) {
         let Some(over) = deleted_by(&mut all, plan) else { return };
         over.deleted = true;
     } else {
-        let Some(over) = Over::of(plan) else { return };
-        all.retain(|other| other.root != over.root);
+        let Some(mut over) = Over::of(plan) else { return };
+        let former = all.iter().position(|other| other.root == over.root).map(|at| all.remove(at));
+        over.before = match former {
+            Some(former) if former.records == over.records => former.before,
+            former => former.filter(|_| plan.starts_none().is_some()).map(Box::new),
+        };
         all.push(over);
     }
-    let Ok(bytes) = serde_json::to_vec(&all) else { return };
+    write(state, &all);
+}
+
+/// Strikes out a migration that had ended and was taken back: what was before it is the last one of its root again.
+pub fn strike_out(state: &State, plan: &Plan) {
+    let Some(hold) = plan.dropped_hold() else { return };
+    let mut all = recorded(state);
+    let Some(at) = all.iter().position(|over| over.records == hold.records) else { return };
+    let over = all.remove(at);
+    all.extend(over.before.map(|before| *before));
+    write(state, &all);
+}
+
+fn write(state: &State, all: &[Over]) {
+    let Ok(bytes) = serde_json::to_vec(all) else { return };
     let _ = durable::make_dir_durably(&state.saved, 0o700)
         .and_then(|_| durable::write_replace(&path(state), &bytes, 0o600));
 }
@@ -237,6 +259,7 @@ mod tests {
             records: "/r".into(),
             besides: Vec::new(),
             deleted: false,
+            before: None,
         }
     }
 

@@ -112,17 +112,38 @@ impl Carried {
         take_down(kit, &self.up, &self.target())
     }
 
+    /// Returns the file with the new pool's metadata, where that is now.
+    fn metadata_now(&self) -> Option<PathBuf> {
+        let path = self.metadata.as_ref()?;
+        // Between the two renames the old one has left its place, and the new one has not got it.
+        Some(match &self.place {
+            Some(place) if path.symlink_metadata().is_err() => place.folder.join(path.file_name().unwrap_or_default()),
+            _ => path.clone(),
+        })
+    }
+
+    /// Fails unless the new pool has what it was given, and nothing that somebody has made in it since: the old one's transaction id,
+    /// and where it can be read so, no volume but the old one's.
+    pub(in crate::ops) fn is_as_settled(&self, kit: &Kit) -> Result<()> {
+        let old = Source::open(&kit.dm, &self.old())?.metadata;
+        let (now, was) = (self.superblock(kit)?.transaction_id, old.superblock.transaction_id);
+        ensure!(now == was, "`{}` has the transaction id {now}, and was given {was}", self.pool);
+        let files =
+            self.metadata_now().map(|metadata| Origin::Parts { data: metadata.with_file_name("data"), metadata });
+        let new = match files {
+            None if sight::live(&kit.dm, &self.pool)?.is_some() => Some(Origin::Pool(self.pool.clone())),
+            files => files,
+        };
+        let Some(new) = new else { return Ok(()) };
+        let [new, old] = [Source::open(&kit.dm, &new)?.metadata.details()?, old.details()?];
+        ensure!(new.keys().eq(old.keys()), "`{}` has {} volumes, and was given {}", self.pool, new.len(), old.len());
+        Ok(())
+    }
+
     /// Returns the superblock of the new pool, whoever has it up.
     pub(super) fn superblock(&self, kit: &Kit) -> Result<Superblock> {
         let context = || format!("reading the superblock of `{}`", self.pool);
-        if let Some(path) = &self.metadata {
-            // Between the two renames the old one has left its place, and the new one has not got it.
-            let path = match &self.place {
-                Some(place) if path.symlink_metadata().is_err() => {
-                    place.folder.join(path.file_name().unwrap_or_default())
-                }
-                _ => path.clone(),
-            };
+        if let Some(path) = self.metadata_now() {
             return sight::superblock_in(&path)?.with_context(context);
         }
         let Some(step) = self.up.first() else { bail!("nothing says what `{}` lies on", self.pool) };

@@ -104,6 +104,19 @@ impl Hold {
         self.sign.exists()
     }
 
+    /// Returns a file that was written when the hold was dropped and says something else since; nothing when each says that.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn changed_since(&self) -> Result<Option<&Path>> {
+        for file in self.files.iter().filter(|file| file.after != file.before) {
+            if text_of(&file.path)? != file.after {
+                return Ok(Some(&file.path));
+            }
+        }
+        Ok(None)
+    }
+
     /// Returns what shows that the root was used since the hold was dropped, each with what it is.
     ///
     /// # Errors
