@@ -7,6 +7,7 @@ use crate::error::{Failure, Outcome};
 use crate::ops::daemon;
 use crate::ops::disks::Disk;
 use crate::ops::lvm::Group;
+use crate::ops::migrate::grow_instead::Grow;
 use crate::ops::migrate::now::{Now, Size};
 use crate::units::{Bytes, NewSize};
 
@@ -155,10 +156,18 @@ pub(super) fn words(machine: &Machine<'_>, talk: &mut Talk<'_>) -> Outcome<Vec<S
                 size.data.human(),
                 size.block.bytes().human()
             ));
-            talk.say(&format!(
-                "when it shall only be larger, nothing is copied and nothing stops:  dmpool grow {} SIZE",
-                now.name
-            ));
+            let name = &now.name;
+            talk.say(&match now.grow {
+                Grow::Now => format!(
+                    "when it shall only be larger, nothing is copied and nothing stops:  dmpool grow {name} SIZE"
+                ),
+                Grow::OnceUp => format!(
+                    "when it shall only be larger, nothing is copied once Docker is up:  dmpool grow {name} SIZE"
+                ),
+                Grow::Not => format!(
+                    "grow, which copies nothing, refuses the pool as it is now:  dmpool health {name}    # says why"
+                ),
+            });
             let own = now.makes_loop_files.then_some(Target::LoopFiles);
             own.into_iter().chain([Target::Disk, Target::Group, Target::Files, Target::Overlay2]).collect()
         }
@@ -245,7 +254,20 @@ fn of_pool(machine: &Machine<'_>, target: Target, now: Size, talk: &mut Talk<'_>
     let question = "How long shall its blocks be? (64K to 1G, a multiple of 64K)";
     let block = talk.ask(question, Some(&block), |answer| parse::block_size(answer).map(|_| answer.to_owned()))?;
     words.extend(words_of(&["--block-size", &block]));
+    if let Some(base) = now.base {
+        words.extend(larger_base(base, talk)?);
+    }
     Ok(Some(words))
+}
+
+/// Asks how large the base device shall be; no words where it stays as it is.
+fn larger_base(now: Bytes, talk: &mut Talk<'_>) -> Outcome<Vec<String>> {
+    let question = "How large shall the base device be, the most that an image or a container holds?";
+    let size = talk.ask(question, Some(&now.typed()), |answer| match parse::size(answer)? {
+        size if size < now => Err(format!("it has {}, and does not become smaller", now.human())),
+        size => Ok(size),
+    })?;
+    Ok(if size == now { Vec::new() } else { words_of(&["--base-size", &size.typed()]) })
 }
 
 fn one_of(mut choices: Vec<Choice>, question: &str, none: &str, talk: &mut Talk<'_>) -> Outcome<Option<Choice>> {

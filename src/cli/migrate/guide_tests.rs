@@ -9,11 +9,13 @@ use crate::units::BlockSize;
 const G: u64 = 1 << 30;
 
 fn now() -> Now {
-    let size = Size { data: Bytes::new(100 * G), used: Bytes::new(12 * G), block: BlockSize::DEFAULT };
+    let base = Some(Bytes::new(10 * G));
+    let size = Size { data: Bytes::new(100 * G), used: Bytes::new(12 * G), block: BlockSize::DEFAULT, base };
     Now {
         root: "/var/lib/docker".into(),
         name: "docker".to_owned(),
         size: Ok(size),
+        grow: Grow::Now,
         makes_loop_files: true,
         by_hand: None,
         vanish: Vec::new(),
@@ -51,24 +53,24 @@ fn line(now: &Now, typed: &str) -> String {
 
 #[test]
 fn the_defaults_are_what_there_is() {
-    assert_eq!(line(&now(), "\n\n\n"), "--data-size 100G --block-size 64K");
+    assert_eq!(line(&now(), "\n\n\n\n"), "--data-size 100G --block-size 64K");
     assert_eq!(
-        line(&now(), "4\n\n\n\n\n"),
+        line(&now(), "4\n\n\n\n\n\n"),
         "--name docker-pool2 --dir /var/lib/dmpool/pools --data-size 100G --block-size 64K"
     );
     assert_eq!(line(&now(), "5\n"), "--to-driver overlay2");
     let told = Now { makes_loop_files: false, ..now() };
-    assert_eq!(line(&told, "\n\n\n\n"), "--name docker-pool2 --data-device /dev/disk/by-id/a --block-size 64K");
+    assert_eq!(line(&told, "\n\n\n\n\n"), "--name docker-pool2 --data-device /dev/disk/by-id/a --block-size 64K");
     let broken = Now { size: Err("reading the superblock: it is zeros".to_owned()), ..now() };
     assert_eq!(line(&broken, "\n"), "--to-driver overlay2");
 }
 
 #[test]
 fn every_answer_is_a_flag() {
-    assert_eq!(line(&now(), "1\n50G\n512K\n"), "--data-size 50G --block-size 512K");
-    assert_eq!(line(&now(), "2\n2\np0\n1M\n"), "--name p0 --data-device /dev/sdb --block-size 1M");
+    assert_eq!(line(&now(), "1\n50G\n512K\n20G\n"), "--data-size 50G --block-size 512K --base-size 20G");
+    assert_eq!(line(&now(), "2\n2\np0\n1M\n10G\n"), "--name p0 --data-device /dev/sdb --block-size 1M");
     // The metadata would not fit beside it.
-    assert_eq!(line(&now(), "3\n\np0\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
+    assert_eq!(line(&now(), "3\n\np0\n\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
     let by_hand = Now { by_hand: Some(7), vanish: vec!["job".to_owned()], ..now() };
     assert_eq!(
         line(&by_hand, "5\n\n/root/stop 1\n/root/start\ny\n"),
@@ -78,12 +80,19 @@ fn every_answer_is_a_flag() {
 
 #[test]
 fn a_wrong_answer_is_asked_again() {
-    let (words, shown) = asked(&now(), "9\nx\n1\n5G\n50%FREE\nmuch\n50G\n65K\n64K\n");
+    let (words, shown) = asked(&now(), "9\nx\n1\n5G\n50%FREE\nmuch\n50G\n65K\n64K\n5G\n\n");
     assert_eq!(words.unwrap().join(" "), "--data-size 50G --block-size 64K");
-    for said in ["`9` is not 1 to 5", "`x` is not", "12.0 GiB are in use", "a size such as 100G", "`much`"] {
+    for said in [
+        "`9` is not 1 to 5",
+        "`x` is not",
+        "12.0 GiB are in use",
+        "a size such as 100G",
+        "`much`",
+        "does not become smaller",
+    ] {
         assert!(shown.contains(said), "{said}: {shown}");
     }
-    let (words, shown) = asked(&now(), "2\n1\ndocker-pool\nno/name\np0\n\n");
+    let (words, shown) = asked(&now(), "2\n1\ndocker-pool\nno/name\np0\n\n\n");
     assert!(words.is_ok() && shown.contains("there is a device `docker-pool` already"), "{shown}");
 }
 
@@ -94,7 +103,10 @@ fn it_says_first_that_grow_copies_nothing() {
         shown.starts_with("the pool of the Docker root `/var/lib/docker`: 12.0 GiB of 100.0 GiB in use"),
         "{shown}"
     );
-    assert!(shown.contains("dmpool grow docker SIZE"), "{shown}");
+    assert!(shown.contains("nothing stops:  dmpool grow docker SIZE"), "{shown}");
+    let says = |grow| asked(&Now { grow, ..now() }, "").1;
+    assert!(says(Grow::OnceUp).contains("once Docker is up:  dmpool grow docker SIZE"));
+    assert!(!says(Grow::Not).contains("dmpool grow") && says(Grow::Not).contains("dmpool health docker"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::fs::{self as durable, FsFacts};
 use crate::ops::create::LEAST_FREE;
 use crate::ops::steps::{Kit, MakeDirectory, MakeFile, Step};
-use crate::ops::{gate, own_disk};
+use crate::ops::{gate, own_disk, promised};
 use crate::pool::{FileStore, Spec, Store};
 use crate::units::Bytes;
 
@@ -104,15 +104,7 @@ impl Wanted<'_> {
                 .fact("free", fs.available.exact())
                 .next("leave out --preallocate for sparse files, or choose a smaller --data-size"));
         }
-        if wanted > fs.free {
-            notes.push(format!(
-                "the files promise {}, the file system {} has {} free: {} more is promised than is there",
-                wanted.human(),
-                fs.mount_point.display(),
-                fs.free.human(),
-                wanted.saturating_sub(fs.free).human()
-            ));
-        }
+        notes.extend(promised::more_than_there(wanted, fs, Bytes::default()));
         let file = |path: PathBuf, size: Bytes| MakeFile { path, size, preallocate: self.preallocate };
         let steps = vec![
             MakeDirectory { path: self.own_directory(), parents: facts.is_default }.into(),

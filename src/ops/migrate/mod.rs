@@ -8,6 +8,7 @@ mod base;
 pub mod blocks;
 pub mod delete_old;
 pub mod files;
+pub mod grow_instead;
 pub mod now;
 pub mod over;
 pub mod prepare;

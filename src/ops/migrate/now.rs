@@ -1,9 +1,11 @@
 //! What there is, for who is asked what it shall become.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::blocks::{Origin, Source};
+use super::blocks::{Origin, Records, Source};
+use super::grow_instead::{Grow, may_grow};
 use super::{preflight, root_of, size, told};
+use crate::engine::bookkeeping::BASE;
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::Dm;
 use crate::ops::daemon::containers;
@@ -20,6 +22,8 @@ pub struct Now {
     pub name: String,
     /// The size of its pool, or why that cannot be read.
     pub size: Result<Size, String>,
+    /// Whether `grow` would make it larger.
+    pub grow: Grow,
     /// Whether Docker makes its pool of loop files in its own place.
     pub makes_loop_files: bool,
     /// The daemon's process, when nothing says what stops and starts it.
@@ -37,6 +41,8 @@ pub struct Size {
     pub used: Bytes,
     /// The length of a block.
     pub block: BlockSize,
+    /// How large its base device is, as Docker has written it down; nothing when it has not.
+    pub base: Option<Bytes>,
 }
 
 /// Looks at a root, by its path or as `docker`, and at the Docker that runs on it.
@@ -52,9 +58,12 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
     };
     let vanish = containers::in_order(containers).into_iter().filter(|ran| ran.vanishes).map(|ran| ran.name);
     let (pool, origin) = size::origin_of(&root);
+    let source = opened(&kit.dm, &pool, origin);
+    let needs_check = source.as_ref().is_ok_and(|source| source.metadata.superblock.needs_check);
     Ok(Now {
         name: root.as_typed(),
-        size: measured(&kit.dm, &pool, origin).map_err(|e| format!("{e:#}")),
+        grow: may_grow(&kit.dm, &pool, needs_check),
+        size: source.map(|source| measured(&source, &root.path)).map_err(|e| format!("{e:#}")),
         makes_loop_files: told::has_loop_files(&root, &Failure::refused).is_ok(),
         by_hand: facts.pid.filter(|_| options.stop.is_none() && facts.is_started_by_hand()),
         vanish: if options.without_rm { Vec::new() } else { vanish.collect() },
@@ -62,9 +71,19 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
     })
 }
 
-fn measured(dm: &Dm, pool: &str, origin: Origin) -> anyhow::Result<Size> {
+fn opened(dm: &Dm, pool: &str, origin: Origin) -> anyhow::Result<Source> {
     let origin = if sight::live(dm, pool)?.is_some() { Origin::Pool(pool.to_owned()) } else { origin };
-    let superblock = Source::open(dm, &origin)?.metadata.superblock;
+    Source::open(dm, &origin)
+}
+
+fn measured(source: &Source, root: &Path) -> Size {
+    let superblock = &source.metadata.superblock;
     let bytes = |blocks| superblock.block_size.bytes_of(blocks);
-    Ok(Size { data: bytes(superblock.data_total), used: bytes(superblock.data_used), block: superblock.block_size })
+    let records = Records::read(&root.join("devicemapper/metadata")).ok();
+    Size {
+        data: bytes(superblock.data_total),
+        used: bytes(superblock.data_used),
+        block: superblock.block_size,
+        base: records.and_then(|records| records.volumes.get(BASE).map(|base| base.size)),
+    }
 }

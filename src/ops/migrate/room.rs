@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::prepare;
+use super::blocks::Origin;
 use super::size::Old;
+use super::{Ground, prepare};
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::FsFacts;
+use crate::ops::promised;
 use crate::units::{BlockSize, Bytes};
 
 /// Refuses a pool that what is in the old one does not fit in.
@@ -77,4 +79,14 @@ pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(St
         .next("free some, or name a pool elsewhere:  dmpool migrate --name NAME --dir DIR"));
     }
     Ok(())
+}
+
+/// Says that sparse files are promised more than there is: `files` is what the new ones may take still, and the old ones take no more.
+pub(super) fn promises(ground: &Ground<'_>, old: &Old, home: &Path, files: Bytes) -> Option<String> {
+    let fs = FsFacts::of(home).ok()?;
+    let own = match &old.origin {
+        Origin::Parts { data, metadata } => vec![data.clone(), metadata.clone()],
+        Origin::Pool(_) => Vec::new(),
+    };
+    promised::more_than_there(files, &fs, promised::by_others(&ground.kit.state, fs.devno, &own))
 }

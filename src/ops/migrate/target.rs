@@ -8,15 +8,15 @@ use super::base::{Asked, NewBase};
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
-use super::room::{Room, fits, has_room};
+use super::room::{Room, fits, has_room, promises};
 use super::size::{self, Old};
-use super::{Ground, Options, Own, Part, To, apart, base, prepared, told};
+use super::{Ground, Options, Own, Part, To, apart, base, grow_instead, prepared, told};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
 use crate::engine::configure::{Edit, Obstacle};
 use crate::engine::dockerd;
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::allocated;
-use crate::kernel::mounts;
+use crate::kernel::{block, mounts};
 use crate::ops::steps::{
     Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
 };
@@ -157,6 +157,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         made: if prepares || record.is_some() { record::folder(&home) } else { made },
     };
     is_renamed(&place.folder, &refuse)?;
+    is_no_link(&place.folder, &refuse)?;
     let name = PoolName::new(FILLED).map_err(|bad| refuse(bad.to_string()))?;
     let spec = Spec {
         name: name.clone(),
@@ -194,8 +195,14 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     let wanted = Wanted { uuid, data, metadata, block };
     let up = up_of([metadata_file, data_file], &name, &wanted);
     let mut notes = notes(&old, data, block);
+    notes.extend(promises(
+        ground,
+        &old,
+        &home,
+        Bytes::new(data.get().saturating_add(metadata.get())).saturating_sub(there),
+    ));
     if data >= old.data && metadata >= old.metadata && block == old.block && larger.is_none() {
-        notes.insert(0, grow_instead(ground, &old, data, metadata));
+        notes.insert(0, grow_instead::sentence(ground, &old, data, metadata));
     }
     if let Origin::Parts { data, metadata } = &old.origin {
         notes.extend(stays(data, metadata, &place.folder, &place.aside));
@@ -330,7 +337,7 @@ fn pool(ground: &Ground<'_>, info: &Value, (spec, wipe): (&Spec, bool), asked: A
             has_folder.then(|| Swap { folder, aside, made: PathBuf::new() })
         }
         Origin::Pool(pool) => {
-            notes.push(format!("the old pool `{pool}` stays up, and is not written any more"));
+            notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human()));
             None
         }
     };
@@ -399,11 +406,22 @@ fn edits(telling: Result<Telling, Obstacle>, root: &Path, refuse: &impl Fn(Strin
 pub(super) fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let mounts = mounts::own().map_err(|e| refuse("the mounts here cannot be read".to_owned()).because(e))?;
     if mounts.iter().any(|mount| mount.mount_point == folder) {
-        return Err(refuse(format!("a file system is mounted at {}, which would have to be renamed", folder.display()))
-            .next("move the files in it into a folder beside, mount that file system elsewhere, then run this again; or name another \
-                pool:  dmpool migrate --name NAME --dir DIR"));
+        return Err(refuse(format!(
+            "a file system is mounted at {}, which would have to be renamed",
+            folder.display()
+        ))
+        .next("move the files in it into a folder beside, mount that file system elsewhere, then run this again"));
     }
     Ok(())
+}
+
+/// Refuses a folder that a link leads to: the new files would be made beside the link, not where it leads.
+fn is_no_link(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let Ok(to) = folder.read_link() else { return Ok(()) };
+    Err(refuse(format!("{} is a symbolic link, and new files would not be made where it leads", folder.display()))
+        .fact("found", format!("it leads to {}", to.display()))
+        .fact("state", "nothing was touched")
+        .next("dmpool migrate --name NAME --dir DIR    # a pool of its own, in a directory on that disk"))
 }
 
 fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
@@ -441,6 +459,12 @@ fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
     notes
 }
 
+/// Returns how large a disk is, as a sentence goes on; nothing when that cannot be told.
+fn size_of(device: &Path) -> String {
+    let size = block::devno_of(device).and_then(block::size);
+    size.map_or_else(|_| String::new(), |size| format!(", {}", size.bytes().human()))
+}
+
 /// Says what is left of a pool that is down, how large it is, and how it is deleted: its loop files are put aside with their folder,
 /// and what lies elsewhere stays there.
 fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<String> {
@@ -458,25 +482,28 @@ fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<Strin
     }
     for (part, path) in others {
         let on = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        notes
-            .push(format!("the old pool's {part} stays where it is, on {}, and is not written any more", on.display()));
+        notes.push(format!(
+            "the old pool's {part} stays where it is, on {}{}, and is not written any more",
+            on.display(),
+            size_of(&on)
+        ));
     }
     notes
 }
 
-fn grow_instead(ground: &Ground<'_>, old: &Old, data: Bytes, metadata: Bytes) -> String {
-    let name = ground.root.as_typed();
-    let mut sizes = String::new();
-    if data == old.data && metadata == old.metadata {
-        return "the pool is as large as that already, with blocks of that length: it is only copied".to_owned();
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_a_link_leads_to_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink("/srv/large", &link).unwrap();
+        let refuse = |why: String| Failure::refused(why);
+        assert!(is_no_link(temp.path(), &refuse).is_ok() && is_no_link(&temp.path().join("none"), &refuse).is_ok());
+        let failure = is_no_link(&link, &refuse).unwrap_err();
+        assert!(failure.what.contains("symbolic link") && failure.next.unwrap().starts_with("dmpool migrate --name"));
     }
-    if data > old.data {
-        sizes.push_str(&format!(" {}", data.typed()));
-    }
-    if metadata > old.metadata {
-        sizes.push_str(&format!(" --metadata {}", metadata.typed()));
-    }
-    format!(
-        "nothing needs to be copied for that:  dmpool grow {name}{sizes}    # does it in a moment, while containers run"
-    )
 }
