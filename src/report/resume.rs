@@ -44,13 +44,13 @@ fn would(verb: &str, described: &Described, line: impl Fn(&Remaining, usize) -> 
 pub fn ended(end: &End) -> Vec<String> {
     let End { over, records, is_undoable, deletes } = end;
     let kept = format!(
-        "what Docker said of all that it had, its records and its configuration are kept in {}, {}",
+        "what was kept of Docker, its records and its configuration, is in {}, {}",
         over.records.display(),
         records.human()
     );
     let back = match is_undoable {
         true => "until somebody starts Docker everything leads back:  dmpool undo".to_owned(),
-        false => format!("undo leads back no more: Docker has run on the new one; {}", way_back(over)),
+        false => format!("undo leads back no more; {}", way_back(over)),
     };
     let deletes = deletes.as_ref().map(|command| {
         format!("the old pool is on devices, and dmpool migrate --delete-old leaves these alone; when Docker has run well without it:  {command}")

@@ -152,9 +152,14 @@ fn a_growth_that_ends_in_the_middle_is_taken_back_or_finished() {
     docker.stop().unwrap();
     let (pool, dir) = (bench.pool(), bench.dir.to_str().unwrap().to_owned());
     let place = ["--name", &pool, "--dir", &dir, "--data-size", "2G", "--metadata-size", "16M", "--block-size", "512K"];
+    let before = picture(&root);
     let ran = bench.run(&[&["migrate", "--base-size", "2G", "--yes"], &place[..]].concat());
     assert!(ran.ok(), "{ran}");
     println!("{ran}");
+    // It has ended, and nobody has started Docker since.
+    assert!(bench.ok(&["undo"]).starts_with("taken back"));
+    assert_eq!(picture(&root), before);
+    bench.ok(&[&["migrate", "--base-size", "2G", "--yes"], &place[..]].concat());
     docker.up().unwrap();
     assert_eq!(docker.storage_value("Pool Name").unwrap(), pool);
     assert_eq!(docker.storage_value("Base Device Size").unwrap(), "2.147GB");

@@ -283,6 +283,30 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_is_kept_is_open_no_more_and_can_be_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, folder) = (State::below(dir.path()), dir.path().join("records"));
+        std::fs::create_dir(&folder).unwrap();
+        let plan = Plan {
+            operation: Operation::Migrate,
+            pool: "p0".to_owned(),
+            what: "migrate it".to_owned(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+        };
+        assert_eq!(ended(&folder).unwrap(), None);
+        let log = Log::begin(&state, plan).unwrap();
+        log.keep(&folder).unwrap();
+        assert_eq!((open_journals(&state).unwrap(), ended(&folder).unwrap()), (Vec::new(), Some(log.journal.clone())));
+        reopen(&state, &folder).unwrap();
+        assert_eq!(
+            (open_journals(&state).unwrap(), ended(&folder).unwrap()),
+            (vec![log.journal.opened.id.clone()], None)
+        );
+        assert!(reopen(&state, &folder).is_err());
+    }
+
+    #[test]
     fn a_moment_is_written_without_separators() {
         assert_eq!(stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_393_700)), "20260822T101500Z");
     }

@@ -68,7 +68,9 @@ fn refuse(journal: &Journal, why: &str) -> Failure {
 pub fn may_go(kit: &Kit, journal: &Journal) -> Outcome<()> {
     let plan = &journal.opened.plan;
     let Some(hold) = plan.starts_none() else { return Ok(()) };
-    nobody_runs_on(&hold.root).map_err(|e| refuse(journal, "Docker is starting on what was made").because(e))?;
+    nobody_runs_on(&hold.root).map_err(|e| {
+        refuse(journal, "a Docker runs on what was made").because(e).next("stop it, then:  dmpool undo")
+    })?;
     is_told(journal, hold)?;
     for step in &plan.steps {
         let act = step.act();
@@ -78,6 +80,13 @@ pub fn may_go(kit: &Kit, journal: &Journal) -> Outcome<()> {
             return Err(refuse(journal, &format!("somebody has changed what it did ({})", act.sentence()))
                 .because(why)
                 .next("put that back as it was, then:  dmpool undo"));
+        }
+        if let Step::SetAside(aside) = step
+            && aside.from.symlink_metadata().is_ok()
+            && !plan.steps.iter().any(|other| matches!(other, Step::SetAside(other) if other.to == aside.from))
+        {
+            return Err(refuse(journal, &format!("{} is there again", aside.from.display()))
+                .next("move it away (dmpool migrate --drop-prepared gives up what was prepared), then:  dmpool undo"));
         }
         let (untouched, pool) = match step {
             Step::CopyVolumes(copy) => (copy.carried.is_as_settled(kit), copy.carried.pool.as_str()),

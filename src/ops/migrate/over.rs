@@ -204,7 +204,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::ops::steps::{Carried, CopyLayers, CopyVolumes, DeleteFolder, Hold, MakeDirectory, Swap};
+    use crate::ops::steps::{Carried, CopyLayers, CopyVolumes, DeleteFolder, DropHold, Hold, MakeDirectory, Swap};
     use crate::units::BlockSize;
 
     #[test]
@@ -290,6 +290,31 @@ mod tests {
         note(&state, &plan(Operation::Migrate, vec![copy.into()]));
         let all: Vec<_> = recorded(&state).into_iter().map(|over| (over.root, over.deleted)).collect();
         assert_eq!(all, [("/srv/a/b".into(), true), ("/srv/a".into(), false)]);
+    }
+
+    #[test]
+    fn one_that_is_taken_back_leaves_the_one_before_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = State::below(temp.path());
+        let of = |records: &str| {
+            let mut hold = Hold::of_nothing();
+            hold.records = records.into();
+            let (root, to) = ("/d".into(), "/d/dmpool-migrate-1".into());
+            let copy = CopyLayers { root, to, hold: hold.clone(), layers: 1, size: Bytes::new(0), old: None };
+            plan(Operation::Migrate, vec![copy.into(), DropHold { hold }.into()])
+        };
+        let records = || recorded(&state).into_iter().map(|over| over.records).collect::<Vec<_>>();
+        let [first, second] = ["/first", "/second"].map(of);
+        // The second one is written down once more when it is continued after its end.
+        for plan in [&first, &second, &second] {
+            note(&state, plan);
+        }
+        assert_eq!(records(), [Path::new("/second")]);
+        strike_out(&state, &second);
+        assert_eq!(records(), [Path::new("/first")]);
+        strike_out(&state, &second);
+        strike_out(&state, &first);
+        assert_eq!(records(), Vec::<PathBuf>::new());
     }
 
     #[test]
