@@ -96,7 +96,11 @@ fn bring_up(
 
 /// Brings every registered pool up; what cannot be is printed, and how many that are is the outcome.
 fn each(kit: &Kit, change: Change, limit: Duration) -> Outcome<()> {
-    let names = registry::names(&kit.state)?;
+    // What is prepared is brought up by who switches to it. An entry that cannot be read is told of below.
+    let is_prepared = |name: &PoolName| {
+        registry::look(&kit.state, name).is_ok_and(|entry| entry.is_some_and(|entry| entry.prepared.is_some()))
+    };
+    let names: Vec<_> = registry::names(&kit.state)?.into_iter().filter(|name| !is_prepared(name)).collect();
     if names.is_empty() {
         show::value("no pool is registered\n")?;
     }

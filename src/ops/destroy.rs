@@ -68,6 +68,10 @@ pub struct Facts {
 /// taken back; [`crate::error::Kind::Partial`] when a file is deleted already.
 pub fn destroy(kit: &Kit, entry: &Entry, options: Options, change: Change) -> Outcome<Done> {
     gate::may_change(kit)?;
+    // Without the driver's folder no migration can give it up.
+    if entry.prepared.as_ref().is_some_and(|root| root.join("devicemapper").exists()) {
+        gate::not_prepared(entry, &format!("destroy pool `{}`", entry.name))?;
+    }
     gate::no_interrupted(kit, entry.name.as_str())?;
     let first = plan(&look(kit, entry)?, entry, options)?;
     if change == Change::Describe {

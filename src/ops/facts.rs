@@ -56,7 +56,11 @@ fn look_knowing(kit: &Kit, found: &Found, loops: &[LoopInfo]) -> Outcome<PoolRep
     };
     let is_blank = report.data_space().is_some_and(|space| space.used.get() == 0);
     unread.extend(found.containerd.problems.iter().map(|p| format!("{}: {}", p.path.display(), p.why)));
-    if let Some((user, tie)) = found.containerd.user(is_blank, &mut unread) {
+    let prepared = found.entry.as_ref().and_then(|entry| entry.prepared.clone());
+    if let Some(root) = prepared {
+        report.user = User::Docker { root };
+        report.tie = Some(Tie::Prepared);
+    } else if let Some((user, tie)) = found.containerd.user(is_blank, &mut unread) {
         report.user = user;
         report.tie = Some(tie);
     } else if let (User::Unknown, Some(root)) = (&report.user, &found.awaited_by) {

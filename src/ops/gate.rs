@@ -115,6 +115,24 @@ pub fn no_interrupted(kit: &Kit, pool: &str) -> Outcome<()> {
     }
 }
 
+/// Refuses to do something with a pool that a migration is prepared into, and that is for nothing else until then.
+///
+/// # Errors
+/// Refused with what gives it up.
+pub fn not_prepared(entry: &Entry, what: &str) -> Outcome<()> {
+    let Some(root) = &entry.prepared else { return Ok(()) };
+    let root = root.to_string_lossy();
+    Err(Failure::refused(format!(
+        "cannot {what}: a migration into it is prepared, and it is for nothing else until then"
+    ))
+    .fact("found", format!("it is for the Docker root {root}"))
+    .fact("state", "nothing was touched")
+    .next(format!(
+        "dmpool migrate {0}    # switches to it; or  dmpool migrate {0} --drop-prepared  gives it up",
+        process::quote(&root)
+    )))
+}
+
 /// Refuses when an operation was interrupted that holds the Docker of that root, whatever pool it makes of it.
 ///
 /// # Errors

@@ -13,13 +13,16 @@ use crate::pool::{Place, PoolName, PoolUuid, Spec};
 use crate::units::{BlockSize, Bytes, DataBlocks};
 
 /// The registry's newest format. A file with a higher number is refused.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The format of a pool on files: an older dmpool reads it too.
 const FORMAT_OF_FILES: u32 = 1;
 
 /// That of a pool on devices that is not made anew.
 const FORMAT_OF_DEVICES: u32 = 2;
+
+/// That of an ephemeral one.
+const FORMAT_OF_EPHEMERAL: u32 = 3;
 
 /// One file under `/etc/dmpool/pools`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,8 @@ pub struct Entry {
     pub store: Store,
     /// What it is made of again when its devices come back blank; nothing for a pool that is not ephemeral.
     pub ephemeral: Option<Ephemeral>,
+    /// The Docker root whose migration to it is prepared: until then it is for nothing else.
+    pub prepared: Option<PathBuf>,
 }
 
 /// How an ephemeral pool was asked for: what its labels said is gone with what was on its devices.
@@ -123,17 +128,20 @@ struct Written {
     devices: Vec<DeviceStore>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ephemeral: Option<Ephemeral>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prepared_for: Option<PathBuf>,
 }
 
 impl From<Entry> for Written {
     fn from(entry: Entry) -> Self {
-        let Entry { name, uuid, pool, store, ephemeral } = entry;
+        let Entry { name, uuid, pool, store, ephemeral, prepared: prepared_for } = entry;
         let (format, metadata, data, devices) = match store {
             Store::Files { metadata, data } => (FORMAT_OF_FILES, Some(metadata), Some(data), Vec::new()),
-            Store::Devices(devices) if ephemeral.is_some() => (FORMAT, None, None, devices),
+            Store::Devices(devices) if ephemeral.is_some() => (FORMAT_OF_EPHEMERAL, None, None, devices),
             Store::Devices(devices) => (FORMAT_OF_DEVICES, None, None, devices),
         };
-        Self { format, name, uuid, pool, metadata, data, devices, ephemeral }
+        let format = if prepared_for.is_some() { FORMAT } else { format };
+        Self { format, name, uuid, pool, metadata, data, devices, ephemeral, prepared_for }
     }
 }
 
@@ -141,7 +149,7 @@ impl TryFrom<Written> for Entry {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { format, name, uuid, pool, metadata, data, devices, ephemeral } = written;
+        let Written { format, name, uuid, pool, metadata, data, devices, ephemeral, prepared_for } = written;
         let store = match (metadata, data, devices) {
             (Some(metadata), Some(data), devices) if devices.is_empty() => Store::Files { metadata, data },
             (None, None, devices) if !devices.is_empty() && format >= FORMAT_OF_DEVICES => Store::Devices(devices),
@@ -149,10 +157,13 @@ impl TryFrom<Written> for Entry {
             (_, None, devices) if devices.is_empty() => return Err("missing field `data`".to_owned()),
             _ => return Err(format!("format {format} has either `metadata` and `data`, or `devices`")),
         };
-        if ephemeral.is_some() && !(format >= FORMAT && matches!(store, Store::Devices(_))) {
+        if ephemeral.is_some() && !(format >= FORMAT_OF_EPHEMERAL && matches!(store, Store::Devices(_))) {
             return Err(format!("format {format} has no `ephemeral` there"));
         }
-        Ok(Self { name, uuid, pool, store, ephemeral })
+        if prepared_for.is_some() && format < FORMAT {
+            return Err(format!("format {format} has no `prepared_for`"));
+        }
+        Ok(Self { name, uuid, pool, store, ephemeral, prepared: prepared_for })
     }
 }
 
@@ -245,6 +256,16 @@ mod tests {
         assert_eq!(on_devices().again(), None);
         let error = toml::from_str::<Entry>(&text.replace("format = 3", "format = 2")).unwrap_err().to_string();
         assert!(error.contains("no `ephemeral`"), "{error}");
+    }
+
+    #[test]
+    fn a_prepared_one_says_for_which_root() {
+        let entry = Entry { prepared: Some("/var/lib/docker".into()), ..on_devices() };
+        let text = toml::to_string_pretty(&entry).unwrap();
+        assert!(text.starts_with("format = 4\n"), "{text}");
+        assert_eq!(toml::from_str(&text), Ok(entry));
+        let error = toml::from_str::<Entry>(&text.replace("format = 4", "format = 2")).unwrap_err().to_string();
+        assert!(error.contains("no `prepared_for`"), "{error}");
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub enum Tie {
     Volumes,
     /// The user's configuration names the pool, and the user has not been started with it.
     Configured,
+    /// A migration of the user's pool into it is prepared.
+    Prepared,
     /// It was made by Docker for that root, and Docker now uses another pool, or another storage driver, there.
     Before,
 }
@@ -124,8 +126,7 @@ pub enum Activity {
 pub struct PoolReport {
     /// Its dm name.
     pub name: String,
-    /// The word by which commands name it: `docker`, a Docker root's path, or its dm name, which changes when the root of
-    /// Docker's own pool moves.
+    /// The word by which commands name it: `docker`, a Docker root's path, or its dm name, which moves with the root of Docker's own pool.
     pub argument: String,
     /// Its dm uuid, when it has one.
     pub uuid: Option<String>,

@@ -41,5 +41,6 @@ pub(crate) fn entry() -> Entry {
         },
         store: Store::Files { metadata: file("metadata"), data: file("data") },
         ephemeral: None,
+        prepared: None,
     }
 }

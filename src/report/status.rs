@@ -66,7 +66,11 @@ fn heading(pool: &PoolReport) -> String {
         Maker::Unknown => "maker unknown".to_owned(),
         known => format!("made by {}", maker(known)),
     };
-    let from_when = if pool.tie == Some(Tie::Configured) { ", once that is started" } else { "" };
+    let from_when = match pool.tie {
+        Some(Tie::Configured) => ", once that is started",
+        Some(Tie::Prepared) => ", once the migration that is prepared has ended",
+        _ => "",
+    };
     format!("{}{number}, {maker}, used by {}{from_when}", printable(&pool.name), user(&pool.user))
 }
 
@@ -186,6 +190,7 @@ fn root_lines(root: &DockerRoot, tie: Option<Tie>) -> Vec<Pair> {
         Some(Tie::DeletedFile) => "; its deleted file is behind the pool's loop device",
         Some(Tie::Volumes) => "; the volumes on the pool have its names",
         Some(Tie::Configured) => "; its options name the pool, and Docker has not been started with them",
+        Some(Tie::Prepared) => "; a migration into the pool is prepared",
         Some(Tie::Before) => "; Docker uses another pool there now",
     };
     let mut pairs = vec![("Docker Root", format!("{} ({standing}{by})", root.path.display()))];

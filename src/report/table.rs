@@ -58,6 +58,7 @@ fn row(view: &StatusView<'_>) -> [String; 9] {
     let pool = view.pool;
     let user = match &pool.user {
         crate::pool::User::Docker { .. } if pool.tie == Some(Tie::Configured) => "docker (configured)".to_owned(),
+        crate::pool::User::Docker { .. } if pool.tie == Some(Tie::Prepared) => "docker (prepared)".to_owned(),
         crate::pool::User::Docker { root } => printable(&root.to_string_lossy()),
         crate::pool::User::Containerd { .. } => "containerd".to_owned(),
         crate::pool::User::Unknown => "-".to_owned(),

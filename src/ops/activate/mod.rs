@@ -79,6 +79,7 @@ pub enum Disks {
 /// Refused with the reason; [`crate::error::Kind::Failed`] when it could not be done and was taken back.
 pub fn activate(kit: &Kit, entry: &Entry, change: Change, disks: Disks) -> Outcome<Done> {
     gate::may_change(kit)?;
+    gate::not_prepared(entry, &format!("activate pool `{}`", entry.name))?;
     if let Some(described) = lvm::wake(kit, entry, change)? {
         return Ok(described);
     }

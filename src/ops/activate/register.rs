@@ -62,6 +62,7 @@ fn entry(devices: &[Labelled]) -> Option<Entry> {
         pool: newest.behaviour.clone(),
         store: Store::Devices(store.collect()),
         ephemeral: None,
+        prepared: None,
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Failure, Outcome};
 use crate::kernel::block;
 use crate::ops::create::{Options, files};
+use crate::ops::gate;
 use crate::ops::handover::{Engine, Handover};
 use crate::ops::plan::{Operation, Plan};
 use crate::pool::{Entry, Place, PoolReport, Spec, Store};
@@ -26,6 +27,7 @@ pub(super) fn already_there(
             spec.name, spec.name
         )));
     }
+    gate::not_prepared(entry, what)?;
     let differences = differences(entry, report, placed, spec);
     if !differences.is_empty() {
         return Err(refuse("it is there already and is not the same").fact("found", differences.join("; ")).next(

@@ -156,6 +156,7 @@ pub fn plan(kit: &Kit, facts: &Facts, options: &Options) -> Outcome<Plan> {
         pool: behaviour.clone(),
         store,
         ephemeral: ephemeral.clone(),
+        prepared: None,
     };
     let (mut steps, mut notes, entry, data, metadata) = match (&facts.on, &spec.on) {
         (Some(On::Files(on)), Place::Files { directory, preallocate }) => {

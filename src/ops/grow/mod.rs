@@ -122,6 +122,9 @@ pub fn grow(kit: &Kit, found: &Found, options: &Options, change: Change) -> Outc
 }
 
 fn decide(kit: &Kit, found: &Found, options: &Options) -> Outcome<Plan> {
+    if let Some(entry) = &found.entry {
+        gate::not_prepared(entry, &format!("grow pool `{}`", found.name))?;
+    }
     let facts = look(kit, found, options)?;
     match found.entry.as_ref().filter(|entry| !entry.devices().is_empty()) {
         Some(entry) => devices::look(kit, entry, options.part, &options.add)?.plan(kit, &facts, options),

@@ -35,6 +35,12 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             let inactive = if pool.tie == Some(Tie::Before) || is_left && pool.maker == Maker::Docker {
                 // Nobody misses it.
                 finding(Key::Inactive, Severity::Info, "it is not active, and Docker no longer uses it")
+            } else if pool.tie == Some(Tie::Prepared) {
+                finding(
+                    Key::Inactive,
+                    Severity::Info,
+                    "it is not active: a migration of Docker's pool into it is prepared",
+                )
             } else if waits_for(facts).is_some() {
                 unknown(Key::Inactive, "it is not active: Docker is not running")
             } else {
@@ -44,6 +50,7 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             findings.push(match pool.maker {
                 // What has to be done first is said by another finding, and `activate` would refuse.
                 _ if pool.interrupted.is_some() || !pool.missing.is_empty() => inactive,
+                Maker::Dmpool if pool.tie == Some(Tie::Prepared) => inactive,
                 Maker::Dmpool => inactive.run(format!("dmpool activate {}", argument(pool)), ONLINE),
                 Maker::Docker | Maker::Lvm | Maker::Unknown => inactive,
             });

@@ -108,6 +108,7 @@ pub fn look(kit: &Kit, found: &Found, what: &str) -> Outcome<Facts> {
             .fact("found", whose(&report))
             .next("who made it makes its volumes; dmpool list    # shows whose each pool is"));
     };
+    gate::not_prepared(&entry, what)?;
     let cannot = |e: anyhow::Error| Failure::failed(format!("cannot {what}")).because(e);
     let record = volumes::read(&kit.state, &entry)?;
     let home = FsFacts::of(own_disk::there(&kit.state.volumes)).map_err(cannot)?;
