@@ -3,7 +3,7 @@
 mod guide;
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -110,11 +110,11 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 struct Before {
     /// Copy all that cannot change any more while Docker runs, and end; the migration itself, to the same target, copies the rest only.
-    /// Again it brings up to date what was prepared. For new loop files in Docker's own place
-    #[arg(long, conflicts_with_all = ["name", "to_driver", "base_size", "fs", "drop_prepared"])]
+    /// Again it brings up to date what was prepared. A pool of --name is made, and is for nothing else until then
+    #[arg(long, conflicts_with_all = ["to_driver", "base_size", "fs", "drop_prepared"])]
     prepare: bool,
 
-    /// Give up what was prepared
+    /// Give up what was prepared: it is deleted, a pool with its files, its LVs, or what is on its disks
     #[arg(long, conflicts_with_all = ["name", "to_driver", "data_size", "metadata_size", "block_size"])]
     drop_prepared: bool,
 }
@@ -157,7 +157,10 @@ impl Args {
 
     /// Returns whether what was prepared says it.
     fn is_prepared(&self, state: &State) -> bool {
-        gate::open(state.clone()).is_ok_and(|kit| prepare::is_prepared(&kit, self.root.as_deref()))
+        let docker = preflight::Options::default();
+        let to = To::LoopFiles { data: None, metadata: None, block: None };
+        let options = migrate::Options { root: self.root.clone(), to, base_size: None, inner: None, docker };
+        gate::open(state.clone()).is_ok_and(|kit| prepare::is_prepared(&kit, &options))
     }
 
     /// Asks what the pool shall become, and shows the command line that says so.
@@ -300,14 +303,13 @@ fn prepared(ready: &prepare::Ready, change: Change) -> Outcome<()> {
     show::value(&text)
 }
 
-fn dropped(folder: Option<&Path>, change: Change) -> Outcome<()> {
-    let folder = folder.map(Path::display);
-    show::value(&match (folder, change) {
+fn dropped(gone: Option<&str>, change: Change) -> Outcome<()> {
+    show::value(&match (gone, change) {
         (None, _) => "nothing was prepared: there is nothing to do\n".to_owned(),
-        (Some(folder), Change::Describe) => {
-            format!("dmpool would delete {folder}, with what was prepared\nnothing was changed\n")
+        (Some(gone), Change::Describe) => {
+            format!("dmpool would delete {gone}, with what was prepared\nnothing was changed\n")
         }
-        (Some(folder), Change::Make) => format!("done: {folder} is deleted, with what was prepared\n"),
+        (Some(gone), Change::Make) => format!("done: {gone} is deleted, with what was prepared\n"),
     })
 }
 

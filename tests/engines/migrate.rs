@@ -112,7 +112,7 @@ fn while_docker_runs(bench: &Bench, docker: &Docker, args: &[&str]) {
         let text = daemon_json.replace("dm.basesize=1G", other);
         assert_ne!(text, daemon_json);
         fs::write(DAEMON_JSON, &text).unwrap();
-        assert_refused(&bench.run(&args), 3, &["Docker is told where its pool is", "name a pool"]);
+        assert_refused(&bench.run(&args), 3, &["has not been started with what it is told"]);
         let named = ["migrate", "--name", "never", "--dir", bench.dir.to_str().unwrap()];
         let named = [&named[..], &ways].concat();
         assert_refused(&bench.run(&named), 3, &["has not been started with what it is told"]);

@@ -68,6 +68,7 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
         ("are in use", "3G\\n"),
         ("How long", "512K\\n"),
         ("base device", "\\n"),
+        ("another command later?", "n\\n"),
         ("Go on?", "y\\n"),
     ];
     let ran = on_a_terminal(&bench, &asks, &answers);

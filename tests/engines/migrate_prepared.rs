@@ -13,6 +13,7 @@ use lab::guest::run::{Cmd, Ran};
 use crate::host::assert_refused;
 use crate::migrate::{by_scripts, entries, of_container, without_backups};
 use crate::support::Bench;
+use crate::support::lvm::Group;
 
 const M: u64 = 1 << 20;
 /// Writes new blocks and old ones, until it is told to be still; then it waits.
@@ -113,8 +114,63 @@ fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
     let left = entries(&home);
     assert!(!left.iter().any(|name| name.contains("prepared")), "{left:?}");
     docker.cmd(["run", "--rm", "dmpool-test-one:1", "cat", "/noise-one"]).run().checked().unwrap();
+    onto_a_disk(&bench, &docker, &ways);
     Cmd::new(&stop).run().checked().unwrap();
     without_backups();
+}
+
+/// A pool on a disk is prepared, switched to, and left again for new loop files.
+fn onto_a_disk(bench: &Bench, docker: &Docker, ways: &[&str]) {
+    let (pool, disk) = (bench.sweep.name("on-disk"), boot::scratch_disks()[1].display().to_string());
+    let target = ["migrate", "--name", &pool, "--data-device", &disk, "--wipe", "--prepare"];
+    let first = ok(bench.run(&[&target[..], ways].concat()));
+    assert!(copied(&first) > 8 * M);
+    no_journal(bench);
+    is_for_nothing_else(bench, &pool, &disk);
+    assert!(docker.exec("web", &["sh", "-c", "dd if=/dev/urandom of=/data/more bs=64k count=8; sync"]).ok());
+    image(docker, "dmpool-test-later:1", "last", 1);
+    let second = ok(bench.run(&[&["migrate", "--prepare"], ways].concat()));
+    assert!(copied(&second) > 0 && copied(&second) * 2 < copied(&first), "only what is new");
+    let contents = || ["web", "one", "late", "last"].map(|name| of_container(docker, name));
+    let before = contents();
+    let switched = ok(bench.cmd(&[&["migrate"], ways, &["--yes"]].concat()).limit(Duration::from_secs(180)).run());
+    let (left, all) = (copied(&switched), copied(&first) + copied(&second));
+    assert!(left * 2 < all, "{left} of {all} are copied while Docker is down");
+    assert_eq!(docker.storage_value("Pool Name").unwrap(), pool);
+    assert_eq!(contents(), before);
+    let left = entries(&docker.root().join("devicemapper"));
+    assert!(!left.iter().any(|name| name.contains("prepared")), "{left:?}");
+    docker.cmd(["run", "--rm", "dmpool-test-last:1", "cat", "/noise-last"]).run().checked().unwrap();
+
+    let back = [&["migrate", "--data-size", "5G"], ways, &["--yes"]].concat();
+    ok(bench.cmd(&back).limit(Duration::from_secs(180)).run());
+    assert_eq!(docker.storage_value("Data Space Total").unwrap(), "5.369GB");
+    assert!(docker.storage_value("Data loop file").unwrap().ends_with("devicemapper/devicemapper/data"));
+    assert_eq!(contents(), before);
+    let told = fs::read_to_string("/etc/docker/daemon.json").unwrap();
+    assert!(!told.contains("dm.thinpooldev") && told.contains("dm.basesize=1G"), "{told}");
+    bench.ok(&["destroy", &pool, "--with-volumes", "--yes"]);
+}
+
+/// What is prepared is shown as that, and nobody else gets it.
+fn is_for_nothing_else(bench: &Bench, pool: &str, disk: &str) {
+    for args in [
+        &["activate", pool][..],
+        &["destroy", pool, "--yes"],
+        &["grow", pool, "max"],
+        &["thin", "create", pool, "web", "--size", "1M"],
+        &["create", pool, "--data-device", disk, "--ensure"],
+    ] {
+        assert_refused(&bench.run(args), 3, &["a migration into it is prepared", "--drop-prepared"]);
+    }
+    let other = bench.run(&["migrate", "--prepare", "--name", "dmpool-test-other", "--dir", "/var/tmp"]);
+    assert_refused(&other, 3, &["another target was prepared", "--drop-prepared"]);
+    bench.ok(&["activate", "--all"]);
+    let list = bench.ok(&["list"]);
+    let line = list.lines().find(|line| line.starts_with(pool)).unwrap_or_else(|| panic!("{list}"));
+    assert!(line.contains("docker (prepared)") && line.contains("inactive"), "{line}");
+    let status = bench.ok(&["status", pool]);
+    assert!(status.contains("once the migration that is prepared has ended"), "{status}");
 }
 
 /// Somebody writes to what was prepared, and hides it; and another target is asked for.
@@ -175,8 +231,11 @@ fn a_death_in_preparing_is_in_nobodys_way() {
         in_nobodys_way(&bench, &docker, &format!("{}M", 4200 + number * 50));
         if *fault == "2:layer:die" {
             // Given up.
-            let unfit = bench.run(&[&["migrate"], &ways[..], &["--yes"]].concat());
-            assert_refused(&unfit, 3, &["it never came to its end", "--prepare"]);
+            let half = bench.ok(&[&["migrate"], &ways[..], &["--dry-run"]].concat());
+            assert!(
+                half.contains("never came to its end") && half.contains("--prepare  first makes that less"),
+                "{half}"
+            );
             ok(bench.run(&["migrate", "--drop-prepared"]));
             assert_eq!(entries(&home).len(), 3, "{:?}", entries(&home));
         } else {
@@ -210,6 +269,130 @@ fn a_death_in_preparing_is_in_nobodys_way() {
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "8.59GB");
     assert_eq!(contents(&docker), before);
     Cmd::new(&stop).run().checked().unwrap();
+    without_backups();
+}
+
+/// Dies in the making and in the filling of a pool of dmpool's own, on a disk, on LVs and in files, and in the switch to it.
+#[test]
+fn a_death_in_preparing_a_pool_of_its_own_loses_nothing() {
+    if !boot::full() {
+        boot::skip("minutes: with --full");
+    }
+    boot::time_limit(Duration::from_secs(1500));
+    let bench = Bench::with_faults();
+    let disk = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("docker")).unwrap();
+    let bench = bench.at(disk.dir());
+    let docker = docker_in(&disk);
+    let home = disk.dir().join("root/devicemapper");
+    image(&docker, "dmpool-test-busybox:1", "one", 12);
+    image(&docker, "dmpool-test-one:1", "two", 4);
+    let before = ["one", "two"].map(|name| of_container(&docker, name));
+    let same = || assert_eq!(["one", "two"].map(|name| of_container(&docker, name)), before);
+    let [stop, start] = by_scripts(&bench);
+    let ways = ["--stop-command", &stop, "--start-command", &start];
+    let group = Group::on(&bench, "vg", &boot::scratch_disks()[2]);
+    let (device, dir) = (boot::scratch_disks()[1].display().to_string(), bench.dir.display().to_string());
+    let [on_disk, on_lvs, in_files] = ["on-disk", "on-lvs", "in-files"].map(|what| bench.sweep.name(what));
+    let die = |args: &[&str], fault: &str| {
+        let ran = bench.cmd(args).env("DMPOOL_FAULT", fault).limit(Duration::from_secs(180)).run();
+        assert!(!ran.ok() && ran.stdout.is_empty(), "{fault}: {ran}");
+    };
+    let prepared =
+        |pool: &str| bench.ok(&["list"]).lines().any(|line| line.starts_with(pool) && line.contains("(prepared)"));
+    let switch = [&["migrate"], &ways[..], &["--yes"]].concat();
+    let targets: [&[&str]; 3] = [
+        &["--name", &on_disk, "--data-device", &device, "--wipe"],
+        &["--name", &on_lvs, "--vg", &group.name, "--data-size", "3G"],
+        &["--name", &in_files, "--dir", &dir, "--data-size", "6G"],
+    ];
+    for (number, target) in targets.iter().enumerate() {
+        let pool = target[1];
+        let first = [&["migrate", "--prepare"], &target[..], &ways[..]].concat();
+        let again = [&["migrate", "--prepare"], &ways[..]].concat();
+        // While it is made: the journal is open, and leads both ways.
+        die(&first, "2:after:die");
+        assert_refused(&bench.run(&first), 3, &["interrupted", "dmpool undo"]);
+        ok(bench.run(&["undo"]));
+        assert!(!prepared(pool) && !bench.ok(&["list"]).contains(pool));
+        die(&first, "3:before:die");
+        ok(bench.run(&["continue"]));
+        assert!(prepared(pool), "{pool}");
+        // It is filled, and that ends in the middle.
+        die(&again, "2:layer:die");
+        in_nobodys_way(&bench, &docker, &format!("{}M", 4200 + number * 100));
+        ok(bench.run(&again));
+        image(&docker, "dmpool-test-one:1", &format!("more-{number}"), 1);
+        for fault in ["1:before:die", "2:before:die", "3:before:die"] {
+            die(&again, fault);
+            no_journal(&bench);
+        }
+        ok(bench.run(&["migrate", "--drop-prepared"]));
+        assert!(!bench.ok(&["list"]).contains(pool) && entries(&home).len() == 3, "{:?}", entries(&home));
+        // The switch is taken back: what was prepared stays, and is copied anew.
+        ok(bench.run(&first));
+        let copies =
+            step_of(&bench.ok(&[&switch[..], &["--dry-run"]].concat()), "what has changed since it was prepared");
+        die(&switch, &format!("{copies}:after:die"));
+        ok(bench.run(&["undo"]));
+        same();
+        assert!(prepared(pool), "{pool}");
+        if number < 2 {
+            ok(bench.run(&["migrate", "--drop-prepared"]));
+            assert!(!bench.ok(&["list"]).contains(pool), "{pool}");
+        }
+    }
+    assert!(group.names().is_empty());
+    // Half prepared, and switched to all the same.
+    image(&docker, "dmpool-test-one:1", "last", 1);
+    die(&[&["migrate", "--prepare"], &ways[..]].concat(), "2:layer:die");
+    let half = bench.ok(&[&switch[..], &["--dry-run"]].concat());
+    assert!(half.contains("never came to its end"), "{half}");
+    ok(bench.cmd(&switch).limit(Duration::from_secs(180)).run());
+    assert_eq!(docker.storage_value("Pool Name").unwrap(), in_files);
+    same();
+    Cmd::new(&stop).run().checked().unwrap();
+    bench.ok(&["destroy", &in_files, "--with-volumes", "--yes"]);
+    without_backups();
+}
+
+/// What was prepared on a disk and on LVs outlives the machine: nothing brings it up but who switches to it.
+#[test]
+fn what_was_prepared_is_there_after_a_reboot() {
+    if !boot::full() {
+        boot::skip("minutes: with --full");
+    }
+    boot::time_limit(Duration::from_secs(600));
+    let place = Path::new("/var/tmp/dmpool-test-prepared-docker");
+    let scratch = boot::scratch_disks();
+    let disk = match boot::phase() {
+        0 => Mounted::format(Kind::Xfs, &scratch[0], place).unwrap(),
+        _ => Mounted::mount(&scratch[0], place, "defaults").unwrap(),
+    };
+    let bench = Bench::new().at(disk.dir());
+    let (pool, kept) = ("dmpool-test-prepared", disk.dir().join("before"));
+    let [stop, start] = by_scripts(&bench);
+    let ways = ["--stop-command", &stop, "--start-command", &start];
+    if boot::phase() == 0 {
+        let mut docker = docker_in(&disk);
+        image(&docker, "dmpool-test-busybox:1", "one", 8);
+        fs::write(&kept, of_container(&docker, "one")).unwrap();
+        let device = scratch[1].display().to_string();
+        let target = ["migrate", "--prepare", "--name", pool, "--data-device", &device, "--wipe"];
+        ok(bench.run(&[&target[..], &ways].concat()));
+        docker.stop().unwrap();
+        boot::reboot();
+    }
+    let config = Config::new(disk.dir().join("root")).option("dm.basesize=1G");
+    let config = config.option("dm.loopdatasize=4G").option("dm.loopmetadatasize=16M");
+    let docker = Docker::start(config).unwrap();
+    bench.ok(&["activate", "--all"]);
+    assert!(bench.ok(&["list"]).lines().any(|line| line.starts_with(pool) && line.contains("inactive")));
+    let switched = ok(bench.cmd(&[&["migrate"], &ways[..], &["--yes"]].concat()).limit(Duration::from_secs(180)).run());
+    assert!(copied(&switched) < 8 * M, "{switched}");
+    assert_eq!(docker.storage_value("Pool Name").unwrap(), pool);
+    assert_eq!(of_container(&docker, "one"), fs::read_to_string(&kept).unwrap());
+    Cmd::new(&stop).run().checked().unwrap();
+    bench.ok(&["destroy", pool, "--with-volumes", "--yes"]);
     without_backups();
 }
 

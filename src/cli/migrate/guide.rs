@@ -168,8 +168,7 @@ pub(super) fn words(machine: &Machine<'_>, talk: &mut Talk<'_>) -> Outcome<Vec<S
                     "grow, which copies nothing, refuses the pool as it is now:  dmpool health {name}    # says why"
                 ),
             });
-            let own = now.makes_loop_files.then_some(Target::LoopFiles);
-            own.into_iter().chain([Target::Disk, Target::Group, Target::Files, Target::Overlay2]).collect()
+            vec![Target::LoopFiles, Target::Disk, Target::Group, Target::Files, Target::Overlay2]
         }
         Err(why) => {
             talk.say(&format!("the pool of the Docker root `{root}` cannot be read as a whole: {why}"));
@@ -192,6 +191,12 @@ pub(super) fn words(machine: &Machine<'_>, talk: &mut Talk<'_>) -> Outcome<Vec<S
         }
     };
     words.extend(of_docker(now, talk)?);
+    if !words.iter().any(|word| word == "--to-driver") {
+        talk.say("most of it can be copied while containers run; Docker is then down for the rest only:");
+        if talk.agrees("Copy now what can be copied, and switch with another command later?")? {
+            words.push("--prepare".to_owned());
+        }
+    }
     Ok(words)
 }
 

@@ -16,7 +16,6 @@ fn now() -> Now {
         name: "docker".to_owned(),
         size: Ok(size),
         grow: Grow::Now,
-        makes_loop_files: true,
         by_hand: None,
         vanish: Vec::new(),
     }
@@ -59,16 +58,18 @@ fn the_defaults_are_what_there_is() {
         "--name docker-pool2 --dir /var/lib/dmpool/pools --data-size 100G --block-size 64K"
     );
     assert_eq!(line(&now(), "5\n"), "--to-driver overlay2");
-    let told = Now { makes_loop_files: false, ..now() };
-    assert_eq!(line(&told, "\n\n\n\n\n"), "--name docker-pool2 --data-device /dev/disk/by-id/a --block-size 64K");
+    assert_eq!(
+        line(&now(), "2\n\n\n\n\ny\n"),
+        "--name docker-pool2 --data-device /dev/disk/by-id/a --block-size 64K --prepare"
+    );
     let broken = Now { size: Err("reading the superblock: it is zeros".to_owned()), ..now() };
     assert_eq!(line(&broken, "\n"), "--to-driver overlay2");
 }
 
 #[test]
 fn every_answer_is_a_flag() {
-    assert_eq!(line(&now(), "1\n50G\n512K\n20G\n"), "--data-size 50G --block-size 512K --base-size 20G");
-    assert_eq!(line(&now(), "2\n2\np0\n1M\n10G\n"), "--name p0 --data-device /dev/sdb --block-size 1M");
+    assert_eq!(line(&now(), "1\n50G\n512K\n20G\nn\n"), "--data-size 50G --block-size 512K --base-size 20G");
+    assert_eq!(line(&now(), "2\n2\np0\n1M\n10G\nno\n"), "--name p0 --data-device /dev/sdb --block-size 1M");
     // The metadata would not fit beside it.
     assert_eq!(line(&now(), "3\n\np0\n\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
     let by_hand = Now { by_hand: Some(7), vanish: vec!["job".to_owned()], ..now() };
@@ -111,7 +112,7 @@ fn it_says_first_that_grow_copies_nothing() {
 
 #[test]
 fn where_the_input_ends_nothing_is_done() {
-    for typed in ["", "1", "1\n50G\n", "2\n"] {
+    for typed in ["", "1", "1\n50G\n", "1\n50G\n64K\n", "2\n"] {
         let failure = asked(&now(), typed).0.unwrap_err();
         assert!(failure.what.contains("the input ended"), "{typed:?}: {failure:?}");
     }

@@ -12,8 +12,8 @@ pub struct Change<'c> {
     pub driver: Option<&'c str>,
     /// Storage options to be added.
     pub options: &'c [String],
-    /// What the keys of storage options begin with that are to go.
-    pub without: Option<&'c str>,
+    /// What the keys of storage options begin with that are to go, each.
+    pub without: &'c [&'c str],
 }
 
 /// The flags of the storage driver (cmd/dockerd/config.go); Docker 1.x took one dash too.
@@ -38,7 +38,7 @@ pub fn edited(text: &str, change: &Change<'_>) -> Option<String> {
     if let (Some(name), Some(at)) = (change.driver, driver) {
         text.replace_range(at, name);
     }
-    Some(change.without.map_or_else(|| text.clone(), |prefix| without(&text, prefix)))
+    Some(change.without.iter().fold(text, |text, prefix| without(&text, prefix)))
 }
 
 /// Takes storage options out, with the white space before them.
@@ -120,7 +120,7 @@ mod tests {
 
     fn both(text: &str) -> Option<String> {
         let options = ["dm.thinpooldev=/dev/mapper/p".to_owned()];
-        edited(text, &Change { driver: Some("devicemapper"), options: &options, without: None })
+        edited(text, &Change { driver: Some("devicemapper"), options: &options, without: &[] })
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
             ("--storage-opt='dm.fs=xfs' -s devicemapper -D", " -s overlay2 -D"),
             ("--storage-opt DM.fs=xfs -s devicemapper -D", " -s overlay2 -D"),
         ] {
-            let edited = edited(text, &Change { driver: Some("overlay2"), options: &[], without: Some("dm.") });
+            let edited = edited(text, &Change { driver: Some("overlay2"), options: &[], without: &["dm."] });
             assert_eq!(edited.as_deref(), Some(expected), "{text}");
         }
     }
@@ -167,7 +167,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in "(--storage-(opt|driver)[= ]?|-s |[\\PC\\\\\"'= \n]){0,12}") {
             let _ = both(&text);
-            let _ = edited(&text, &Change { driver: Some("x"), options: &[], without: Some("dm.") });
+            let _ = edited(&text, &Change { driver: Some("x"), options: &[], without: &["dm."] });
         }
 
         #[test]

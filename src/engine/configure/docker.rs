@@ -23,6 +23,11 @@ const DM: &str = "dm.";
 const KEYS: [&str; 2] = ["storage-driver", "storage-opts"];
 /// Options that name another storage than `dm.thinpooldev` does.
 const OTHER_STORAGE: [&str; 3] = ["dm.directlvm_device", "dm.datadev", "dm.metadatadev"];
+/// What the keys begin with that say where Docker's pool is. What `dm.directlvm_device` is made with goes with it: Docker refuses to
+/// start with one that is not as it was (`initDevmapper`, daemon/graphdriver/devmapper/deviceset.go).
+pub const PLACES: [&str; 5] = ["dm.thinpooldev", "dm.directlvm_device", "dm.thinp_", "dm.datadev", "dm.metadatadev"];
+/// Those of the pool that Docker makes itself with LVM, beside which it takes no `dm.thinpooldev`.
+pub const DIRECT_LVM: [&str; 2] = ["dm.directlvm_device", "dm.thinp_"];
 /// Where units of the machine's own administrator are: a file there may be changed, others are a package's.
 const OWN_UNITS: &str = "etc/systemd/system";
 
@@ -56,7 +61,7 @@ pub struct Telling {
 /// # Errors
 /// Every reason not to do it.
 pub fn tell(base: &Path, wanted: &Wanted<'_>, running: &[Dockerd]) -> Result<Telling, Obstacle> {
-    add(base, running, |given| {
+    add(base, running, &[], |given| {
         names_no_other(given, wanted)?;
         let lacks = |key: &str| given.iter().all(|option| key_of(option) != key);
         let mut options = Vec::new();
@@ -71,13 +76,14 @@ pub fn tell(base: &Path, wanted: &Wanted<'_>, running: &[Dockerd]) -> Result<Tel
 }
 
 /// Returns how that Docker is told storage options beside those that it has: `wanted` makes them of what it is given. Of two with
-/// one key the later counts.
+/// one key the later counts. Those go whose keys begin with one of `gone`.
 ///
 /// # Errors
 /// Every reason not to do it.
 pub fn add(
     base: &Path,
     running: &[Dockerd],
+    gone: &[&str],
     wanted: impl Fn(&[&str]) -> Result<Vec<String>, Obstacle>,
 ) -> Result<Telling, Obstacle> {
     let start = start::read(base);
@@ -85,17 +91,20 @@ pub fn add(
     can_be_told(&start, &now, running)?;
     may_be_told(&now)?;
     let driver_before = now.driver().filter(|driver| *driver != DRIVER).map(str::to_owned);
-    let options = wanted(&now.given_options())?;
+    let goes = |option: &str| gone.iter().any(|prefix| key_of(option).starts_with(prefix));
+    let mut given = now.given_options();
+    let options = wanted(&given)?;
+    let without = if given.iter().any(|option| goes(option)) { gone } else { &[] };
     let mut new = Instead::new();
     let [driver_at, options_at] = places(&start, &now);
     let driver = (now.driver() != Some(DRIVER)).then_some(DRIVER);
     if driver_at == options_at {
-        write(base, &start, driver_at, &Change { driver, options: &options, without: None }, &mut new)?;
+        write(base, &start, driver_at, &Change { driver, options: &options, without }, &mut new)?;
     } else {
         write(base, &start, driver_at, &Change { driver, ..Change::default() }, &mut new)?;
-        write(base, &start, options_at, &Change { options: &options, ..Change::default() }, &mut new)?;
+        write(base, &start, options_at, &Change { options: &options, without, ..Change::default() }, &mut new)?;
     }
-    let mut given = now.given_options();
+    given.retain(|option| !goes(option));
     given.extend(options.iter().map(String::as_str));
     says_what_is_wanted(base, &now, (DRIVER, &given), &new)?;
     telling(base, &now, driver_before, new)
@@ -136,7 +145,7 @@ pub fn tell_overlay2(base: &Path, running: &[Dockerd]) -> Result<Telling, Obstac
     let mut new = Instead::new();
     let [driver_at, options_at] = places(&start, &now);
     let driver = (now.driver() != Some(OVERLAY2)).then_some(OVERLAY2);
-    let without = (given.len() != now.given_options().len()).then_some(DM);
+    let without: &[&str] = if given.len() == now.given_options().len() { &[] } else { &[DM] };
     if driver_at == options_at {
         write(base, &start, driver_at, &Change { driver, options: &[], without }, &mut new)?;
     } else {
@@ -280,11 +289,11 @@ fn write(base: &Path, start: &Start, place: Place, change: &Change<'_>, new: &mu
                 [] => text,
                 options => json::append_strings(&text, KEYS[1], options).map_err(unfit)?,
             };
+            let goes = |option: &str| change.without.iter().any(|prefix| key_of(option).starts_with(prefix));
             let text = match change.without {
-                Some(prefix) => json::remove_strings(&text, KEYS[1], |option| key_of(option).starts_with(prefix)),
-                None => Ok(text),
+                [] => text,
+                _ => json::remove_strings(&text, KEYS[1], goes).map_err(unfit)?,
             };
-            let text = text.map_err(unfit)?;
             new.insert(path, text);
         }
         Place::CommandLine => {

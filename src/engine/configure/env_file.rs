@@ -26,7 +26,7 @@ mod tests {
 
     fn both(text: &str) -> Option<String> {
         let options = ["dm.blkdiscard=true".to_owned()];
-        edited(text, Reader::Shell, &Change { driver: Some("devicemapper"), options: &options, without: None })
+        edited(text, Reader::Shell, &Change { driver: Some("devicemapper"), options: &options, without: &[] })
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod files;
 pub mod grow_instead;
 pub mod now;
 pub mod over;
+mod own_pool;
 pub mod prepare;
 mod prepared;
 mod room;
@@ -91,6 +92,8 @@ struct Part {
     edits: Vec<Edit>,
     /// What should be known, each a sentence.
     notes: Vec<String>,
+    /// What is done when Docker runs again.
+    at_last: Vec<Step>,
 }
 
 /// The steps between those that stop Docker and those that tell it, made of what holds it meanwhile.
@@ -103,7 +106,9 @@ struct Ground<'k> {
     /// When it was begun: what private names end with.
     stamp: String,
     uuid: PoolUuid,
-    /// What was asked for, as options of a command line.
+    /// What the pool shall become, as options of a command line; without `--wipe`.
+    target: String,
+    /// The same, and what was said of Docker.
     asked: String,
 }
 
@@ -147,7 +152,7 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
         To::Overlay2 { offline } => files::plan(&ground, &judged, offline)?,
         To::LoopFiles { .. } | To::Pool { .. } => target::plan(&ground, options, &judged.info)?,
     };
-    if !matches!(options.to, To::LoopFiles { .. }) {
+    if matches!(options.to, To::Overlay2 { .. }) {
         part.notes.extend(prepared::is_not_used(&ground));
     }
     for pool in part.old.iter().chain([&part.pool]) {
@@ -161,6 +166,7 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     steps.extend(own(&around.hold));
     steps.extend(around.told);
     steps.extend(around.after);
+    steps.append(&mut part.at_last);
     part.notes.extend(judged.notes);
     Ok(Plan { operation: Operation::Migrate, pool: part.pool, what: part.what, steps, notes: part.notes })
 }
@@ -174,6 +180,7 @@ fn ground<'k>(kit: &'k Kit, options: &Options) -> Outcome<Ground<'k>> {
         root,
         stamp: journal::stamp(SystemTime::now()),
         uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
+        target: prepared::target_of(&options.to),
         asked: prepared::asked(options),
     };
     gate::not_held(kit, &ground.root.path)?;

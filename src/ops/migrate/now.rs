@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::blocks::{Origin, Records, Source};
 use super::grow_instead::{Grow, may_grow};
-use super::{preflight, root_of, size, told};
+use super::{preflight, root_of, size};
 use crate::engine::bookkeeping::BASE;
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 use crate::kernel::dm::Dm;
 use crate::ops::daemon::containers;
 use crate::ops::sight;
@@ -24,8 +24,6 @@ pub struct Now {
     pub size: Result<Size, String>,
     /// Whether `grow` would make it larger.
     pub grow: Grow,
-    /// Whether Docker makes its pool of loop files in its own place.
-    pub makes_loop_files: bool,
     /// The daemon's process, when nothing says what stops and starts it.
     pub by_hand: Option<u32>,
     /// The containers that are gone when they stop (`--rm`), by name.
@@ -64,7 +62,6 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
         name: root.as_typed(),
         grow: may_grow(&kit.dm, &pool, needs_check),
         size: source.map(|source| measured(&source, &root.path)).map_err(|e| format!("{e:#}")),
-        makes_loop_files: told::has_loop_files(&root, &Failure::refused).is_ok(),
         by_hand: facts.pid.filter(|_| options.stop.is_none() && facts.is_started_by_hand()),
         vanish: if options.without_rm { Vec::new() } else { vanish.collect() },
         root: root.path,

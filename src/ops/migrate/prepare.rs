@@ -5,19 +5,26 @@
 use std::path::{Path, PathBuf};
 
 use super::base::Asked;
+use serde_json::Value;
+
+use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Opened, Record};
 use super::blocks::{Target, identity, listing};
+use super::own_pool::{self, OwnPool};
 use super::prepared::{self, command, drop_command};
+use super::size::Old;
 use super::target::{self, LoopFiles, Sizes};
-use super::{Ground, Options, To, around, ground, preflight, root_of};
-use crate::engine::docker_root::DockerRoot;
+use super::{Ground, Options, To, around, ground, preflight};
+use crate::engine::configure::Edit;
 use crate::error::{Failure, Outcome};
 use crate::kernel::critical::hold_signals;
 use crate::kernel::fs::FsFacts;
 use crate::ops::fault::{self, Point};
+use crate::ops::plan::Plan;
 use crate::ops::progress::Interrupted;
-use crate::ops::steps::{Attempt, Kit, MakeDirectory, MakeFile, Reverted, Step, take_down, with_pool};
-use crate::ops::{Change, gate};
+use crate::ops::steps::{self, Attempt, Kit, MakeDirectory, MakeFile, Reverted, Step, take_down, with_pool};
+use crate::ops::{Change, destroy, gate, journal, own_disk};
+use crate::pool::Entry;
 use crate::units::Bytes;
 
 /// The lock of who writes to what is prepared, or goes on from it.
@@ -41,10 +48,33 @@ pub struct Ready {
     pub next: String,
 }
 
+/// What is copied into what.
+struct Planned {
+    what: String,
+    old: Old,
+    wanted: Wanted,
+    /// The new pool's dm name while it is filled.
+    pool: String,
+    up: Vec<Step>,
+    edits: Vec<Edit>,
+    notes: Vec<String>,
+    /// What was prepared before.
+    record: Option<Record>,
+    /// What makes new loop files.
+    make: Vec<Step>,
+    /// What makes a pool of dmpool's own, when it is not there.
+    create: Option<Plan>,
+    /// Where some is kept free meanwhile.
+    keeps: Option<PathBuf>,
+}
+
 /// Returns whether a migration of that root was prepared, or was begun to be.
-pub fn is_prepared(kit: &Kit, root: Option<&str>) -> bool {
-    let read = |root: DockerRoot| Record::read(&root.path.join("devicemapper")).ok().flatten();
-    root_of(kit, root).ok().and_then(read).is_some()
+pub fn is_prepared(kit: &Kit, options: &Options) -> bool {
+    let look = || -> Outcome<bool> {
+        let ground = ground(kit, options)?;
+        Ok(prepared::found(&ground, &ground.root.path.join("devicemapper"), &Failure::refused)?.is_some())
+    };
+    look().unwrap_or(false)
 }
 
 /// Copies what can be copied while Docker runs, or says what would be.
@@ -54,21 +84,13 @@ pub fn is_prepared(kit: &Kit, root: Option<&str>) -> bool {
 /// wanted an end: it goes on from there.
 pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
     gate::may_change(kit)?;
-    let To::LoopFiles { data, metadata, block } = options.to else {
-        return Err(Failure::refused(
-            "cannot prepare that migration: only new loop files in Docker's own place can be prepared",
-        )
-        .fact("state", "nothing was touched")
-        .next("dmpool migrate --prepare    # without --name; or migrate without --prepare"));
-    };
-    let sizes = Sizes { data, metadata, block, base: Asked::default() };
     if change == Change::Make {
         hold_signals();
     }
-    let look = || -> Outcome<(Ground<'_>, LoopFiles)> {
+    let look = || -> Outcome<(Ground<'_>, Planned)> {
         let ground = ground(kit, options)?;
         let judged = preflight::judge(&preflight::look(&ground.root.path, &options.docker), &options.docker)?;
-        let planned = target::new_loop_files(&ground, &judged.info, &sizes, true)?;
+        let planned = planned(&ground, options, &judged.info)?;
         let home = ground.root.path.join("devicemapper");
         identity(&kit.dm, &home, &planned.old.origin).map_err(|e| {
             Failure::refused(format!("cannot {}: what is prepared could not be told to be this pool's", planned.what))
@@ -78,6 +100,9 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         })?;
         // What would refuse the switch is said by now.
         around::around(&judged, &kit.state, "docker", Some(&planned.old.pool), &planned.edits, &[])?;
+        if let Some(create) = &planned.create {
+            steps::agreed_by_lvm(&create.steps, &create.what)?;
+        }
         Ok((ground, planned))
     };
     if change == Change::Describe {
@@ -86,6 +111,7 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         return Ok(Ready { what: planned.what, notes: planned.notes, next: switch });
     }
     let _lock = gate::lock(kit, LOCK, "prepare a migration")?;
+    let existence = gate::lock(kit, gate::EXISTENCE, "prepare a migration")?;
     let (ground, planned) = look()?;
     let cannot = |e: anyhow::Error| {
         let when = if e.is::<Interrupted>() { "goes on" } else { "once that is mended" };
@@ -95,9 +121,17 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
             .fact("state", "Docker was not touched, and the old pool was only read")
             .next(next)
     };
-    let (record, left_out) = copy(kit, &ground, &planned).map_err(cannot)?;
     let home = ground.root.path.join("devicemapper");
-    let (_, bytes) = record.ready(&home).map_err(cannot)?;
+    if let Some(create) = &planned.create {
+        // A pool that is there is found by it; without the pool it says nothing.
+        listing::unlisted(&kit.dm, &home, &planned.old.origin, &planned.old.superblock, &planned.wanted)
+            .and_then(|record| record.write_empty(&home))
+            .map_err(cannot)?;
+        journal::carry_out(kit, create.clone())?;
+    }
+    drop(existence);
+    let (record, left_out) = copy(kit, &ground, &planned).map_err(cannot)?;
+    let (_, bytes) = record.ready(&kit.dm, &home).map_err(cannot)?;
     let mut notes = planned.notes;
     let differ = record.volumes.iter().filter(|volume| !volume.is_whole).count();
     if differ > 0 {
@@ -112,7 +146,7 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
     notes.push(format!(
         "{whole} volumes are prepared, {} on the disk, in {}",
         bytes.human(),
-        record::folder(&home).display()
+        prepared::name_of(&record, &home)
     ));
     notes.push(match prepared::left(&ground, &record, &home, &planned.old) {
         Some(left) => {
@@ -124,10 +158,48 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
     Ok(Ready { what: planned.what, notes, next: command(&ground, "") })
 }
 
+/// Plans what is made or brought up to date.
+fn planned(ground: &Ground<'_>, options: &Options, info: &Value) -> Outcome<Planned> {
+    let asked = match &options.to {
+        To::Overlay2 { .. } => {
+            return Err(Failure::refused("cannot prepare that migration: only a pool can be prepared")
+                .fact("state", "nothing was touched")
+                .next("dmpool migrate --to-driver overlay2    # without --prepare"));
+        }
+        To::LoopFiles { data: None, metadata: None, block: None } if prepared::is_of_own(ground) => None,
+        To::LoopFiles { data, metadata, block } => {
+            let sizes = Sizes { data: *data, metadata: *metadata, block: *block, base: Asked::default() };
+            let planned = target::new_loop_files(ground, info, &sizes, true)?;
+            let LoopFiles { what, old, wanted, pool, make, up, edits, notes, record, .. } = planned;
+            let keeps = Some(ground.root.path.join("devicemapper"));
+            return Ok(Planned { what, old, wanted, pool, up, edits, notes, record, make, create: None, keeps });
+        }
+        To::Pool { spec, wipe } => {
+            gate::no_interrupted(ground.kit, spec.name.as_str())?;
+            Some((spec.as_ref(), *wipe))
+        }
+    };
+    let planned = own_pool::look(ground, info, asked, Asked::default(), true)?;
+    let OwnPool { what, old, wanted, entry, made, up, edits, mut notes, record, .. } = planned;
+    gate::no_interrupted(ground.kit, entry.name.as_str())?;
+    if let Some(made) = &made {
+        notes.push(format!(
+            "pool `{}` is made first, and is for nothing else until Docker is switched to it or it is given up",
+            entry.name
+        ));
+        if made.steps.iter().any(|step| matches!(step, Step::ClearDevice(_))) {
+            notes.push("what is on the disks that are wiped does not come back, also when that is given up".to_owned());
+        }
+    }
+    let keeps = entry.files().and_then(|[_, data]| data.file.parent()).map(|folder| own_disk::there(folder).to_owned());
+    let (pool, make) = (entry.name.to_string(), Vec::new());
+    Ok(Planned { what, old, wanted, pool, up, edits, notes, record, make, create: made, keeps })
+}
+
 /// Returns what was prepared, and how many volumes were left out.
-fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<(Record, usize)> {
+fn copy(kit: &Kit, ground: &Ground<'_>, planned: &Planned) -> anyhow::Result<(Record, usize)> {
     let home = ground.root.path.join("devicemapper");
-    let LoopFiles { old, wanted, up, pool, make, .. } = planned;
+    let Planned { old, wanted, up, pool, make, keeps, .. } = planned;
     let target = Target { pool: pool.clone(), uuid: wanted.uuid.pool(), block: wanted.block };
     take_down(kit, up, &target)?;
     let base = match &planned.record {
@@ -137,7 +209,7 @@ fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<(
         },
         None => None,
     };
-    if base.is_none() {
+    if base.is_none() && wanted.own.is_none() {
         clear(kit, &home, make)?;
     }
     for step in make.iter().filter(|step| step.act().verify(kit).is_err()) {
@@ -150,11 +222,11 @@ fn copy(kit: &Kit, ground: &Ground<'_>, planned: &LoopFiles) -> anyhow::Result<(
         listed.write_down(&home)?;
     }
     fault::reached(1, Point::Before)?;
-    let keeps = (home.as_path(), kept(&FsFacts::of(&home)?));
+    let keeps = keeps.as_deref().map(|place| anyhow::Ok((place, kept(&FsFacts::of(place)?)))).transpose()?;
     let differ =
         with_pool(kit, up, &target, |target| listing::fill_listed(kit, &listed, base.as_ref(), target, keeps, &home))?;
     fault::reached(2, Point::Before)?;
-    Ok((record::settle(&home, listed.opened.record, &differ)?, listed.left_out))
+    Ok((record::settle(&kit.dm, &home, listed.opened.record, &differ)?, listed.left_out))
 }
 
 /// Takes what was prepared away.
@@ -168,26 +240,32 @@ fn clear(kit: &Kit, home: &Path, make: &[Step]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives up what was prepared, or says what would be. Returns the folder that goes; nothing when nothing was prepared.
+/// Gives up what was prepared, or says what would be. Returns what goes; nothing when nothing was prepared.
 ///
 /// # Errors
 /// Refused while somebody is at work on it; when it cannot be removed.
-pub fn drop_prepared(kit: &Kit, options: &Options, change: Change) -> Outcome<Option<PathBuf>> {
+pub fn drop_prepared(kit: &Kit, options: &Options, change: Change) -> Outcome<Option<String>> {
     gate::may_change(kit)?;
     let ground = ground(kit, options)?;
     let home = ground.root.path.join("devicemapper");
     let folder = record::folder(&home);
     let record = Record::read(&home);
-    if !folder.is_dir() && matches!(record, Ok(None)) {
-        return Ok(None);
-    }
+    let entry = prepared::entry(&ground)?;
+    let gone = match &entry {
+        Some(entry) => format!("pool `{}`", entry.name),
+        None if folder.is_dir() || !matches!(record, Ok(None)) => folder.display().to_string(),
+        None => return Ok(None),
+    };
     if change == Change::Describe {
-        return Ok(Some(folder));
+        return Ok(Some(gone));
     }
     let what = format!("give up what was prepared for the Docker root `{}`", ground.root.path.display());
     let _lock = gate::lock(kit, LOCK, &what)?;
+    if let Some(entry) = &entry {
+        destroyed(kit, entry)?;
+    }
     let remove = || -> anyhow::Result<()> {
-        if let Ok(Some(record)) = &record {
+        if let Ok(Some(record)) = record.as_ref().map(|record| record.as_ref().filter(|record| record.own.is_none())) {
             let (up, pool) = target::up_of_record(&home, record)?;
             take_down(kit, &up, &pool)?;
         }
@@ -202,5 +280,19 @@ pub fn drop_prepared(kit: &Kit, options: &Options, change: Change) -> Outcome<Op
             .fact("state", "Docker does not use it, and it is in nobody's way but for the space that it takes")
             .next(format!("{}    # once that is mended", drop_command(&ground)))
     })?;
-    Ok(Some(folder))
+    Ok(Some(gone))
+}
+
+/// Destroys the pool that was prepared, with all that was copied into it.
+fn destroyed(kit: &Kit, entry: &Entry) -> Outcome<()> {
+    let what = format!("destroy pool `{}`", entry.name);
+    let _existence = gate::lock(kit, gate::EXISTENCE, &what)?;
+    let _pool = gate::lock_entry(kit, entry, &what)?;
+    gate::no_interrupted(kit, entry.name.as_str())?;
+    // A death in the copy may have left a volume open.
+    let target = Target { pool: entry.name.to_string(), uuid: entry.uuid.pool(), block: entry.pool.block_size };
+    target.sweep(kit).map_err(|e| Failure::failed(format!("cannot {what}")).because(e))?;
+    let all = destroy::Options { keep_data: false, with_volumes: true };
+    let plan = destroy::plan(&destroy::look(kit, entry)?, entry, all)?;
+    journal::carry_out(kit, plan).map(drop)
 }

@@ -59,6 +59,23 @@ pub(super) struct Room {
     pub keeps: bool,
 }
 
+/// Refuses a file system of Docker's that has no room for what is written down while Docker runs.
+pub(super) fn has_room_for(home: &Path, list: Bytes, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let fs = FsFacts::of(home).map_err(|e| refuse(format!("{} cannot be looked at", home.display())).because(e))?;
+    let needed = Bytes::new(list.get().saturating_add(prepare::kept(&fs).get()));
+    if needed <= fs.available {
+        return Ok(());
+    }
+    let mount = fs.mount_point.display();
+    Err(refuse(format!("the file system at {mount} has too little space for the list of what is copied"))
+        .fact(
+            "needed",
+            format!("{} at most, with {} that are kept free for Docker", needed.exact(), prepare::kept(&fs).exact()),
+        )
+        .fact("free", fs.available.exact())
+        .next("free some, or migrate without --prepare"))
+}
+
 /// Refuses where the sparse files could not get the blocks that the copy needs.
 pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;

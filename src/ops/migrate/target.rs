@@ -10,7 +10,7 @@ use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
 use super::room::{Room, fits, has_room, promises};
 use super::size::{self, Old};
-use super::{Ground, Options, Own, Part, To, apart, base, grow_instead, prepared, told};
+use super::{Ground, Options, Own, Part, To, base, grow_instead, own_pool, prepared};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
 use crate::engine::configure::{Edit, Obstacle};
 use crate::engine::dockerd;
@@ -20,7 +20,7 @@ use crate::kernel::{block, mounts};
 use crate::ops::steps::{
     Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
 };
-use crate::ops::{cost, create, on_devices, own_disk, target as file};
+use crate::ops::{cost, on_devices, target as file};
 use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
 use crate::units::{BlockSize, Bytes, DataBlocks};
 
@@ -36,17 +36,20 @@ const DEFAULT_BLOCK: Bytes = Bytes::new(64 << 10);
 /// Every reason not to do it.
 pub(super) fn plan(ground: &Ground<'_>, asked: &Options, info: &Value) -> Outcome<(Part, Own)> {
     match &asked.to {
+        To::LoopFiles { data: None, metadata: None, block: None } if prepared::is_of_own(ground) => {
+            own_pool::plan(ground, info, None, asked.base())
+        }
         To::LoopFiles { data, metadata, block } => {
             let base = asked.base();
             loop_files(ground, info, &Sizes { data: *data, metadata: *metadata, block: *block, base })
         }
-        To::Pool { spec, wipe } => pool(ground, info, (spec, *wipe), asked.base()),
+        To::Pool { spec, wipe } => own_pool::plan(ground, info, Some((spec, *wipe)), asked.base()),
         To::Overlay2 { .. } => Err(Failure::refused("cannot migrate to a pool: overlay2 was asked for")),
     }
 }
 
 /// What is filled zeroes its blocks, and is told at once when it is full.
-fn while_filled(block: BlockSize) -> Behaviour {
+pub(super) fn while_filled(block: BlockSize) -> Behaviour {
     let features = vec!["error_if_no_space".to_owned()];
     Behaviour { block_size: block, low_water: DataBlocks::new(0), features }
 }
@@ -88,7 +91,7 @@ pub(super) struct LoopFiles {
 
 /// Returns what brings up a pool that is filled, on its files for metadata and data.
 fn up_of(files: [PathBuf; 2], name: &PoolName, wanted: &Wanted) -> Vec<Step> {
-    let Wanted { uuid, data, metadata, block } = wanted;
+    let Wanted { uuid, data, metadata, block, .. } = wanted;
     let map = |file: PathBuf, name: String, uuid: String, size: Bytes| -> Step {
         MapFile { file, name, uuid, length: size.sectors() }.into()
     };
@@ -116,7 +119,7 @@ pub(super) fn up_of_record(home: &Path, record: &Record) -> anyhow::Result<(Vec<
     let name = PoolName::new(FILLED)?;
     let Record { uuid, data, metadata, block, .. } = record.clone();
     let target = Target { pool: name.to_string(), uuid: uuid.pool(), block };
-    let wanted = Wanted { uuid, data, metadata, block };
+    let wanted = Wanted { own: None, uuid, data, metadata, block };
     Ok((up_of(record::files(home), &name, &wanted), target))
 }
 
@@ -129,9 +132,11 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     let verb = if prepares { "prepare to migrate" } else { "migrate" };
     let what = format!("{verb} the pool of the Docker root `{}` to new loop files", root.display());
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
-    told::has_loop_files(&ground.root, &refuse)?;
     let home = root.join("devicemapper");
     let record = prepared::found(ground, &home, &refuse)?;
+    if let Some(record) = record.as_ref().filter(|record| record.own.is_some()) {
+        return Err(prepared::another(ground, record, &refuse));
+    }
     let of = record.as_ref();
     let block = sizes.block.or(of.map(|record| record.block));
     let mut old = size::look(ground, info, block, &refuse)?;
@@ -174,7 +179,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     on_devices::sizes(&spec, data, metadata, &refuse)?;
     fits(&old, data, metadata, block, &refuse)?;
     let there = of.map_or_else(Bytes::default, |record| {
-        record.ready(&home).map_or_else(|_| Bytes::default(), |(_, bytes)| bytes)
+        record.ready(&ground.kit.dm, &home).map_or_else(|_| Bytes::default(), |(_, bytes)| bytes)
     });
     let beside = if prepares { record::list_of(old.mapped) } else { Bytes::default() };
     has_room(&home, &old, &Room { there, beside, keeps: prepares }, &refuse)?;
@@ -183,7 +188,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         options.extend(larger.iter().flat_map(|larger| larger.options(given)));
         Ok(options)
     };
-    let telling = configure::add(Path::new("/"), &dockerd::running(), told);
+    let telling = configure::add(Path::new("/"), &dockerd::running(), &configure::PLACES, told);
     let edits = edits(telling, root, &refuse)?;
     let uuid = of.map_or_else(|| ground.uuid.clone(), |record| record.uuid.clone());
     let [metadata_file, data_file] = [place.made.join("metadata"), place.made.join("data")];
@@ -192,7 +197,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         MakeFile { path: metadata_file.clone(), size: metadata, preallocate: false }.into(),
         MakeFile { path: data_file.clone(), size: data, preallocate: false }.into(),
     ];
-    let wanted = Wanted { uuid, data, metadata, block };
+    let wanted = Wanted { own: None, uuid, data, metadata, block };
     let up = up_of([metadata_file, data_file], &name, &wanted);
     let mut notes = notes(&old, data, block);
     notes.extend(promises(
@@ -201,11 +206,13 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         &home,
         Bytes::new(data.get().saturating_add(metadata.get())).saturating_sub(there),
     ));
-    if data >= old.data && metadata >= old.metadata && block == old.block && larger.is_none() {
+    let is_own = old.pool == ground.root.own_pool();
+    if is_own && data >= old.data && metadata >= old.metadata && block == old.block && larger.is_none() {
         notes.insert(0, grow_instead::sentence(ground, &old, data, metadata));
     }
-    if let Origin::Parts { data, metadata } = &old.origin {
-        notes.extend(stays(data, metadata, &place.folder, &place.aside));
+    match &old.origin {
+        Origin::Parts { data, metadata } => notes.extend(stays(data, metadata, &place.folder, &place.aside)),
+        Origin::Pool(pool) => notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human())),
     }
     notes.extend(of_base);
     notes.splice(0..0, told_of_record);
@@ -236,17 +243,18 @@ fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part
             anew: larger.as_ref().and_then(NewBase::anew),
         };
         let Swap { folder, aside, made } = place;
+        let is_there = folder.symlink_metadata().is_ok();
         let mut steps = filled(carried, make, larger.as_ref());
-        steps.push(SetAside { from: folder.clone(), to: aside }.into());
+        steps.extend(is_there.then(|| Step::from(SetAside { from: folder.clone(), to: aside })));
         steps.push(SetAside { from: made, to: folder }.into());
         steps.extend(larger.into_iter().flat_map(NewBase::swap));
         steps
     });
-    Ok((Part { what, pool: ground.root.own_pool(), old: Some(old.pool), edits, notes }, own))
+    Ok((Part { what, pool: ground.root.own_pool(), old: Some(old.pool), edits, notes, at_last: Vec::new() }, own))
 }
 
 /// Returns the steps that fill the new pool and look at it.
-fn filled(carried: Carried, make: Vec<Step>, larger: Option<&NewBase>) -> Vec<Step> {
+pub(super) fn filled(carried: Carried, make: Vec<Step>, larger: Option<&NewBase>) -> Vec<Step> {
     let mut steps = vec![
         Step::from(CopyVolumes { carried: carried.clone(), make }),
         VerifyVolumes { carried: carried.clone() }.into(),
@@ -254,116 +262,6 @@ fn filled(carried: Carried, make: Vec<Step>, larger: Option<&NewBase>) -> Vec<St
     steps.extend(larger.map(|larger| larger.grow(&carried)));
     steps.push(SettleCopy { carried }.into());
     steps
-}
-
-fn pool(ground: &Ground<'_>, info: &Value, (spec, wipe): (&Spec, bool), asked: Asked) -> Outcome<(Part, Own)> {
-    let root = &ground.root.path;
-    let what = format!("migrate the pool of the Docker root `{}` to pool `{}`", root.display(), spec.name);
-    let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
-    let mut old = size::look(ground, info, Some(spec.block_size), &refuse)?;
-    if old.pool == spec.name.as_str() {
-        return Err(refuse("it is that pool already".to_owned())
-            .next(format!("choose another name; dmpool grow {} makes it larger", old.pool)));
-    }
-    if let Place::Devices { data, metadata, .. } = &spec.on {
-        let named: Vec<_> = data.iter().chain(metadata).map(PathBuf::as_path).collect();
-        apart::from_old(&ground.kit.dm, &old.origin, &named, &refuse)?;
-    }
-    let mut of_base = Vec::new();
-    let larger = base::look(ground, &mut old, asked, Some(spec.block_size), &mut of_base, &refuse)?;
-    let options = create::Options { spec: spec.clone(), ensure: false, wipe, engine: None, at_boot: true };
-    let facts = create::look(ground.kit, &options)?;
-    let made = create::plan(ground.kit, &facts, &options)?;
-    let entry = made.entry().cloned().ok_or_else(|| refuse("it is there already".to_owned()))?;
-    let register = made.steps.iter().position(|step| matches!(step, Step::Register(_)));
-    let begin = register.and_then(|at| at.checked_sub(3)).ok_or_else(|| refuse("it is there already".to_owned()))?;
-    let mut before = made.steps;
-    let mut devices = before.split_off(begin);
-    let after = devices.split_off(3.min(devices.len()));
-    let mut up = devices.clone();
-    for step in &mut up {
-        if let Step::MakePool(make) = step {
-            make.behaviour = while_filled(spec.block_size);
-        }
-    }
-    let lengths: Vec<Bytes> = devices
-        .iter()
-        .filter_map(|step| match step {
-            Step::MapFile(map) => Some(map.length.bytes()),
-            Step::MapDevices(map) => Some(map.length.bytes()),
-            _ => None,
-        })
-        .collect();
-    let [metadata, data] = lengths.as_slice() else {
-        return Err(refuse("what it would be put on was not looked at".to_owned()));
-    };
-    fits(&old, *data, *metadata, spec.block_size, &refuse)?;
-    if let Place::Files { directory, .. } = &spec.on {
-        has_room(own_disk::there(directory), &old, &Room::default(), &refuse)?;
-    }
-    let discard = spec.discard && matches!(&spec.on, Place::Files { preallocate: false, .. });
-    let name = spec.name.to_string();
-    let told = |given: &[&str]| {
-        let last = |key: &str| given.iter().rev().find(|option| key_of(option) == key).copied();
-        let wanted = format!("dm.thinpooldev=/dev/mapper/{name}");
-        let mut options = Vec::new();
-        if last("dm.thinpooldev") != Some(&wanted) {
-            options.push(wanted);
-        }
-        if last("dm.blkdiscard").is_none() {
-            options.push(format!("dm.blkdiscard={discard}"));
-        }
-        options.extend(larger.iter().flat_map(|larger| larger.options(given)));
-        Ok(options)
-    };
-    if let Some(device) = ground.root.options.known().and_then(|options| options.direct_lvm.clone()) {
-        return Err(refuse("Docker is told to make its pool itself, and takes no other beside".to_owned())
-            .fact("found", format!("dm.directlvm_device={device}"))
-            .next("replace that option by  dm.thinpooldev=/dev/mapper/docker-thinpool  , start Docker again, then run this again"));
-    }
-    let edits = edits(configure::add(Path::new("/"), &dockerd::running(), told), root, &refuse)?;
-    let mut notes = notes(&old, *data, spec.block_size);
-    notes.extend(made.notes);
-    notes.extend(of_base);
-    let folder = root.join("devicemapper/devicemapper");
-    let aside = folder.with_file_name(format!("devicemapper.dmpool-{}.old", ground.stamp));
-    let files = match &old.origin {
-        Origin::Parts { data, metadata } => {
-            notes.extend(stays(data, metadata, &folder, &aside));
-            let has_folder = folder.symlink_metadata().is_ok();
-            if has_folder {
-                is_renamed(&folder, &refuse)?;
-            }
-            has_folder.then(|| Swap { folder, aside, made: PathBuf::new() })
-        }
-        Origin::Pool(pool) => {
-            notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human()));
-            None
-        }
-    };
-    let (origin, block) = (old.origin.clone(), spec.block_size);
-    let own: Own = Box::new(move |hold| {
-        let carried = Carried {
-            hold: hold.clone(),
-            old: origin,
-            place: files.clone(),
-            up,
-            pool: entry.name.to_string(),
-            uuid: entry.uuid.pool(),
-            block,
-            metadata: entry.files().map(|[metadata, _]| metadata.file.clone()),
-            prepared: None,
-            anew: larger.as_ref().and_then(NewBase::anew),
-        };
-        let mut steps = before;
-        steps.extend(filled(carried, Vec::new(), larger.as_ref()));
-        steps.extend(devices);
-        steps.extend(after);
-        steps.extend(files.map(|Swap { folder, aside, .. }| Step::from(SetAside { from: folder, to: aside })));
-        steps.extend(larger.into_iter().flat_map(NewBase::swap));
-        steps
-    });
-    Ok((Part { what, pool: spec.name.to_string(), old: Some(old.pool), edits, notes }, own))
 }
 
 /// Returns what Docker must be told of loop files of that size: it makes them longer, up to its own sizes, when it starts, and the
@@ -383,10 +281,21 @@ fn options(given: &[&str], data: Bytes, metadata: Bytes, block: BlockSize) -> Ve
     if last("dm.blocksize").unwrap_or(DEFAULT_BLOCK) != block.bytes() {
         options.push(format!("dm.blocksize={}", block.bytes().typed()));
     }
+    // A pool of loop files gives nothing back to their file system without, and on devices it was told otherwise.
+    if given.iter().rev().find(|option| key_of(option) == "dm.blkdiscard").is_some_and(|last| last.ends_with("false"))
+        && given.iter().any(|option| configure::PLACES.iter().any(|place| key_of(option).starts_with(place)))
+    {
+        options.push("dm.blkdiscard=true".to_owned());
+    }
     options
 }
 
-fn edits(telling: Result<Telling, Obstacle>, root: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<Vec<Edit>> {
+/// Returns the files to be written, of a Docker that is this root's.
+pub(super) fn edits(
+    telling: Result<Telling, Obstacle>,
+    root: &Path,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<Vec<Edit>> {
     let telling = telling.map_err(|obstacle| file::refusal(&obstacle, refuse))?;
     let told = telling.root.canonicalize().unwrap_or_else(|_| telling.root.clone());
     if told != root {
@@ -424,7 +333,8 @@ fn is_no_link(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()>
         .next("dmpool migrate --name NAME --dir DIR    # a pool of its own, in a directory on that disk"))
 }
 
-fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
+/// Says what is copied, and what of it should be known.
+pub(super) fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
     let need = old.need.human();
     let mut notes = vec![format!(
         "{} copied: {}, in blocks of {} (now {}), into {} (now {})",
@@ -467,7 +377,7 @@ fn size_of(device: &Path) -> String {
 
 /// Says what is left of a pool that is down, how large it is, and how it is deleted: its loop files are put aside with their folder,
 /// and what lies elsewhere stays there.
-fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<String> {
+pub(super) fn stays(data: &Path, metadata: &Path, folder: &Path, aside: &Path) -> Vec<String> {
     let is_file = |path: &&Path| path.starts_with(folder) && path.symlink_metadata().is_ok_and(|found| found.is_file());
     let (files, others): (Vec<_>, Vec<_>) =
         [("data", data), ("metadata", metadata)].into_iter().partition(|(_, path)| is_file(path));

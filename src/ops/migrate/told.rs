@@ -93,27 +93,6 @@ fn same_as_used(now: &Options, info: &Value, pool: &str, refuse: &impl Fn(String
     Ok(())
 }
 
-/// Refuses a Docker that is told, or will be, to have its pool elsewhere than in its own loop files: it would go there again.
-///
-/// # Errors
-/// Refused with each such option.
-pub(super) fn has_loop_files(root: &DockerRoot, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    let mut found: Vec<String> = [&root.options, &root.next_options]
-        .into_iter()
-        .filter_map(|options| options.known().map(named))
-        .flatten()
-        .collect();
-    found.sort();
-    found.dedup();
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(refuse("Docker is told where its pool is, and makes no loop files".to_owned())
-        .fact("found", found.join(", "))
-        .fact("state", "nothing was touched")
-        .next("name a pool that it shall use instead:  dmpool migrate --name NAME --dir DIR"))
-}
-
 /// Returns the options that say where the pool is.
 fn named(options: &StorageOptions) -> Vec<String> {
     let all = [
@@ -195,15 +174,5 @@ mod tests {
             "",
             "Docker 1.2"
         );
-    }
-
-    #[test]
-    fn who_is_told_where_the_pool_is_makes_no_loop_files() {
-        let has = |now: &[&str], next: &[&str]| has_loop_files(&root(now, next), &refuse).is_ok();
-        assert!(has(&["dm.basesize=1G"], &[]));
-        for key in ["dm.thinpooldev", "dm.directlvm_device", "dm.datadev", "dm.metadatadev"] {
-            let option = format!("{key}=/dev/x");
-            assert!(!has(&[&option], &[&option]) && !has(&[], &[&option]) && !has(&[&option], &[]), "{key}");
-        }
     }
 }

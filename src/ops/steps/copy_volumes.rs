@@ -226,6 +226,8 @@ impl CopyVolumes {
         let source = Source::idle(&kit.dm, &self.carried.old)?;
         let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
         if let Some(home) = &self.carried.prepared {
+            // A death in the preparing may have left it up.
+            self.carried.take_down(kit)?;
             let opened = record::take(kit, home, &self.carried.old, &source)?;
             let fill = |target: &Target| record::fill_prepared(kit, &source, &family, target, &opened);
             self.carried.with(kit, fill)?;
@@ -292,13 +294,16 @@ impl Act for CopyVolumes {
                     || self
                         .carried
                         .superblock(kit)
-                        .and_then(|now| record::give_back(home, record, now.transaction_id))
+                        .and_then(|now| {
+                            let traces = record.traces(&kit.dm, home)?;
+                            record::give_back(home, record, now.transaction_id, traces)
+                        })
                         .unwrap_or(false);
                 if is_untouched {
                     return Ok(Reverted::Gone);
                 }
             }
-            Record::remove(home)?;
+            Record::end(home)?;
         }
         for step in self.make.iter().rev() {
             match step.act().revert(kit)? {
@@ -385,7 +390,7 @@ impl SettleCopy {
                 }
             }
         })?;
-        self.carried.prepared.as_deref().map_or(Ok(()), Record::remove)
+        self.carried.prepared.as_deref().map_or(Ok(()), Record::end)
     }
 }
 

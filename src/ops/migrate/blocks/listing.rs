@@ -18,9 +18,10 @@ use super::record::{
     EXTENTS, EXTENTS_NEW, FORMAT, LINE, Opened, Prepared, Record, TOO_LATE, is_final, line, with_volume,
 };
 use super::source::{Origin, Source};
+use super::traces::Own;
 use crate::kernel::dm::Dm;
 use crate::kernel::fs as durable;
-use crate::metadata::{BadSuperblock, BadTree, Times};
+use crate::metadata::{BadSuperblock, BadTree, Superblock, Times};
 use crate::ops::progress::may_go_on;
 use crate::ops::steps::Kit;
 use crate::pool::{PoolUuid, VolumeId};
@@ -48,6 +49,8 @@ pub struct Listed {
 /// What the new pool is.
 #[derive(Clone, Debug)]
 pub struct Wanted {
+    /// Which pool of dmpool's own it is; nothing for new loop files in Docker's own place.
+    pub own: Option<Own>,
     /// Its identity.
     pub uuid: PoolUuid,
     /// How large its data is.
@@ -130,8 +133,17 @@ pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wa
     file.set_len(first * LINE as u64).and_then(|()| file.sync_all()).with_context(unwritten)?;
     // What was read must not be undone by a power cut: the same mapping could come back with other contents.
     source.metadata.sync()?;
-    let Wanted { uuid, data, metadata, block } = wanted.clone();
-    let record = Record {
+    let record = Record { seal: sum, volumes: found, ..unlisted(dm, home, origin, &superblock, wanted)? };
+    Ok(Listed { source, family, times, opened: Opened::at(&path, record)?, left_out: left_out.len() })
+}
+
+/// Returns what is written down of such a pool while nothing was copied into it: the old one's superblock is that one.
+///
+/// # Errors
+/// When nothing tells the old pool from another one.
+pub fn unlisted(dm: &Dm, home: &Path, origin: &Origin, superblock: &Superblock, wanted: &Wanted) -> Result<Record> {
+    let Wanted { own, uuid, data, metadata, block } = wanted.clone();
+    Ok(Record {
         format: FORMAT,
         old: identity(dm, home, origin)?,
         old_block: superblock.block_size,
@@ -141,12 +153,13 @@ pub fn list(dm: &Dm, now: &Origin, origin: &Origin, root: &Path, home: &Path, wa
         data,
         metadata,
         block,
-        seal: sum,
-        volumes: found,
+        seal: 0,
+        volumes: Vec::new(),
+        own,
+        begun: None,
         whole: None,
         taken: None,
-    };
-    Ok(Listed { source, family, times, opened: Opened::at(&path, record)?, left_out: left_out.len() })
+    })
 }
 
 impl Listed {
@@ -210,7 +223,7 @@ pub fn fill_listed(
     listed: &Listed,
     base: Option<&Opened>,
     target: &Target,
-    keeps: (&Path, Bytes),
+    keeps: Option<(&Path, Bytes)>,
     home: &Path,
 ) -> Result<BTreeSet<VolumeId>> {
     let mark = Mark::of(target.transaction(kit)?);
@@ -221,15 +234,15 @@ pub fn fill_listed(
         now: &listed.opened,
         before,
         seal: listed.opened.record.seal,
-        keeps: Some(keeps),
+        keeps,
     };
     let compared = || -> Result<Option<Before<'_>>> {
         let Some(base) = base.filter(|base| base.record.whole.is_some()) else { return Ok(None) };
-        Ok(Some(base.before(family, times)?).filter(|before| Some(before.mark) == mark))
+        Ok(base.before(family, times)?.filter(|before| Some(before.mark) == mark))
     };
     let before = match compared()? {
         Some(before) => Some(before),
-        None => base.zip(mark).and_then(|(base, mark)| base.begun(mark, family, times)),
+        None => base.zip(mark).and_then(|(base, mark)| base.of_begun(mark, family, times)),
     };
     // Directly before anything is changed: until then what was prepared before is whole.
     if base.is_some() {

@@ -9,6 +9,7 @@
 //! listing   what a pool in use holds that is final, copied while Docker runs
 //! identity  what tells a pool from another one in its place
 //! record    what was copied while Docker ran, and what of it is final
+//! traces    where that lies, and whether somebody has written to it since
 //! compare   the copy read back
 //! longer    the file systems of the copy made as long as a larger base device
 //! ```
@@ -23,6 +24,7 @@ mod longer;
 pub mod record;
 mod source;
 mod spans;
+mod traces;
 
 pub use compare::compare;
 pub use family::{Family, Member};
@@ -31,3 +33,4 @@ pub use identity::identity;
 pub(in crate::ops::migrate) use longer::is_well;
 pub use longer::{Head, Records, are_long, heads, lengthen, wanted};
 pub use source::{Origin, Source};
+pub use traces::Own;

@@ -8,8 +8,8 @@
 //! old is no mapping that is met again, and costs a copy only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +22,7 @@ use super::holds::{Before, Carry, Extents, Holds, Mapped};
 use super::identity::identity;
 use super::source::{Origin, Source};
 use super::spans::Extent;
+use super::traces::{Own, Traces};
 use crate::kernel::dm::Dm;
 use crate::kernel::fs as durable;
 use crate::metadata::{Superblock, Times};
@@ -69,15 +70,6 @@ pub struct Prepared {
     pub is_whole: bool,
 }
 
-/// What tells whether somebody has written to a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// What was prepared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -102,8 +94,14 @@ pub struct Record {
     pub(super) seal: u32,
     /// The volumes, each behind the one that it is a snapshot of.
     pub volumes: Vec<Prepared>,
-    /// Its files, metadata and data, once all of it was copied and compared.
-    pub(super) whole: Option<[Stamp; 2]>,
+    /// The pool of dmpool's own that it is; nothing for new loop files in Docker's own place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Own>,
+    /// How the new pool is left, once all of it was copied and compared.
+    pub(super) whole: Option<Traces>,
+    /// How many volumes were whole when a migration took one that never came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) begun: Option<u32>,
     /// The sum of the old pool's superblock, once a migration goes on from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) taken: Option<u32>,
@@ -146,17 +144,6 @@ pub fn list_of(mapped: DataBlocks) -> Bytes {
     Bytes::new(mapped.get().saturating_mul(LINE as u64))
 }
 
-fn stamps(home: &Path) -> Result<[Stamp; 2]> {
-    let stamp = |path: PathBuf| -> Result<Stamp> {
-        let found = fs::symlink_metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
-        ensure!(found.is_file(), "{} is no file", path.display());
-        let modified = (found.mtime(), found.mtime_nsec());
-        Ok(Stamp { inode: found.ino(), length: found.len(), modified, changed: (found.ctime(), found.ctime_nsec()) })
-    };
-    let [metadata, data] = files(home);
-    Ok([stamp(metadata)?, stamp(data)?])
-}
-
 impl Record {
     /// Reads it; nothing when there is none.
     ///
@@ -174,6 +161,34 @@ impl Record {
     pub(super) fn write(&self, home: &Path) -> Result<()> {
         let bytes = serde_json::to_vec(self).context("writing down what was prepared")?;
         durable::write_replace(&home.join(RECORD), &bytes, 0o600)
+    }
+
+    /// Writes it down as one of a pool that holds nothing of which anything is known: all is copied anew.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn write_empty(&self, home: &Path) -> Result<()> {
+        let empty = Self { seal: 0, volumes: Vec::new(), whole: None, begun: None, taken: None, ..self.clone() };
+        empty.write(home)?;
+        durable::remove_durably(&home.join(EXTENTS))?;
+        durable::create_file_durably(&home.join(EXTENTS), Bytes::default()).map(drop)
+    }
+
+    /// Writes down that what was prepared is not that any more. A pool of dmpool's own stays prepared, empty; of loop files in Docker's
+    /// place nothing stays written.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn end(home: &Path) -> Result<()> {
+        match Self::read(home) {
+            Ok(Some(record)) if record.own.is_some() => record.write_empty(home),
+            _ => Self::remove(home),
+        }
+    }
+
+    /// Returns the files that it is written in.
+    pub fn written_in(home: &Path) -> [PathBuf; 2] {
+        [RECORD, EXTENTS].map(|name| home.join(name))
     }
 
     /// Removes it, with its extents; the new pool's files stay.
@@ -204,7 +219,7 @@ impl Record {
         if Opened::open(home, self.clone()).is_err() {
             return Ok(Some(Unfit::NotWhole));
         }
-        Ok(stamps(home).map_or(true, |stamps| stamps != *whole).then_some(Unfit::Touched))
+        Ok(self.traces(dm, home).map_or(true, |traces| traces != *whole).then_some(Unfit::Touched))
     }
 
     fn is_another(&self, dm: &Dm, home: &Path, origin: &Origin, superblock: &Superblock) -> Result<bool> {
@@ -238,15 +253,6 @@ impl Record {
             }
         }
         kept
-    }
-
-    /// Returns how much of it is there: volumes, and bytes on the disk.
-    ///
-    /// # Errors
-    /// When its files cannot be looked at.
-    pub fn ready(&self, home: &Path) -> Result<(usize, Bytes)> {
-        let [_, data] = files(home);
-        Ok((self.volumes.iter().filter(|volume| volume.is_whole).count(), durable::allocated(&data)?))
     }
 }
 
@@ -290,14 +296,16 @@ impl Opened {
         Ok(Mark { seal: self.record.seal, whole: u32::try_from(whole)? })
     }
 
-    /// Returns what of it stays, when the volumes of a pool are those.
-    pub(super) fn before(&self, family: &Family, times: &BTreeMap<u64, Times>) -> Result<Before<'_>> {
-        let all = self.record.volumes.len();
-        Ok(Before { holds: self, kept: self.record.kept(all, family, times), mark: self.mark(all)? })
+    /// Returns what of it stays, when the volumes of a pool are those; nothing when no volume is whole.
+    pub(super) fn before(&self, family: &Family, times: &BTreeMap<u64, Times>) -> Result<Option<Before<'_>>> {
+        let whole = self.record.begun.map_or(Ok(self.record.volumes.len()), usize::try_from)?;
+        let kept = self.record.kept(whole, family, times);
+        let before = Before { holds: self, kept, mark: self.mark(whole)? };
+        Ok((self.record.begun != Some(0)).then_some(before))
     }
 
     /// As [`Self::before`], of one that never came to its end: what the new pool says of it counts.
-    pub(super) fn begun(&self, found: Mark, family: &Family, times: &BTreeMap<u64, Times>) -> Option<Before<'_>> {
+    pub(super) fn of_begun(&self, found: Mark, family: &Family, times: &BTreeMap<u64, Times>) -> Option<Before<'_>> {
         let whole = usize::try_from(found.whole).ok()?;
         (found.seal == self.record.seal).then(|| Before {
             holds: self,
@@ -382,15 +390,12 @@ pub(super) const fn is_final(time: u32, times: &Times) -> bool {
 ///
 /// # Errors
 /// When the files or the record cannot be written out.
-pub fn settle(home: &Path, mut record: Record, differ: &BTreeSet<VolumeId>) -> Result<Record> {
-    for path in files(home) {
-        super::source::is_free(&path)?;
-        durable::open_existing(&path)?.sync_all().with_context(|| format!("writing out {}", path.display()))?;
-    }
+pub fn settle(dm: &Dm, home: &Path, mut record: Record, differ: &BTreeSet<VolumeId>) -> Result<Record> {
+    record.write_out(home)?;
     for volume in &mut record.volumes {
         volume.is_whole = !differ.contains(&volume.id);
     }
-    record.whole = Some(stamps(home)?);
+    record.whole = Some(record.traces(dm, home)?);
     record.write(home)?;
     Ok(record)
 }
@@ -405,29 +410,31 @@ pub fn take(kit: &Kit, home: &Path, origin: &Origin, source: &Source) -> Result<
     if record.taken == Some(seal) {
         return Opened::open(home, record);
     }
-    if let Some(unfit) = record.unfit(&kit.dm, home, origin, &source.metadata.superblock)? {
-        bail!("what was prepared cannot be used: {}", unfit.why());
-    }
-    let record = Record { taken: Some(seal), ..record };
+    let begun = match record.unfit(&kit.dm, home, origin, &source.metadata.superblock)? {
+        None => None,
+        Some(Unfit::NotWhole) if !record.is_taken() => Some(record.begun(&kit.dm, home)),
+        Some(unfit) => bail!("what was prepared cannot be used: {}", unfit.why()),
+    };
+    let record = Record { taken: Some(seal), begun, ..record };
     let opened = Opened::open(home, record)?;
     opened.record.write(home)?;
     Ok(opened)
 }
 
-/// Gives back what a migration has taken and written nothing to, by the transaction id that the new pool has: it can be gone on from
-/// again, once it is compared where somebody may have written to its data. Returns whether it is so.
+/// Gives back what a migration has taken and written nothing to, by the transaction id that the new pool has, which is left as `traces`
+/// say: it can be gone on from again, once it is compared where somebody may have written to its data. Returns whether it is so.
 ///
 /// # Errors
-/// When its files cannot be looked at, or the record not be written.
-pub fn give_back(home: &Path, record: Record, transaction_id: u64) -> Result<bool> {
-    let untouched = Mark { seal: record.seal, whole: u32::try_from(record.volumes.len())? };
+/// When the record cannot be written.
+pub fn give_back(home: &Path, record: Record, transaction_id: u64, traces: Traces) -> Result<bool> {
+    let all = u32::try_from(record.volumes.len())?;
+    let untouched = Mark { seal: record.seal, whole: record.begun.unwrap_or(all) };
     if Mark::of(transaction_id) != Some(untouched) {
         return Ok(false);
     }
     // The kernel writes to the metadata when the pool comes up and goes down.
-    let [metadata, data] = stamps(home)?;
-    let is_same = record.whole.as_ref().is_some_and(|[_, before]| *before == data);
-    Record { taken: None, whole: is_same.then_some([metadata, data]), ..record }.write(home)?;
+    let is_same = record.whole.as_ref().is_some_and(|before| before.has_same_data(&traces));
+    Record { taken: None, begun: None, whole: is_same.then_some(traces), ..record }.write(home)?;
     Ok(true)
 }
 
@@ -437,17 +444,20 @@ pub fn give_back(home: &Path, record: Record, transaction_id: u64) -> Result<boo
 /// As [`super::fill`]; when the new pool is not what was prepared.
 pub fn fill_prepared(kit: &Kit, source: &Source, family: &Family, target: &Target, opened: &Opened) -> Result<()> {
     let now = Mapped::of(&source.metadata)?;
-    let before = Some(opened.before(family, &source.metadata.times()?)?);
+    let before = opened.before(family, &source.metadata.times()?)?;
     fill_with(kit, &Carry { before, ..Carry::all(source, &now) }, family, target)
 }
 
-/// As [`super::compare`], of what was not prepared.
+/// As [`super::compare`], of what was not prepared; of all, when what was prepared was never compared.
 ///
 /// # Errors
 /// As [`super::compare`].
 pub fn compare_prepared(kit: &Kit, source: &Source, family: &Family, target: &Target, opened: &Opened) -> Result<()> {
     let now = Mapped::of(&source.metadata)?;
-    let before = Some(opened.before(family, &source.metadata.times()?)?);
+    let before = match opened.record.begun {
+        None => opened.before(family, &source.metadata.times()?)?,
+        Some(_) => None,
+    };
     none_differs(compare_with(kit, &Carry { before, ..Carry::all(source, &now) }, family, target)?)
 }
 
@@ -458,7 +468,7 @@ pub fn compare_prepared(kit: &Kit, source: &Source, family: &Family, target: &Ta
 pub fn left(source: &Source, root: &Path, opened: &Opened) -> Result<Bytes> {
     let metadata = &source.metadata;
     let (now, family) = (Mapped::of(metadata)?, Family::look(root, &metadata.details()?)?);
-    let before = Some(opened.before(&family, &metadata.times()?)?);
+    let before = opened.before(&family, &metadata.times()?)?;
     to_write(&Carry { before, ..Carry::all(source, &now) }, &family, opened.record.block)
 }
 

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::super::family::Member;
@@ -38,6 +40,8 @@ fn record(volumes: Vec<Prepared>) -> Record {
         block: BlockSize::DEFAULT,
         seal: 0,
         volumes,
+        own: None,
+        begun: None,
         whole: None,
         taken: None,
     }
@@ -117,20 +121,39 @@ fn what_was_taken_and_not_written_to_is_given_back() {
     let [metadata, data] = files(home.path());
     [&metadata, &data].iter().for_each(|path| fs::write(path, "a").unwrap());
     let mut taken = record(vec![prepared(1, None, 0, 3), prepared(2, Some(1), 1, 1)]);
-    (taken.seal, taken.taken, taken.whole) = (7, Some(9), Some(stamps(home.path()).unwrap()));
+    (taken.seal, taken.taken, taken.whole) = (7, Some(9), Some(Traces::of_files(files(home.path())).unwrap()));
     let read = || Record::read(home.path()).unwrap();
+    let traces = || Traces::of_files(files(home.path())).unwrap();
     for other in [Mark { seal: 9, whole: 0 }, Mark { seal: 7, whole: 1 }] {
-        assert!(!give_back(home.path(), taken.clone(), other.id()).unwrap());
+        assert!(!give_back(home.path(), taken.clone(), other.id(), traces()).unwrap());
         assert_eq!(read(), None);
     }
     let mark = Mark { seal: 7, whole: 2 }.id();
     fs::write(&metadata, "the kernel's").unwrap();
-    assert!(give_back(home.path(), taken.clone(), mark).unwrap());
-    let given = Record { taken: None, whole: Some(stamps(home.path()).unwrap()), ..taken.clone() };
+    assert!(give_back(home.path(), taken.clone(), mark, traces()).unwrap());
+    let given = Record { taken: None, whole: Some(Traces::of_files(files(home.path())).unwrap()), ..taken.clone() };
     assert_eq!(read(), Some(given));
     fs::write(&data, "somebody's").unwrap();
-    assert!(give_back(home.path(), taken.clone(), mark).unwrap());
+    assert!(give_back(home.path(), taken.clone(), mark, traces()).unwrap());
     assert_eq!(read(), Some(Record { taken: None, whole: None, ..taken }), "to be compared again");
+}
+
+#[test]
+fn of_what_never_came_to_its_end_only_what_is_whole_stays() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join(EXTENTS), "").unwrap();
+    let mut begun = record(vec![prepared(1, None, 0, 3), prepared(2, Some(1), 1, 1)]);
+    begun.seal = begun.volumes.iter().fold(0, with_volume);
+    let (family, times) = (family(&[(1, None), (2, Some(1))]), times(&[(1, 0, 3), (2, 1, 1)]));
+    let kept = |of: Option<u32>| {
+        let opened = Opened::open(home.path(), Record { begun: of, ..begun.clone() }).unwrap();
+        let before = opened.before(&family, &times).unwrap()?;
+        Some((before.kept.len(), before.mark.whole))
+    };
+    assert_eq!([kept(None), kept(Some(1)), kept(Some(0))], [Some((2, 2)), Some((1, 1)), None]);
+    begun.write_empty(home.path()).unwrap();
+    let empty = Record::read(home.path()).unwrap().unwrap();
+    assert!(empty.volumes.is_empty() && Opened::open(home.path(), empty).is_ok());
 }
 
 /// By the place, the block and its time.

@@ -119,7 +119,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     }
     let pool = migration.root.own_pool();
     let old = migration.root.pool().or_else(|| Some(pool.clone()));
-    let part = Planned { what, old, pool, edits: telling.edits.clone(), notes };
+    let part = Planned { what, old, pool, edits: telling.edits.clone(), notes, at_last: Vec::new() };
     let (_, origin) = size::origin_of(&migration.root);
     let (root, containers, aside) = (facts.root.clone(), facts.containers, facts.ground.aside.clone());
     let own: Own = Box::new(move |hold| {
