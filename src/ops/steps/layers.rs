@@ -100,11 +100,8 @@ fn reach(kit: &Kit) -> Reach {
     Reach { state: kit.state.clone(), ..Reach::default() }
 }
 
-/// So many layers of all: how large each is nobody has told.
-fn progress(what: &'static str, total: Bytes, number: usize, all: usize) -> Progress {
-    let count = |count: usize| u64::try_from(count).unwrap_or(0);
-    let done = total.get().checked_div(count(all)).unwrap_or(0).saturating_mul(count(number));
-    Progress { what, done: if number == all { total } else { Bytes::new(done) }, total }
+fn progress(what: &'static str, shares: &overlay2::Shares, layers: usize) -> Progress {
+    Progress { what, done: shares.done(layers), total: shares.total() }
 }
 
 impl Act for CopyLayers {
@@ -130,8 +127,9 @@ impl Act for CopyLayers {
         let begun = Copied { records: overlay2::records(&self.root)?, layers: overlay2::count(&self.root)? };
         self.begin(&begun)?;
         let mut failed = Ok(());
-        overlay2::copy_layers(&self.root, &self.to, &reach(kit), &mut |number, all| {
-            kit.watcher.tell(&progress("copying layers", self.size, number, all));
+        let [shares, _] = overlay2::shares(&self.root, self.size)?;
+        overlay2::copy_layers(&self.root, &self.to, &reach(kit), &mut |number, _| {
+            kit.watcher.tell(&progress("copying layers", &shares, number));
             if failed.is_ok() {
                 failed = fault::reached(number - 1, Point::Layer);
             }
@@ -196,8 +194,9 @@ impl Act for VerifyLayers {
 
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         self.hold.still_stands()?;
-        let report = overlay2::verify(&self.root, &self.to, &reach(kit), &may_go_on, &mut |number, all| {
-            kit.watcher.tell(&progress("comparing layers", self.size, number, all));
+        let [_, shares] = overlay2::shares(&self.root, self.size)?;
+        let report = overlay2::verify(&self.root, &self.to, &reach(kit), &may_go_on, &mut |number, _| {
+            kit.watcher.tell(&progress("comparing layers", &shares, number));
         })?;
         if let Some(folder) = self.report.parent() {
             make_dir_durably(folder, 0o700)?;

@@ -17,6 +17,7 @@ mod measure;
 mod parts;
 mod records;
 mod remove;
+mod shares;
 mod verify;
 
 pub(in crate::ops) use ground::{Ground, Host};
@@ -26,6 +27,7 @@ pub(in crate::ops) use measure::measured;
 pub use parts::{Part, is_name, parts, parts_of};
 pub(in crate::ops) use records::{records, with_driver};
 pub(in crate::ops) use remove::remove_tree;
+pub(in crate::ops) use shares::{Shares, shares};
 pub(in crate::ops) use verify::{digest, verify};
 
 use std::path::Path;
