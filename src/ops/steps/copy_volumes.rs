@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::kernel::block;
 use crate::kernel::dm::DmId;
+use crate::kernel::fs::write_replace;
 use crate::metadata::Superblock;
 use crate::ops::migrate::anew::{self, Anew};
 use crate::ops::migrate::blocks::record::{self, Record};
@@ -15,6 +17,9 @@ use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare,
 use crate::ops::sight;
 use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, Step, WayBack};
 use crate::units::BlockSize;
+
+/// What was compared, in the folder of the records.
+const COMPARED: &str = "volumes-compared.json";
 
 /// Which pool is written into which.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -339,7 +344,7 @@ impl Act for VerifyVolumes {
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         let source = Source::idle(&kit.dm, &self.carried.old)?;
         let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
-        self.carried.with(kit, |target| {
+        let read = self.carried.with(kit, |target| {
             let mark = Mark::of(target.transaction(kit)?);
             ensure!(
                 mark.is_some_and(|mark| mark.seal == source.metadata.seal),
@@ -348,12 +353,24 @@ impl Act for VerifyVolumes {
             match (&self.carried.prepared, &self.carried.anew) {
                 (Some(home), _) => {
                     let opened = record::take(kit, home, &self.carried.old, &source)?;
-                    record::compare_prepared(kit, &source, &family, target, &opened)
+                    record::compare_prepared(kit, &source, &family, target, &opened).map(Some)
                 }
-                (None, Some(anew)) => anew::compare(kit, &self.carried.hold.root, &source, &family, target, anew),
-                (None, None) => compare(kit, &source, &family, target),
+                (None, Some(anew)) => {
+                    anew::compare(kit, &self.carried.hold.root, &source, &family, target, anew)?;
+                    Ok(None)
+                }
+                (None, None) => compare(kit, &source, &family, target).map(Some),
             }
-        })
+        })?;
+        let report = json!({
+            "format": 1,
+            "volumes": family.members.len(),
+            "by": if read.is_some() { "blocks" } else { "files" },
+            "bytes_compared": read.map(|read| read.get()),
+            "only_since_prepared": self.carried.prepared.is_some(),
+            "differences": [],
+        });
+        write_replace(&self.carried.hold.records.join(COMPARED), &serde_json::to_vec_pretty(&report)?, 0o600)
     }
 
     fn is_one_thing(&self) -> bool {

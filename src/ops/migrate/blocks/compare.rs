@@ -49,33 +49,35 @@ impl Both<'_> {
     }
 }
 
-/// Compares every volume.
+/// What was compared.
+pub(super) struct Compared {
+    /// The volumes that differ, each with the first byte that does.
+    pub differ: BTreeMap<VolumeId, u64>,
+    /// How much was read of each pool.
+    pub read: Bytes,
+}
+
+/// Compares every volume. Returns how much was read of each pool.
 ///
 /// # Errors
 /// When one is not the same, naming it and where; when one cannot be read; [`crate::ops::progress::Interrupted`].
-pub fn compare(kit: &Kit, source: &Source, family: &Family, target: &Target) -> Result<()> {
+pub fn compare(kit: &Kit, source: &Source, family: &Family, target: &Target) -> Result<Bytes> {
     none_differs(compare_with(kit, &Carry::all(source, &Mapped::of(&source.metadata)?), family, target)?)
 }
 
 /// Makes an error of the first volume that differs.
-pub(super) fn none_differs(differ: BTreeMap<VolumeId, u64>) -> Result<()> {
-    match differ.into_iter().next() {
+pub(super) fn none_differs(compared: Compared) -> Result<Bytes> {
+    match compared.differ.into_iter().next() {
         Some((id, at)) => bail!("comparing the volume {id} with its copy: byte {at} is not the same"),
-        None => Ok(()),
+        None => Ok(compared.read),
     }
 }
 
-/// Compares what volumes hold that were not there before, and what has changed in those that were. Returns those that differ, each with
-/// the first byte that does.
+/// Compares what volumes hold that were not there before, and what has changed in those that were.
 ///
 /// # Errors
 /// As [`compare`], but for what differs.
-pub(super) fn compare_with(
-    kit: &Kit,
-    carry: &Carry<'_>,
-    family: &Family,
-    target: &Target,
-) -> Result<BTreeMap<VolumeId, u64>> {
+pub(super) fn compare_with(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &Target) -> Result<Compared> {
     target.sweep(kit)?;
     let [metadata, _] = target.devices(kit)?;
     let new = Metadata::of(block::open_direct(metadata)?)?;
@@ -117,7 +119,7 @@ pub(super) fn compare_with(
             differ.insert(member.id, at);
         }
     }
-    Ok(differ)
+    Ok(Compared { differ, read: progress.done })
 }
 
 fn length_of(work: &Work) -> u64 {

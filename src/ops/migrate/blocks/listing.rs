@@ -250,8 +250,8 @@ pub fn fill_listed(
     }
     fill_with(kit, &carry(before), family, target)?;
     // What was never compared is compared whole.
-    let differ = compare_with(kit, &carry(compared()?), family, target)?;
-    Ok(differ.into_keys().collect())
+    let compared = compare_with(kit, &carry(compared()?), family, target)?;
+    Ok(compared.differ.into_keys().collect())
 }
 
 #[cfg(test)]

@@ -452,7 +452,13 @@ pub fn fill_prepared(kit: &Kit, source: &Source, family: &Family, target: &Targe
 ///
 /// # Errors
 /// As [`super::compare`].
-pub fn compare_prepared(kit: &Kit, source: &Source, family: &Family, target: &Target, opened: &Opened) -> Result<()> {
+pub fn compare_prepared(
+    kit: &Kit,
+    source: &Source,
+    family: &Family,
+    target: &Target,
+    opened: &Opened,
+) -> Result<Bytes> {
     let now = Mapped::of(&source.metadata)?;
     let before = match opened.record.begun {
         None => opened.before(family, &source.metadata.times()?)?,
