@@ -1,6 +1,9 @@
 //! What is asked before a pool is migrated.
 
+use std::collections::BTreeSet;
+
 use super::failure::printable;
+use crate::ops::daemon::containers::Ran;
 use crate::ops::plan::Plan;
 use crate::ops::steps::Step;
 use crate::process::quote;
@@ -9,14 +12,23 @@ use crate::units::Bytes;
 /// How many containers the question names.
 const NAMED: usize = 20;
 
-/// Returns the question that names what is stopped.
+/// Returns the question that names what is overwritten, and what is stopped.
 pub fn question(plan: &Plan) -> String {
+    let disks: BTreeSet<_> = plan.named_devices().map(|on| printable(&on.path.to_string_lossy())).collect();
+    let overwritten = match disks.is_empty() {
+        true => String::new(),
+        false => format!("What is on {} goes. ", disks.into_iter().collect::<Vec<_>>().join(", ")),
+    };
     let Some(daemon) = plan.stopped_docker() else {
-        return "Docker is down, and is kept from starting meanwhile. Go on?".to_owned();
+        return format!("{overwritten}Docker is down, and is kept from starting meanwhile. Go on?");
     };
     let units: String = daemon.with.iter().map(|unit| format!("{}, ", printable(unit))).collect();
     let all = plan.stops();
-    let mut names: Vec<_> = all.iter().rev().take(NAMED).map(|ran| printable(&ran.name)).collect();
+    let name = |ran: &&Ran| match ran.vanishes {
+        true => format!("{}, which is gone then", printable(&ran.name)),
+        false => printable(&ran.name),
+    };
+    let mut names: Vec<_> = all.iter().rev().take(NAMED).map(name).collect();
     if let more @ 1.. = all.len().saturating_sub(NAMED) {
         names.push(format!("{more} more"));
     }
@@ -25,7 +37,7 @@ pub fn question(plan: &Plan) -> String {
         1 => format!("the container {}, then Docker", names.join("")),
         several => format!("{several} containers ({}), then Docker", names.join(", ")),
     };
-    format!("First these stop, and start again at the end: {units}{first}. Go on?")
+    format!("{overwritten}First these stop, and start again at the end: {units}{first}. Go on?")
 }
 
 /// Returns the question before what was set aside goes.
@@ -52,10 +64,11 @@ pub fn command_line(typed: &[String], answers: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::daemon::containers::Ran;
     use crate::ops::daemon::{Daemon, Way};
     use crate::ops::plan::Operation;
-    use crate::ops::steps::{Hold, StopContainers, StopDocker};
+    use crate::ops::steps::{ClearDevice, Hold, NamedDevice, StopContainers, StopDocker};
+    use crate::pool::PoolUuid;
+    use crate::pool::label::DeviceUuid;
 
     fn asked(names: &[&str], units: &[&str], runs: bool) -> String {
         let running: Vec<_> = names
@@ -65,7 +78,7 @@ mod tests {
                 name: (*name).to_owned(),
                 paused: false,
                 stop_timeout: None,
-                vanishes: false,
+                vanishes: *name == "job",
             })
             .collect();
         let way = Way::Script("docker".to_owned());
@@ -91,6 +104,7 @@ mod tests {
         };
         assert_eq!(stops(&["db", "web"]), "2 containers (web, db), then Docker. Go on?");
         assert_eq!(stops(&["web"]), "the container web, then Docker. Go on?");
+        assert_eq!(stops(&["job"]), "the container job, which is gone then, then Docker. Go on?");
         assert_eq!(stops(&[]), "Docker, in which no container runs. Go on?");
         assert!(stops(&["x"; 22]).contains("x, 2 more)"), "{}", stops(&["x"; 22]));
         assert!(asked(&[], &[], false).starts_with("Docker is down"));
@@ -98,6 +112,24 @@ mod tests {
             asked(&["web"], &["a.service", "b.service"], true)
                 .contains(": a.service, b.service, the container web, then")
         );
+    }
+
+    #[test]
+    fn a_disk_that_is_overwritten_is_named_first() {
+        let clear = ClearDevice {
+            on: NamedDevice { path: "/dev/sdb".into(), length: Bytes::new(1 << 30), boot: None },
+            pool: PoolUuid::from_random(1),
+            device: DeviceUuid::from_random(2),
+            areas: Vec::new(),
+        };
+        let plan = Plan {
+            operation: Operation::Migrate,
+            pool: "p".to_owned(),
+            what: "migrate".to_owned(),
+            steps: vec![clear.into()],
+            notes: Vec::new(),
+        };
+        assert!(question(&plan).starts_with("What is on /dev/sdb goes. Docker is down"), "{}", question(&plan));
     }
 
     #[test]
