@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::journal::Ended;
-use crate::ops::progress::Watcher;
+use crate::ops::progress::{Told, Watcher};
 use crate::ops::{Change, Done};
 use crate::report;
 
@@ -112,12 +112,22 @@ pub(super) fn confirm(question: &str, what: &str, yes: bool) -> Outcome<()> {
     }
 }
 
-/// Returns who shows how far a long step has come: a bar with rate and time left on a terminal, else a line for each tenth.
+/// Returns who shows each step as it is begun, and how far a long one has come: a bar with rate and time left on a terminal, else a line
+/// for each tenth.
 pub(super) fn progress() -> Watcher {
     // A terminal that says nothing of itself (TERM=dumb, a serial console) gets lines too.
     if !ProgressDrawTarget::stderr().is_hidden() {
         let shown: Cell<Option<(&'static str, ProgressBar)>> = Cell::new(None);
-        return Watcher::new(move |progress| {
+        return Watcher::new(move |told| {
+            let progress = match told {
+                Told::Progress(progress) => progress,
+                Told::Next(line) => {
+                    if let Some((_, bar)) = shown.take() {
+                        bar.finish();
+                    }
+                    return next(line);
+                }
+            };
             let bar = match shown.take() {
                 Some((what, bar)) if what == progress.what => bar,
                 before => {
@@ -135,13 +145,21 @@ pub(super) fn progress() -> Watcher {
         });
     }
     let last = Cell::new(None);
-    Watcher::new(move |progress| {
+    Watcher::new(move |told| {
+        let progress = match told {
+            Told::Progress(progress) => progress,
+            Told::Next(line) => return next(line),
+        };
         let tenth = progress.done.get().saturating_mul(10).checked_div(progress.total.get()).unwrap_or(10);
         let now = Some((progress.what, tenth));
         if last.replace(now) != now {
             error(&format!("{}: {} of {}\n", progress.what, progress.done.human(), progress.total.human()));
         }
     })
+}
+
+fn next(line: &str) {
+    error(&format!("{}\n", report::failure::printable(line)));
 }
 
 fn bar(what: &'static str, total: u64) -> ProgressBar {

@@ -1,4 +1,4 @@
-//! What a long step says while it goes on, and how it stops midway.
+//! What is said while steps are done, and how a long one stops midway.
 
 use std::fmt;
 
@@ -18,15 +18,22 @@ pub struct Progress {
     pub total: Bytes,
 }
 
-type Told = dyn Fn(&Progress);
+/// What somebody who waits is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<'t> {
+    /// What is begun next, a line: "step 3 of 9: stop Docker:  systemctl stop docker".
+    Next(&'t str),
+    /// How far a long step has come.
+    Progress(&'t Progress),
+}
 
-/// Who is told how far a step has come.
+/// Who is told what is done, and how far it has come.
 #[derive(Default)]
-pub struct Watcher(Option<Box<Told>>);
+pub struct Watcher(Option<Box<dyn Fn(Told<'_>)>>);
 
 impl Watcher {
     /// Tells `to` each time.
-    pub fn new(to: impl Fn(&Progress) + 'static) -> Self {
+    pub fn new(to: impl Fn(Told<'_>) + 'static) -> Self {
         Self(Some(Box::new(to)))
     }
 
@@ -35,10 +42,19 @@ impl Watcher {
         Self(None)
     }
 
-    /// Tells it.
+    /// Tells how far a step has come.
     pub fn tell(&self, progress: &Progress) {
+        self.told(Told::Progress(progress));
+    }
+
+    /// Tells what is begun next.
+    pub fn next(&self, line: &str) {
+        self.told(Told::Next(line));
+    }
+
+    fn told(&self, what: Told<'_>) {
         if let Some(to) = &self.0 {
-            to(progress);
+            to(what);
         }
     }
 }

@@ -166,6 +166,7 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
             {
                 return Ok(());
             }
+            kit.watcher.next(&format!("step {} of {}: {}", step + 1, log.journal.progress.len(), act.sentence()));
             log.write(Record::Begun(step))?;
             fault::reached(step, Point::Before)?;
             if let Err(why) = act.apply(kit, attempt) {
@@ -199,6 +200,8 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Back, Stop> {
             if undone && (it.act().lasts() || !rebooted) {
                 return Ok(false);
             }
+            let all = log.journal.progress.len();
+            kit.watcher.next(&format!("taking back step {} of {all}: {}", step + 1, it.act().sentence()));
             let _ = log.write(Record::Reverting(step));
             fault::reached(step, Point::BeforeRevert)?;
             let (what, ends) = match it.act().revert(kit)? {
