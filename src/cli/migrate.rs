@@ -3,7 +3,7 @@
 mod guide;
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
@@ -213,13 +213,14 @@ impl Args {
         let differences = std::mem::take(&mut done.left);
         show::done(&done, change, &format!("done: {}", done.plan.what))?;
         has_ended(migrate::back::end(&kit, &done.plan).as_ref());
-        differs(&differences)
+        differs(&differences, done.plan.report().as_deref())
     }
 
     fn delete_old(&self, state: State) -> Outcome<()> {
-        let kit = gate::open(state)?;
+        let mut kit = gate::open(state)?;
         let (root, change) = (self.root.as_deref(), parse::change(self.dry_run));
         let described = delete_old(&kit, root, Change::Describe)?;
+        kit.watcher = show::progress();
         if change == Change::Describe {
             return show::done(&described, change, "");
         }
@@ -323,13 +324,16 @@ pub(super) fn has_ended(end: Option<&End>) {
 ///
 /// # Errors
 /// [`Kind::Damaged`] when there is any.
-pub(super) fn differs(differences: &[String]) -> Outcome<()> {
+pub(super) fn differs(differences: &[String], report: Option<&Path>) -> Outcome<()> {
     if differences.is_empty() {
         return Ok(());
     }
     let failure = Failure::new(Kind::Damaged, "migrated, and Docker does not say all that it said before");
     let failure = differences.iter().fold(failure, |failure, difference| failure.fact("found", difference));
-    Err(failure
+    let report = report.map(|report| report.display().to_string());
+    Err(report
+        .into_iter()
+        .fold(failure, |failure, report| failure.fact("report", report))
         .fact("state", "it has ended, and undo leads back no more; the old pool stays as it was")
         .next("docker ps -a    # shows what runs now"))
 }

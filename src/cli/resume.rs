@@ -66,7 +66,7 @@ impl ContinueArgs {
 
 impl UndoArgs {
     pub(super) fn run(self, state: State) -> Outcome<()> {
-        let kit = gate::open(state)?;
+        let mut kit = gate::open(state)?;
         if self.dry_run {
             let described = resume::describe(&kit, self.id.as_deref(), Way::Undo)?;
             return described
@@ -76,6 +76,7 @@ impl UndoArgs {
         if let Some(over) = over::last(&kit).filter(|_| is_idle) {
             show::error(&format!("note: {}\n", report::resume::over(&over)));
         }
+        kit.watcher = show::progress();
         go(&kit, self.id.as_deref(), Way::Undo)
     }
 }
@@ -98,5 +99,5 @@ fn go(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<()> {
         return save::told(saved);
     }
     command::has_ended(done.end.as_ref());
-    command::differs(&done.differences)
+    command::differs(&done.differences, done.report.as_deref())
 }

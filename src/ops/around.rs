@@ -7,7 +7,7 @@ use crate::engine::configure::{Edit, hold};
 use crate::engine::docker_objects::CONTAINERS;
 use crate::error::{Failure, Outcome};
 use crate::ops::State;
-use crate::ops::daemon::kept::SOURCES;
+use crate::ops::daemon::kept::sources;
 use crate::ops::daemon::{Daemon, LOG, Way};
 use crate::ops::preflight::Judged;
 use crate::ops::steps::configure::Reader;
@@ -106,7 +106,7 @@ pub fn around(
             .map(|unit| Path::new(OWN_UNITS).join(format!("{unit}.d")).join(DROP_IN))
             .collect(),
     };
-    let kept = SOURCES.iter().map(PathBuf::from).chain(judged.files.iter().map(|(path, _)| path.clone()));
+    let kept = sources().into_iter().chain(judged.files.iter().map(|(path, _)| path.clone()));
     let mut kept: Vec<_> = kept.chain(paths.iter().cloned()).chain(containers(&judged.root)).collect();
     kept.dedup();
     let socket = judged.daemon.as_ref().map(|daemon| daemon.socket.clone());

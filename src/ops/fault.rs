@@ -1,8 +1,8 @@
 //! Faults on demand, for the tests: with the feature `faults`, `DMPOOL_FAULT` names a step and what befalls it there.
 //!
 //! `DMPOOL_FAULT=STEP:POINT:HOW`, STEP counting from 1 as `--dry-run` numbers them, POINT one of `before`, `after`,
-//! `before-revert`, `after-revert`; `before-device`, `after-device` and `layer` count devices and layers in STEP's place. HOW is `fail`
-//! or `die`. Several are separated by commas. `suspended:die` is the moment in which a snapshot's origin is suspended.
+//! `before-revert`, `after-revert`; `before-device`, `after-device` and `layer` count devices and layers in STEP's place. HOW is `fail`,
+//! `die`, or `wait` for somebody to want an end. Several are separated by commas. `suspended:die` is the moment in which a snapshot's origin is suspended.
 
 use anyhow::Result;
 
@@ -47,6 +47,9 @@ pub fn reached(step: usize, point: Point) -> Result<()> {
         }
         if fault == format!("{}:{word}:die", step + 1) {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?;
+        }
+        while fault == format!("{}:{word}:wait", step + 1) && crate::kernel::critical::wanted_end().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
     Ok(())

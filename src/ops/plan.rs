@@ -1,6 +1,6 @@
 //! What an operation would do, before it does it: found out from facts alone, and with every refusal already made.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +146,14 @@ impl Plan {
     pub fn stopped_docker(&self) -> Option<&Daemon> {
         self.steps.iter().find_map(|step| match step {
             Step::StopDocker(s) => s.daemon.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Returns the file that lists what Docker says otherwise once it has been started again.
+    pub fn report(&self) -> Option<PathBuf> {
+        self.steps.iter().find_map(|step| match step {
+            Step::StartDocker(s) => Some(s.report()),
             _ => None,
         })
     }

@@ -1,5 +1,7 @@
 //! `continue` and `undo`: an operation that was interrupted is finished, or taken back.
 
+use std::path::PathBuf;
+
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::identity;
 use crate::ops::journal::{self, Ended, Journal, Log, Progress};
@@ -38,6 +40,8 @@ pub struct Resumed {
     pub saved: Option<running::Saved>,
     /// What is to be known of a migration that has come to its end.
     pub end: Option<migrate::back::End>,
+    /// The file that lists these.
+    pub report: Option<PathBuf>,
 }
 
 /// An interrupted operation, and what ending it in one way would do.
@@ -174,7 +178,8 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     }
     notes.extend(said);
     notes.extend(super::silence_of_udev());
-    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences, saved, end }))
+    let report = plan.report();
+    Ok(Some(Resumed { id, what: plan.what, ended, notes, differences, report, saved, end }))
 }
 
 /// Refuses to end an operation in the way that deletes what has been written to the pool since it was interrupted: boot

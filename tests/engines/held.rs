@@ -124,16 +124,28 @@ fn docker_is_stopped_held_and_started_again_with_all_that_ran() {
     run(&["--network", "none", "--name", "paused"], waits);
     run(&["--network", "none", "--name", "deaf", "--stop-timeout", "1"], "trap '' TERM; while :; do sleep 0.1; done");
     host.docker.cmd(["pause", "paused"]).run().checked().unwrap();
+    let vanishing = || {
+        run(&["--network", "none", "--rm", "--name", "job", "-v", "/x"], waits);
+        let created = ["create", "--network", "none", "--rm", "--name", "created", IMAGE, "true"];
+        host.docker.cmd(created).run().checked().unwrap();
+    };
+    let volumes = || host.docker.cmd(["volume", "ls", "-q"]).run().checked().unwrap().stdout.lines().count();
+    let there = volumes();
+    vanishing();
     let before = states(&host);
     let json = fs::read_to_string(DAEMON_JSON).unwrap();
 
     let stop = script(&host.bench, "stop", &format!("kill $(cat {PID})"));
     let start = script(&host.bench, "start", "exec dockerd");
     let options = Options { stop, start, ..Options::default() };
+    let refused = judge(&look(host.docker.root(), &options), &options).unwrap_err();
+    assert!(refused.what.contains("2 containers were made with --rm"), "{refused:?}");
+    assert!(refused.facts.iter().any(|fact| fact.value.contains("job (with its volume at /x)")), "{refused:?}");
+    let options = Options { without_rm: true, ..options };
     host.docker.cmd(["exec", "-d", "web", "sleep", "1000"]).run().checked().unwrap();
     let judged_once = judged(&host, &options);
     let order: Vec<_> = judged_once.running.iter().map(|ran| ran.name.as_str()).collect();
-    assert_eq!(order, ["web", "beside", "paused", "deaf"]);
+    assert_eq!(order, ["web", "beside", "paused", "deaf", "job"]);
     assert!(
         judged_once.notes.iter().any(|note| note.contains("`sleep 1000` was started in `web`")),
         "{:?}",
@@ -151,6 +163,9 @@ fn docker_is_stopped_held_and_started_again_with_all_that_ran() {
     let failed = journal::carry_out(&kit, plan(failing)).unwrap_err();
     assert!(failed.kind == Kind::Failed && failed.what.contains("/proc/none"), "{failed:?}");
     assert_eq!(states(&host), before, "{failed:?}");
+    assert!(failed.facts.iter().any(|fact| fact.value.contains("`job` is gone: it was run with --rm")), "{failed:?}");
+    assert_eq!(volumes(), there);
+    vanishing();
     assert_eq!(fs::read_to_string(DAEMON_JSON).unwrap(), json);
     assert!(!steps.records.exists() && !steps.hold.sign.exists());
 
@@ -193,8 +208,15 @@ fn docker_is_stopped_held_and_started_again_with_all_that_ran() {
     assert_eq!(steps.after[0].act().revert(&kit).unwrap(), Reverted::Gone);
     steps.hold.still_stands().unwrap();
     apply(&kit, &steps.after);
+    // Those of --rm are gone, with what was theirs, and that is no difference.
     assert_eq!(kit.said(), Vec::<String>::new());
     assert_eq!(states(&host), before);
+    let gone = host.docker.cmd(["ps", "-aq", "-f", "name=job", "-f", "name=created"]).run().checked().unwrap().stdout;
+    assert_eq!((gone.as_str(), volumes()), ("", there));
+    let report = fs::read_to_string(steps.records.join("differences.txt")).unwrap();
+    println!("{report}");
+    assert!(report.contains("6 containers") && report.contains("nothing is other than it was"), "{report}");
+    assert!(steps.records.join("docker-after.json").is_file());
     let info = host.docker.cmd(["info", "-f", "{{.Labels}}"]).run().checked().unwrap().stdout;
     assert!(info.contains(told) && !steps.hold.sign.exists(), "{info}");
     for step in &steps.before {

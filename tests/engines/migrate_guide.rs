@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
-use lab::guest::docker::{Config, Docker};
+use lab::guest::docker::{Config, Docker, get};
 use lab::guest::run::{Cmd, Ran};
 
 use crate::host::assert_refused;
@@ -16,18 +16,27 @@ use crate::support::Bench;
 
 /// Runs a command line on a terminal; each is typed once the words before it are shown.
 fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[(&str, &str)]) -> Ran {
+    with_fault(bench, "", args, typed)
+}
+
+fn with_fault(bench: &Bench, fault: &str, args: &[&str], typed: &[(&str, &str)]) -> Ran {
     let line = bench.cmd(args).line().to_owned();
     let wait = |(shown, typed): &(&str, &str)| {
         format!("until grep -qF '{shown}' $d/shown; do sleep 0.1; done; printf '{typed}' >&3")
     };
     let typed: Vec<_> = typed.iter().map(wait).collect();
-    // Open for both, the terminal's input has no end; and nobody ignores Ctrl-C who is not in the background.
+    // Open for both, the terminal's input has no end; nobody ignores Ctrl-C who is not in the background; and no shell answers it instead.
     let all = format!(
-        "d=$(mktemp -d); : >$d/shown; mkfifo $d/typed; {{ exec 3>$d/typed; {}; }} & script -qefc '{line}' $d/shown <>$d/typed; \
+        "d=$(mktemp -d); : >$d/shown; mkfifo $d/typed; {{ exec 3>$d/typed; {}; }} & script -qefc 'exec {line}' $d/shown <>$d/typed; \
          c=$?; kill $! 2>/dev/null; rm -r $d; exit $c",
         typed.join("; ")
     );
-    Cmd::new("bash").args(["-c", &all]).env("TERM", "xterm").limit(Duration::from_secs(90)).run()
+    Cmd::new("bash")
+        .args(["-c", &all])
+        .env("TERM", "xterm")
+        .env("DMPOOL_FAULT", fault)
+        .limit(Duration::from_secs(90))
+        .run()
 }
 
 fn olds(docker: &Docker) -> Vec<PathBuf> {
@@ -70,21 +79,31 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
         ("base device", "\\n"),
         ("another command later?", "n\\n"),
         ("Go on?", "y\\n"),
+        ("copying volumes", "\\003"),
     ];
-    let ran = on_a_terminal(&bench, &asks, &answers);
+    // The copy waits for Ctrl-C behind its second volume.
+    let ran = with_fault(&bench, "2:layer:wait", &asks, &answers);
     println!("{ran}");
-    assert!(ran.ok(), "{ran}");
+    assert_eq!(ran.code(), Some(4), "{ran}");
     for said in [
         "nothing is copied and nothing stops:  dmpool grow docker SIZE",
         "`7` is not 1 to 5",
         "are in use",
         &format!("migrate --stop-command {stop} --start-command {start} --data-size 3G --block-size 512K --yes"),
         "the container web, then Docker. Go on? [y/N]",
-        "done: migrate the pool",
         "dmpool migrate --delete-old",
+        "step 1 of ",
+        "  stopping the container web",
+        "interrupted by SIGINT",
+        "dmpool continue",
     ] {
         assert!(ran.stdout.contains(said), "{said}: {ran}");
     }
+    assert!(get("/_ping").is_err(), "it is held meanwhile");
+    let ran = bench.run(&["continue"]);
+    println!("{ran}");
+    assert!(ran.ok() && ran.stdout.contains("finished: migrate the pool"), "{ran}");
+    assert!(ran.stderr.contains("  starting the container web"), "{ran}");
     assert_eq!(docker.exec("web", &["cat", "/by-hand"]).stdout, "by hand\n");
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "3.221GB");
 

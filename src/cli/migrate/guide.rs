@@ -298,7 +298,10 @@ fn of_docker(now: &Now, talk: &mut Talk<'_>) -> Outcome<Vec<String>> {
         words.extend(words_of(&["--stop-command", &stop, "--start-command", &start]));
     }
     if !now.vanish.is_empty() {
-        talk.say(&format!("these run with --rm, and are gone when they stop: {}", now.vanish.join(", ")));
+        talk.say("these were made with --rm, and are gone when Docker stops; a second terminal keeps what is in them:");
+        for container in &now.vanish {
+            talk.say(&format!("  {container}:  {}", container.kept_by()));
+        }
         if !talk.agrees("Go on without them?")? {
             return Err(Failure::refused("did not migrate: containers run that would be gone")
                 .fact("state", "nothing was touched")

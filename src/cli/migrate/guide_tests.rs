@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::{Cli, Command};
+use crate::ops::daemon::vanishing::{Anonymous, Vanishing};
 use crate::units::BlockSize;
 
 const G: u64 = 1 << 30;
@@ -19,6 +20,11 @@ fn now() -> Now {
         by_hand: None,
         vanish: Vec::new(),
     }
+}
+
+fn job() -> Vanishing {
+    let volume = Anonymous { name: "ab".repeat(32), place: "/x".to_owned() };
+    Vanishing { name: "job".to_owned(), volumes: vec![volume] }
 }
 
 fn choice(name: &str, room: u64, more: &str) -> Choice {
@@ -72,7 +78,7 @@ fn every_answer_is_a_flag() {
     assert_eq!(line(&now(), "2\n2\np0\n1M\n10G\nno\n"), "--name p0 --data-device /dev/sdb --block-size 1M");
     // The metadata would not fit beside it.
     assert_eq!(line(&now(), "3\n\np0\n\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
-    let by_hand = Now { by_hand: Some(7), vanish: vec!["job".to_owned()], ..now() };
+    let by_hand = Now { by_hand: Some(7), vanish: vec![job()], ..now() };
     assert_eq!(
         line(&by_hand, "5\n\n/root/stop 1\n/root/start\ny\n"),
         "--to-driver overlay2 --stop-command /root/stop 1 --start-command /root/start --without-rm"
@@ -116,8 +122,13 @@ fn where_the_input_ends_nothing_is_done() {
         let failure = asked(&now(), typed).0.unwrap_err();
         assert!(failure.what.contains("the input ended"), "{typed:?}: {failure:?}");
     }
-    let job = Now { vanish: vec!["job".to_owned()], ..now() };
-    assert!(asked(&job, "5\nn\n").0.unwrap_err().what.contains("would be gone"));
+    let job = Now { vanish: vec![job()], ..now() };
+    let (words, shown) = asked(&job, "5\nn\n");
+    assert!(words.unwrap_err().what.contains("would be gone"));
+    assert!(
+        shown.contains("  job (with its volume at /x):  docker commit job saved-job; docker cp -a job:/x "),
+        "{shown}"
+    );
 }
 
 #[test]

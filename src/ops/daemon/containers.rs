@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::engine::api::{Api, SOON};
 use crate::engine::docker_objects::CONTAINERS;
 use crate::kernel::processes;
+use crate::ops::progress::Watcher;
 
 /// What Docker waits for a container that has no timeout of its own (`DefaultStopTimeout`, daemon/config/config.go).
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
@@ -149,19 +150,22 @@ fn needed_by(inspected: &Value) -> Vec<String> {
     list("Links").map(first).chain(list("VolumesFrom").map(first)).chain(shared).collect()
 }
 
-/// Stops those of the containers that run, the last first, each with the time that it has.
+/// Stops those of the containers that run, the last first, each with the time that it has. Each is named before.
 ///
 /// # Errors
 /// When one does not stop, with its name.
-pub fn stop(api: &Api, containers: &[Ran]) -> Result<()> {
+pub fn stop(api: &Api, containers: &[Ran], watcher: &Watcher) -> Result<()> {
     for ran in containers.iter().rev() {
-        stop_one(api, ran).with_context(|| format!("stopping the container `{}`", ran.name))?;
+        stop_one(api, ran, watcher).with_context(|| format!("stopping the container `{}`", ran.name))?;
     }
     Ok(())
 }
 
-fn stop_one(api: &Api, ran: &Ran) -> Result<()> {
+fn stop_one(api: &Api, ran: &Ran, watcher: &Watcher) -> Result<()> {
     let Some(before) = state_of(api, &ran.id)? else { return Ok(()) };
+    if is(&before, "Running") {
+        watcher.next(&format!("  stopping the container {}", ran.name));
+    }
     if is(&before, "Paused") {
         // It could not answer a signal.
         api.post(&format!("/containers/{}/unpause", ran.id), SOON)?;
@@ -189,12 +193,21 @@ fn is(state: &Value, key: &str) -> bool {
 }
 
 /// Starts the containers, the first first, and pauses those that were paused. Returns what did not come back, each a
-/// sentence: one that fails keeps no other from starting.
-pub fn start(api: &Api, containers: &[Ran]) -> Vec<String> {
-    containers.iter().filter_map(|ran| start_one(api, ran).err()).collect()
+/// sentence: one that fails keeps no other from starting. One that was run with `--rm` and is gone is none of them.
+pub fn start(api: &Api, containers: &[Ran], watcher: &Watcher) -> Vec<String> {
+    containers.iter().filter_map(|ran| start_one(api, ran, watcher).err()).collect()
 }
 
-fn start_one(api: &Api, ran: &Ran) -> Result<(), String> {
+/// Returns those that Docker has removed since they were run with `--rm`, each a sentence.
+pub fn vanished(api: &Api, containers: &[Ran]) -> Vec<String> {
+    let gone = containers.iter().filter(|ran| ran.vanishes && matches!(state_of(api, &ran.id), Ok(None)));
+    let name = |ran: &Ran| {
+        format!("the container `{}` is gone: it was run with --rm, and Docker removed it when it stopped", ran.name)
+    };
+    gone.map(name).collect()
+}
+
+fn start_one(api: &Api, ran: &Ran, watcher: &Watcher) -> Result<(), String> {
     let name = &ran.name;
     let failed = |why: &dyn std::fmt::Display| {
         format!(
@@ -202,14 +215,11 @@ fn start_one(api: &Api, ran: &Ran) -> Result<(), String> {
         )
     };
     match state_of(api, &ran.id) {
-        Ok(None) if ran.vanishes => {
-            return Err(format!(
-                "the container `{name}` is gone: it was run with --rm, and Docker removed it when it stopped"
-            ));
-        }
+        Ok(None) if ran.vanishes => return Ok(()),
         Ok(None) => return Err(format!("the container `{name}` ran before and is gone")),
         Ok(Some(state)) if is(&state, "Running") => {}
         Ok(Some(_)) => {
+            watcher.next(&format!("  starting the container {name}"));
             api.post(&format!("/containers/{}/start", ran.id), STARTS_WITHIN).map_err(|why| failed(&why))?;
         }
         Err(why) => return Err(failed(&why)),
@@ -304,26 +314,29 @@ mod tests {
     #[test]
     fn one_that_does_not_stop_is_named_with_dockers_words() {
         let (_dir, api, _server) = answering(&[RUNS, "HTTP/1.1 500 x\r\n\r\n{\"message\":\"no luck\"}"]);
-        let why = format!("{:#}", stop(&api, &[named("web")]).unwrap_err());
+        let why = format!("{:#}", stop(&api, &[named("web")], &Watcher::none()).unwrap_err());
         assert_eq!(
             why,
             "stopping the container `web`: Docker answered `POST /containers/web-id/stop` with 500: no luck"
         );
         let (_dir, api, _server) = answering(&[RUNS, DONE, RUNS]);
-        let why = format!("{:#}", stop(&api, &[named("web")]).unwrap_err());
+        let why = format!("{:#}", stop(&api, &[named("web")], &Watcher::none()).unwrap_err());
         assert_eq!(why, "stopping the container `web`: it was killed and runs still");
     }
 
     #[test]
     fn one_whose_port_is_taken_keeps_no_other_from_starting() {
         const TAKEN: &str = "HTTP/1.1 500 x\r\n\r\n{\"message\":\"port is already allocated\"}";
-        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, "HTTP/1.1 404 x\r\n\r\n{}"]);
+        const GONE: &str = "HTTP/1.1 404 x\r\n\r\n{}";
+        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, GONE, GONE]);
         let mut job = named("job");
         job.vanishes = true;
-        let said = start(&api, &[named("web"), named("db"), job]);
-        assert_eq!(said.len(), 2, "{said:?}");
+        let all = [named("web"), named("db"), job];
+        let said = start(&api, &all, &Watcher::none());
+        assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains("`web` ran before and does not start") && said[0].contains("already allocated"));
-        assert!(said[1].contains("`job` is gone: it was run with --rm"), "{said:?}");
+        let said = vanished(&api, &all);
+        assert!(said.len() == 1 && said[0].contains("`job` is gone: it was run with --rm"), "{said:?}");
         assert!(server.join().unwrap().contains(&"POST /containers/db-id/start HTTP/1.1".to_owned()));
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,20 +10,41 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::containers::{inspected, name_of};
+use super::vanishing;
 use crate::engine::api::{Api, SOON};
+use crate::engine::start;
 use crate::process;
 
-/// What else says how Docker is started, and is kept.
-pub const SOURCES: [&str; 8] = [
+/// What says how Docker is started, and is kept. Beside it: what [`start::read`] has read.
+pub const SOURCES: [&str; 21] = [
     "/etc/docker",
     "/etc/sysconfig/docker",
+    "/etc/sysconfig/docker-network",
     "/etc/sysconfig/docker-storage",
     "/etc/sysconfig/docker-storage-setup",
+    "/etc/sysconfig/docker-latest",
+    "/etc/sysconfig/docker-latest-network",
+    "/etc/sysconfig/docker-latest-storage",
+    "/etc/sysconfig/docker-latest-storage-setup",
     "/etc/default/docker",
+    "/etc/init.d/docker",
+    "/etc/init/docker.conf",
+    "/etc/init/docker.override",
     "/etc/systemd/system/docker.service",
     "/etc/systemd/system/docker.service.d",
+    "/etc/systemd/system/docker.socket",
     "/etc/systemd/system/docker.socket.d",
+    "/etc/systemd/system/docker-latest.service",
+    "/etc/systemd/system/docker-latest.service.d",
+    "/run/systemd/system/docker.service.d",
+    "/run/systemd/system/docker.socket.d",
 ];
+
+/// Returns all that says on this machine how Docker is started: also the vendor's unit, and files that a unit names.
+pub fn sources() -> Vec<PathBuf> {
+    let read = start::read(Path::new("/")).sources.into_iter().map(|source| source.path);
+    SOURCES.iter().map(PathBuf::from).chain(read).collect()
+}
 
 /// A port of this machine takes a connection at once, or nobody listens.
 const CONNECTS: Duration = Duration::from_secs(1);
@@ -60,6 +82,49 @@ pub struct Kept {
     pub listening: Vec<Port>,
     /// What `iptables-save` printed; empty where there is none.
     pub firewall: String,
+    /// What `ip6tables-save` printed; empty where there is none.
+    #[serde(default)]
+    pub firewall6: String,
+}
+
+/// Something that is not as it was.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// What, in a sentence.
+    pub what: String,
+    /// The keys under which Docker says something else.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, Change>,
+}
+
+/// What Docker said, and what it says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Before.
+    pub was: Value,
+    /// Afterwards.
+    pub is: Value,
+}
+
+impl Change {
+    fn of(was: Option<&Value>, is: Option<&Value>, key: &str) -> Self {
+        let value = |of: Option<&Value>| of.and_then(|of| of.get(key)).cloned().unwrap_or_default();
+        Self { was: value(was), is: value(is) }
+    }
+}
+
+impl From<String> for Difference {
+    fn from(what: String) -> Self {
+        Self { what, keys: BTreeMap::new() }
+    }
+}
+
+impl Difference {
+    fn of(subject: &str, keys: BTreeMap<String, Change>) -> Option<Self> {
+        let names: Vec<_> = keys.keys().map(String::as_str).collect();
+        let what = (!names.is_empty()).then(|| format!("{subject} has another {}", names.join(", ")))?;
+        Some(Self { what, keys })
+    }
 }
 
 impl Kept {
@@ -69,9 +134,16 @@ impl Kept {
     /// When Docker does not say it.
     pub fn ask(api: &Api) -> Result<Self> {
         let mut kept = Self::objects(api)?;
-        kept.listening = published(&kept.containers).into_iter().filter(listens).collect();
-        kept.firewall = firewall();
+        // Who goes with Docker answers nobody afterwards.
+        let stay = kept.containers.iter().filter(|it| !vanishing::is(it));
+        kept.listening = published(stay).into_iter().filter(listens).collect();
+        kept.read_firewall();
         Ok(kept)
+    }
+
+    fn read_firewall(&mut self) {
+        self.firewall = firewall();
+        self.firewall6 = rules_of("ip6tables-save");
     }
 
     /// Asks Docker for all that it knows itself.
@@ -89,67 +161,91 @@ impl Kept {
         })
     }
 
-    /// Asks Docker again, and returns what is not as it was, each a sentence. Waits for servers to listen.
+    /// Asks Docker again. Returns what it says, and what is not as it was. Waits for servers to listen.
     ///
     /// # Errors
     /// When Docker does not answer.
-    pub fn differences_now(&self, api: &Api) -> Result<Vec<String>> {
-        let mut found = self.differences(&Self::objects(api)?);
+    pub fn differences_now(&self, api: &Api) -> Result<(Self, Vec<Difference>)> {
+        let mut after = Self::objects(api)?;
+        let mut found = self.differences(&after);
         let until = Instant::now() + LISTENS;
         for port in &self.listening {
-            while !listens(port) {
-                if Instant::now() >= until {
-                    let Port { container, address } = port;
-                    found
-                        .push(format!("nobody answers any more at {address}, the port of the container `{container}`"));
-                    break;
-                }
+            while !listens(port) && Instant::now() < until {
                 std::thread::sleep(BETWEEN_TRIES);
             }
+            if listens(port) {
+                after.listening.push(port.clone());
+                continue;
+            }
+            let Port { container, address } = port;
+            found.push(format!("nobody answers any more at {address}, the port of the container `{container}`").into());
         }
-        let after = firewall();
-        let after: BTreeSet<_> = chains(&after).collect();
-        let missing = chains(&self.firewall).filter(|chain| !after.contains(chain));
-        found.extend(missing.map(|chain| format!("the firewall had a chain {chain} and has none now")));
-        Ok(found)
+        after.read_firewall();
+        let both = [("", &self.firewall, &after.firewall), (" for IPv6", &self.firewall6, &after.firewall6)];
+        for (which, before, after) in both {
+            let there = chains(after);
+            let missing = chains(before).into_iter().filter(|chain| !there.contains(chain));
+            found.extend(missing.map(|(table, chain)| {
+                format!("the firewall{which} had a chain {chain} (table {table}) and has none now").into()
+            }));
+        }
+        Ok((after, found))
     }
 
-    /// Returns what another answer of Docker's says otherwise, each a sentence. What a start changes is left out.
-    pub fn differences(&self, after: &Self) -> Vec<String> {
+    /// Returns how much there is to compare, by what it is.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let chains = chains(&self.firewall).len() + chains(&self.firewall6).len();
+        BTreeMap::from([
+            ("containers", self.containers.len()),
+            ("images", self.images.len()),
+            ("networks", self.networks.len()),
+            ("volumes", self.volumes.len()),
+            ("ports", self.listening.len()),
+            ("firewall_chains", chains),
+        ])
+    }
+
+    /// Returns what another answer of Docker's says otherwise. What a start changes is left out, and what goes with a container of `--rm`.
+    pub fn differences(&self, after: &Self) -> Vec<Difference> {
+        let vanishing = vanishing::all(&self.containers);
+        let gone: BTreeSet<_> =
+            vanishing.iter().flat_map(|of| &of.volumes).map(|volume| volume.name.as_str()).collect();
+        let stays =
+            |volume: &&Value| volume.get("Name").and_then(Value::as_str).is_none_or(|name| !gone.contains(name));
+        let volumes: Vec<_> = self.volumes.iter().filter(stays).cloned().collect();
         let mut found = of_containers(&self.containers, &after.containers);
         found.extend(by_key(&self.images, &after.images, "image", "Id", &["RepoTags", "RepoDigests"]));
         found.extend(by_key(&self.networks, &after.networks, "network", "Name", &["Driver", "Options", "Labels"]));
         found.extend(of_subnets(&self.networks, &after.networks));
-        found.extend(by_key(&self.volumes, &after.volumes, "volume", "Name", &["Driver", "Options", "Labels"]));
+        found.extend(by_key(&volumes, &after.volumes, "volume", "Name", &["Driver", "Options", "Labels"]));
         found
     }
 }
 
-fn of_containers(before: &[Value], after: &[Value]) -> Vec<String> {
+fn of_containers(before: &[Value], after: &[Value]) -> Vec<Difference> {
     let id = |it: &Value| it.get("Id").and_then(Value::as_str).map(str::to_owned);
     let after: BTreeMap<_, _> = after.iter().filter_map(|it| Some((id(it)?, it))).collect();
     let mut found = Vec::new();
     for was in before {
-        // Docker removes it when it stops; whether it did is said where that was.
-        if was.pointer("/HostConfig/AutoRemove").and_then(Value::as_bool) == Some(true) {
+        // It was agreed that it goes.
+        if vanishing::is(was) {
             continue;
         }
         let name = name_of(was);
         let Some(is) = id(was).and_then(|id| after.get(&id)) else {
-            found.push(format!("the container `{name}` is gone"));
+            found.push(format!("the container `{name}` is gone").into());
             continue;
         };
-        let mut keys: Vec<String> = ["Name", "Image", "Created", "Path", "Args"]
+        let mut keys: BTreeMap<String, Change> = ["Name", "Image", "Created", "Path", "Args"]
             .into_iter()
             .filter(|key| was.get(*key) != is.get(*key))
-            .map(str::to_owned)
+            .map(|key| (key.to_owned(), Change::of(Some(was), Some(is), key)))
             .collect();
         for part in ["Config", "HostConfig"] {
-            keys.extend(unlike(was.get(part), is.get(part)).into_iter().map(|key| format!("{part}.{key}")));
+            let (was, is) = (was.get(part), is.get(part));
+            keys.extend(unlike(was, is).into_iter().map(|key| (format!("{part}.{key}"), Change::of(was, is, &key))));
         }
-        if !keys.is_empty() {
-            found.push(format!("the container `{name}` has another {}", keys.join(", ")));
-        }
+        found.extend(Difference::of(&format!("the container `{name}`"), keys));
     }
     found
 }
@@ -167,7 +263,7 @@ fn unlike(before: Option<&Value>, after: Option<&Value>) -> BTreeSet<String> {
 
 /// Compares where networks have their addresses. Docker tells more of them once it has started anew (the gateway that it has chosen,
 /// options that are none): what is told only then, or only before, is no difference.
-fn of_subnets(before: &[Value], after: &[Value]) -> Vec<String> {
+fn of_subnets(before: &[Value], after: &[Value]) -> Vec<Difference> {
     let find = |name: Option<&Value>| after.iter().find(|network| network.get("Name") == name);
     let subnets = |network: &Value| -> BTreeMap<String, Value> {
         let all = network.pointer("/IPAM/Config").and_then(Value::as_array).into_iter().flatten();
@@ -186,25 +282,26 @@ fn of_subnets(before: &[Value], after: &[Value]) -> Vec<String> {
             && old.len() == new.len()
             && old.iter().all(|(subnet, entry)| new.get(subnet).is_some_and(|other| !is_other(entry, other)));
         if !is_same {
-            found.push(format!("the network {} has other addresses", name_of(was)));
+            let keys = BTreeMap::from([("IPAM".to_owned(), Change::of(Some(was), Some(is), "IPAM"))]);
+            found.push(Difference { what: format!("the network {} has other addresses", name_of(was)), keys });
         }
     }
     found
 }
 
 /// Compares objects that have a key of their own: which are gone, and which say something else under these others.
-fn by_key(before: &[Value], after: &[Value], what: &str, key: &str, others: &[&str]) -> Vec<String> {
+fn by_key(before: &[Value], after: &[Value], what: &str, key: &str, others: &[&str]) -> Vec<Difference> {
     let name = |it: &Value| it.get(key).and_then(Value::as_str).map(str::to_owned);
     let after: BTreeMap<_, _> = after.iter().filter_map(|it| Some((name(it)?, it))).collect();
     let mut found = Vec::new();
     for was in before {
         let Some(name) = name(was) else { continue };
         match after.get(&name) {
-            None => found.push(format!("the {what} {name} is gone")),
+            None => found.push(format!("the {what} {name} is gone").into()),
             Some(is) => {
-                let other: Vec<_> =
-                    others.iter().filter(|key| sorted(was.get(**key)) != sorted(is.get(**key))).collect();
-                found.extend(other.into_iter().map(|key| format!("the {what} {name} has another {key}")));
+                let others = others.iter().filter(|key| sorted(was.get(**key)) != sorted(is.get(**key)));
+                let keys = others.map(|key| ((*key).to_owned(), Change::of(Some(was), Some(is), key))).collect();
+                found.extend(Difference::of(&format!("the {what} {name}"), keys));
             }
         }
     }
@@ -224,7 +321,7 @@ fn sorted(value: Option<&Value>) -> Value {
 }
 
 /// Returns the TCP ports that running containers have published, each address once.
-pub fn published(containers: &[Value]) -> Vec<Port> {
+pub fn published<'c>(containers: impl IntoIterator<Item = &'c Value>) -> Vec<Port> {
     let mut found = BTreeSet::new();
     for container in containers {
         let ports = container.pointer("/NetworkSettings/Ports").and_then(Value::as_object);
@@ -250,14 +347,27 @@ fn listens(port: &Port) -> bool {
 
 /// Returns what `iptables-save` prints; empty where it cannot be had.
 pub fn firewall() -> String {
-    let printed = process::run_within::<&str>("iptables-save", &[], Duration::from_secs(30), LONGEST_RULES);
+    rules_of("iptables-save")
+}
+
+/// Returns what a program prints that shows the firewall; empty where it cannot be had.
+fn rules_of(program: &str) -> String {
+    let printed = process::run_within::<&str>(program, &[], Duration::from_secs(30), LONGEST_RULES);
     String::from_utf8_lossy(&printed.unwrap_or_default()).into_owned()
 }
 
-/// Returns the chains that Docker makes, of such a text.
-fn chains(rules: &str) -> impl Iterator<Item = &str> {
-    let names = rules.lines().filter_map(|line| line.strip_prefix(':')?.split_whitespace().next());
-    names.filter(|name| name.starts_with("DOCKER"))
+/// Returns the chains that Docker makes, of such a text, each with its table.
+fn chains(rules: &str) -> BTreeSet<(&str, &str)> {
+    let mut table = "";
+    let mut found = BTreeSet::new();
+    for line in rules.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.trim();
+        }
+        let chain = line.strip_prefix(':').and_then(|line| line.split_whitespace().next());
+        found.extend(chain.filter(|name| name.starts_with("DOCKER")).map(|name| (table, name)));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -273,18 +383,20 @@ mod tests {
             "Id": "1", "Name": "/web", "Image": "sha256:a", "State": {"Pid": 7}, "GraphDriver": {"Name": "devicemapper"},
             "Config": {"Cmd": ["x"], "Env": null}, "HostConfig": {"OomKillDisable": null, "Memory": 5, "Links": ["/a:/web/a", "/b:/web/b"]},
         });
+        let of_job = "ab".repeat(32);
         let before = Kept {
             containers: vec![
                 container.clone(),
                 json!({"Id": "2", "Name": "/gone"}),
-                json!({"Id": "3", "Name": "/job", "HostConfig": {"AutoRemove": true}}),
+                json!({"Id": "3", "Name": "/job", "HostConfig": {"AutoRemove": true},
+                    "Mounts": [{"Type": "volume", "Name": of_job, "Destination": "/x"}]}),
             ],
             images: vec![json!({"Id": "a", "RepoTags": ["x:1", "y:1"], "Size": 1})],
             networks: vec![json!({
                 "Name": "bridge", "Id": "n1", "Driver": "bridge",
                 "IPAM": {"Driver": "default", "Options": null, "Config": [{"Subnet": "172.17.0.0/16"}]},
             })],
-            volumes: vec![json!({"Name": "v", "Driver": "local"})],
+            volumes: vec![json!({"Name": "v", "Driver": "local"}), json!({"Name": of_job, "Driver": "local"})],
             ..Kept::default()
         };
         let mut same = before.clone();
@@ -297,7 +409,8 @@ mod tests {
         same.networks[0]["IPAM"]["Options"] = json!({});
         same.networks[0]["IPAM"]["Config"][0]["Gateway"] = json!("172.17.0.1");
         same.containers.pop();
-        assert_eq!(before.differences(&same), Vec::<String>::new());
+        same.volumes.pop();
+        assert_eq!(before.differences(&same), Vec::new());
         let mut other = same;
         other.containers[0]["HostConfig"]["Memory"] = json!(6);
         other.containers[0]["Config"]["Tty"] = json!(true);
@@ -305,8 +418,10 @@ mod tests {
         other.images[0]["RepoTags"] = json!(["x:1"]);
         other.networks[0]["IPAM"]["Config"][0]["Subnet"] = json!("172.18.0.0/16");
         other.volumes.clear();
+        let found = before.differences(&other);
+        assert_eq!(found[0].keys["HostConfig.Memory"], Change { was: json!(5), is: json!(6) });
         assert_eq!(
-            before.differences(&other),
+            found.into_iter().map(|difference| difference.what).collect::<Vec<_>>(),
             [
                 "the container `web` has another Config.Tty, HostConfig.Memory",
                 "the container `gone` is gone",
@@ -330,9 +445,10 @@ mod tests {
     }
 
     #[test]
-    fn dockers_chains_are_found_among_others() {
-        let rules =
-            "*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n-A DOCKER -i docker0 -j RETURN\n:DOCKER-USER - [0:0]\n";
-        assert_eq!(chains(rules).collect::<Vec<_>>(), ["DOCKER", "DOCKER-USER"]);
+    fn dockers_chains_are_found_among_others_in_each_table() {
+        let rules = "*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n-A DOCKER -i docker0 -j RETURN\nCOMMIT\n\
+            *filter\n:DOCKER - [0:0]\n:DOCKER-USER - [0:0]\n";
+        let found: Vec<_> = chains(rules).into_iter().collect();
+        assert_eq!(found, [("filter", "DOCKER"), ("filter", "DOCKER-USER"), ("nat", "DOCKER")]);
     }
 }

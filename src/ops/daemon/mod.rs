@@ -4,6 +4,7 @@ pub mod containers;
 pub mod kept;
 pub mod units;
 pub mod used;
+pub mod vanishing;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

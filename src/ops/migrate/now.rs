@@ -8,7 +8,7 @@ use super::{preflight, root_of, size};
 use crate::engine::bookkeeping::BASE;
 use crate::error::Outcome;
 use crate::kernel::dm::Dm;
-use crate::ops::daemon::containers;
+use crate::ops::daemon::vanishing::{self, Vanishing};
 use crate::ops::sight;
 use crate::ops::steps::Kit;
 use crate::units::{BlockSize, Bytes};
@@ -26,8 +26,8 @@ pub struct Now {
     pub grow: Grow,
     /// The daemon's process, when nothing says what stops and starts it.
     pub by_hand: Option<u32>,
-    /// The containers that are gone when they stop (`--rm`), by name.
-    pub vanish: Vec<String>,
+    /// The containers that are gone when Docker stops (`--rm`).
+    pub vanish: Vec<Vanishing>,
 }
 
 /// How large a pool is.
@@ -54,7 +54,6 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
         Some(Ok(asked)) => asked.containers.as_slice(),
         _ => &[],
     };
-    let vanish = containers::in_order(containers).into_iter().filter(|ran| ran.vanishes).map(|ran| ran.name);
     let (pool, origin) = size::origin_of(&root);
     let source = opened(&kit.dm, &pool, origin);
     let needs_check = source.as_ref().is_ok_and(|source| source.metadata.superblock.needs_check);
@@ -63,7 +62,7 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
         grow: may_grow(&kit.dm, &pool, needs_check),
         size: source.map(|source| measured(&source, &root.path)).map_err(|e| format!("{e:#}")),
         by_hand: facts.pid.filter(|_| options.stop.is_none() && facts.is_started_by_hand()),
-        vanish: if options.without_rm { Vec::new() } else { vanish.collect() },
+        vanish: if options.without_rm { Vec::new() } else { vanishing::all(containers) },
         root: root.path,
     })
 }

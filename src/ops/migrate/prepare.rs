@@ -19,6 +19,7 @@ use crate::engine::configure::Edit;
 use crate::error::{Failure, Outcome};
 use crate::kernel::critical::hold_signals;
 use crate::kernel::fs::FsFacts;
+use crate::ops::daemon::vanishing;
 use crate::ops::fault::{self, Point};
 use crate::ops::plan::Plan;
 use crate::ops::progress::Interrupted;
@@ -89,8 +90,16 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
     }
     let look = || -> Outcome<(Ground<'_>, Planned)> {
         let ground = ground(kit, options)?;
-        let judged = preflight::judge(&preflight::look(&ground.root.path, &options.docker), &options.docker)?;
-        let planned = planned(&ground, options, &judged.info)?;
+        let docker = preflight::Options { purpose: preflight::Purpose::Prepare, ..options.docker.clone() };
+        let judged = preflight::judge(&preflight::look(&ground.root.path, &docker), &docker)?;
+        let mut planned = planned(&ground, options, &judged.info)?;
+        let vanish: Vec<_> = vanishing::all(&judged.containers).iter().map(ToString::to_string).collect();
+        if !vanish.is_empty() && !options.docker.without_rm {
+            planned.notes.push(format!(
+                "the switch is refused while containers of --rm are there, unless it is told --without-rm: {}",
+                vanish.join(", ")
+            ));
+        }
         let home = ground.root.path.join("devicemapper");
         identity(&kit.dm, &home, &planned.old.origin).map_err(|e| {
             Failure::refused(format!("cannot {}: what is prepared could not be told to be this pool's", planned.what))

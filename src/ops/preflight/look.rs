@@ -12,10 +12,13 @@ use crate::engine::configuration::Configuration;
 use crate::engine::configure::text_of;
 use crate::engine::dockerd::{self, Dockerd};
 use crate::engine::{daemon_json, roots, start};
-use crate::kernel::mounts;
+use crate::kernel::{mounts, processes};
 use crate::ops::daemon::containers::{inspected, name_of, shims};
 use crate::ops::daemon::units;
 use crate::ops::steps::configure::{is_systemd, runs};
+
+/// Where BuildKit has a folder for each step that it carries out, in Docker's root (builder/builder-next/executor_unix.go).
+const BUILDKIT: &str = "buildkit/executor";
 
 /// Looks at the Docker of a root.
 pub fn look(root: &Path, options: &Options) -> Facts {
@@ -52,6 +55,7 @@ pub fn look(root: &Path, options: &Options) -> Facts {
     let files: Result<Vec<_>, _> = files.into_iter().map(|path| Ok((path.clone(), text_of(&path)?))).collect();
     let pid = daemon.as_ref().map(|daemon| daemon.pid);
     Facts {
+        builds: builds(&root),
         seers: seers(&root, daemon.as_ref(), containers),
         orphans: if daemon.is_none() { shims(&root) } else { Vec::new() },
         pid,
@@ -108,6 +112,24 @@ fn execs(api: &Api, containers: &[Value]) -> Vec<Exec> {
         }
     }
     found
+}
+
+/// Returns the processes of runc's in which BuildKit carries a step of a build out. It leaves what a dead Docker was at in its folder.
+fn builds(root: &Path) -> Vec<u32> {
+    let entries = fs::read_dir(root.join(BUILDKIT)).into_iter().flatten().flatten();
+    let bundles: Vec<String> = entries
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| Some(format!("{BUILDKIT}/{}", entry.file_name().to_str()?)))
+        .collect();
+    if bundles.is_empty() {
+        return Vec::new();
+    }
+    let is_at_one = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.split('\0').any(|word| bundles.iter().any(|bundle| word.ends_with(bundle.as_str())))
+    };
+    processes::all().unwrap_or_default().into_iter().filter(is_at_one).collect()
 }
 
 /// Returns the daemons of other roots that read one of these files, each with its process and that file.

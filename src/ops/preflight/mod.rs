@@ -11,6 +11,7 @@ use crate::engine::configure::{Obstacle, hold};
 use crate::engine::start::Starter;
 use crate::error::{Failure, Outcome};
 use crate::ops::daemon::containers::{self, Ran, name_of};
+use crate::ops::daemon::vanishing::{self, Vanishing};
 use crate::ops::daemon::{Daemon, Way};
 use crate::ops::target;
 use crate::process::quote;
@@ -26,6 +27,8 @@ pub enum Purpose {
     /// It gets another ground.
     #[default]
     Migrate,
+    /// Nothing yet: what can be copied for that while it runs is copied.
+    Prepare,
     /// What it has is written to an archive.
     Save,
 }
@@ -34,7 +37,7 @@ impl Purpose {
     /// Returns it as a sentence goes on after "cannot".
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Migrate => "migrate",
+            Self::Migrate | Self::Prepare => "migrate",
             Self::Save => "save",
         }
     }
@@ -113,6 +116,8 @@ pub struct Facts {
     pub units: Vec<String>,
     /// The `daemon.json` that daemons on this root read, each with what it says.
     pub files: Result<Vec<(PathBuf, Option<String>)>, Obstacle>,
+    /// The processes in which BuildKit carries a step of a build out.
+    pub builds: Vec<u32>,
     /// Containers that run with no daemon: process and name of their shims.
     pub orphans: Vec<(u32, String)>,
     /// Who else sees mounts below the root.
@@ -220,17 +225,24 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
         .next("drain this node and leave the swarm (docker swarm leave), then run this again"));
     }
     let running = containers::in_order(&asked.containers);
-    let vanish: Vec<_> = running.iter().filter(|ran| ran.vanishes).map(|ran| ran.name.as_str()).collect();
-    if !vanish.is_empty() && !options.without_rm {
-        return Err(refuse(format!(
-            "{} run with --rm: Docker removes {} when {} stopped, and nothing brings {} back",
-            counted(vanish.len(), "container"),
-            them(vanish.len()),
-            if vanish.len() == 1 { "it is" } else { "they are" },
-            them(vanish.len())
-        ))
-        .fact("found", named(&vanish))
-        .next("wait until they have ended; --without-rm goes on without them"));
+    let vanish = vanishing::all(&asked.containers);
+    if options.purpose != Purpose::Prepare {
+        if let (Some(first), false) = (vanish.first(), options.without_rm) {
+            let (they, them) = if vanish.len() == 1 { ("it stops", "it") } else { ("they stop", "them") };
+            return Err(refuse(format!(
+                "{} made with --rm: Docker removes {them} when {they} or when it starts anew, and nothing brings {them} back",
+                counted(vanish.len(), "container was", "containers were")
+            ))
+            .fact("found", named(&vanish))
+            .fact("keeps it", first.kept_by())
+            .next("wait until they have ended; --without-rm goes on without them"));
+        }
+        if let Some(build) = facts.builds.first() {
+            return Err(refuse("an image is being built, and the build is cut off when Docker stops".to_owned())
+                .fact("found", format!("BuildKit runs a step of it (process {build})"))
+                .fact("state", "nothing was touched")
+                .next("run this again once the build has ended"));
+        }
     }
     let agreed = |ran: &&Ran| options.agreed.as_ref().is_none_or(|agreed| agreed.contains(&ran.id));
     if let Some(other) = running.iter().find(|ran| !agreed(ran)) {
@@ -291,12 +303,12 @@ fn is_in_swarm(state: &str) -> bool {
     !matches!(state, "" | "inactive")
 }
 
-fn notes(facts: &Facts, asked: &Asked, vanish: &[&str]) -> Vec<String> {
+fn notes(facts: &Facts, asked: &Asked, vanish: &[Vanishing]) -> Vec<String> {
     let mut notes = Vec::new();
     if !vanish.is_empty() {
         notes.push(format!(
-            "{} vanish when they stop, since they run with --rm: {}",
-            counted(vanish.len(), "container"),
+            "{} made with --rm, and gone when Docker stops: {}",
+            counted(vanish.len(), "container is", "containers are"),
             named(vanish)
         ));
     }
@@ -320,7 +332,7 @@ fn notes(facts: &Facts, asked: &Asked, vanish: &[&str]) -> Vec<String> {
     if !back.is_empty() {
         notes.push(format!(
             "Docker starts what is stopped now and has the restart policy `always`, as it does whenever it starts: {}",
-            named(&back.iter().map(String::as_str).collect::<Vec<_>>())
+            named(&back)
         ));
     }
     if asked.info.get("LiveRestoreEnabled").and_then(Value::as_bool) == Some(true) {
@@ -329,8 +341,8 @@ fn notes(facts: &Facts, asked: &Asked, vanish: &[&str]) -> Vec<String> {
         );
     }
     if !asked.plugins.is_empty() {
-        let names: Vec<_> = asked.plugins.iter().map(String::as_str).collect();
-        notes.push(format!("plugins stay where they are, and stop and start with Docker: {}", named(&names)));
+        let names = named(&asked.plugins);
+        notes.push(format!("plugins stay where they are, and stop and start with Docker: {names}"));
     }
     let labelled = |it: &Value| it.get("MountLabel").and_then(Value::as_str).is_some_and(|label| !label.is_empty());
     if asked.containers.iter().any(labelled) {
@@ -352,17 +364,13 @@ fn notes_of_others(facts: &Facts) -> impl Iterator<Item = String> {
     })
 }
 
-fn counted(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+fn counted(number: usize, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
 }
 
-const fn them(number: usize) -> &'static str {
-    if number == 1 { "it" } else { "them" }
-}
-
-fn named(names: &[&str]) -> String {
+fn named(names: &[impl ToString]) -> String {
     let more = names.len().saturating_sub(NAMED);
-    let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let named = names.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if more == 0 { named } else { format!("{named}, and {more} more") }
 }
 

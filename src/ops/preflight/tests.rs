@@ -24,6 +24,7 @@ fn facts() -> Facts {
         starter: Some(Starter::Unit("docker".to_owned())),
         units: vec!["docker.service".to_owned()],
         files: Ok(vec![("/etc/docker/daemon.json".into(), None)]),
+        builds: Vec::new(),
         orphans: Vec::new(),
         seers: vec![Seer { pid: 9, comm: "ntpd".to_owned() }],
     }
@@ -95,9 +96,21 @@ fn each_reason_not_to_stop_docker_is_told() {
     assert!(refusal(&orphaned).contains("no Docker daemon does"));
     let mut vanishes = facts();
     *asked(&mut vanishes).containers[0].pointer_mut("/HostConfig").unwrap() = json!({"AutoRemove": true});
-    assert!(refusal(&vanishes).contains("1 container run with --rm"));
+    asked(&mut vanishes).containers[0]["Mounts"] =
+        json!([{"Type": "volume", "Name": "ab".repeat(32), "Destination": "/x"}]);
+    let failure = judge(&vanishes, &Options::default()).unwrap_err();
+    assert!(failure.what.contains("1 container was made with --rm"), "{failure:?}");
+    let facts_of: Vec<_> = failure.facts.iter().map(|fact| fact.value.as_str()).collect();
+    assert!(facts_of.contains(&"web (with its volume at /x)"), "{failure:?}");
+    assert!(facts_of.iter().any(|fact| fact.starts_with("docker commit web")), "{failure:?}");
     let without = judge(&vanishes, &Options { without_rm: true, ..Options::default() }).unwrap();
-    assert!(without.notes[0].contains("vanish"), "{:?}", without.notes);
+    assert!(without.notes[0].contains("gone when Docker stops: web (with its volume at /x)"), "{:?}", without.notes);
+    let mut builds = facts();
+    builds.builds.push(5);
+    assert!(refusal(&builds).contains("an image is being built"));
+    builds.asked.clone_from(&vanishes.asked);
+    let prepare = Options { purpose: Purpose::Prepare, ..Options::default() };
+    assert!(judge(&builds, &prepare).is_ok(), "who only prepares stops nothing");
 }
 
 #[test]

@@ -1,11 +1,23 @@
 //! The step that starts Docker for its users.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::kernel::fs::write_replace;
 use crate::ops::daemon::containers::{self, Ran};
+use crate::ops::daemon::kept::{Difference, Kept};
 use crate::ops::daemon::{Daemon, units};
 use crate::ops::steps::{Act, Attempt, Hold, KeepRecords, Kit, Reverted, WayBack};
+
+/// What Docker says once it runs, beside what it said before.
+const AFTER: &str = "docker-after.json";
+/// What of that is not as it was, and what did not come back.
+const DIFFERENCES: &str = "differences.json";
+/// The same to be read.
+const REPORT: &str = "differences.txt";
 
 /// Starts Docker, and in it what ran before; says what is not as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +35,33 @@ impl StartDocker {
     pub fn serves(&self) -> bool {
         self.daemon.runs() && self.daemon.api().is_ok()
     }
+
+    /// Returns the file that lists what is not as it was, to be read.
+    pub fn report(&self) -> PathBuf {
+        self.hold.records.join(REPORT)
+    }
+}
+
+/// Writes down what Docker says, and what of it is not as it was: a terminal is lost with its connection.
+fn write_down(folder: &Path, kept: Option<&(Kept, Kept)>, found: &[Difference]) -> Result<()> {
+    let compared = kept.map(|(before, _)| before.counts());
+    if let Some((_, after)) = kept {
+        write_replace(&folder.join(AFTER), &serde_json::to_vec_pretty(after)?, 0o600)?;
+    }
+    let report = json!({ "format": 1, "compared": compared, "differences": found });
+    write_replace(&folder.join(DIFFERENCES), &serde_json::to_vec_pretty(&report)?, 0o600)?;
+    let counts = compared.into_iter().flatten().map(|(what, count)| format!("{count} {}", what.replace('_', " ")));
+    let mut text = format!("compared with what Docker said before: {}\n", counts.collect::<Vec<_>>().join(", "));
+    if found.is_empty() {
+        text.push_str("nothing is other than it was\n");
+    }
+    for difference in found {
+        text.push_str(&format!("{}\n", difference.what));
+        for (key, change) in &difference.keys {
+            text.push_str(&format!("  {key} was: {}\n  {key} is:  {}\n", change.was, change.is));
+        }
+    }
+    write_replace(&folder.join(REPORT), text.as_bytes(), 0o600)
 }
 
 impl Act for StartDocker {
@@ -31,7 +70,7 @@ impl Act for StartDocker {
             [] => self.daemon.way.starts(),
             units => format!("{} {}", self.daemon.way.starts(), units.join(" ")),
         };
-        match self.running.len() {
+        match self.running.iter().filter(|ran| !ran.vanishes).count() {
             0 => format!("start Docker:  {start}"),
             1 => format!("start Docker, and the container that ran:  {start}"),
             several => format!("start Docker, and the {several} containers that ran:  {start}"),
@@ -49,16 +88,24 @@ impl Act for StartDocker {
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         let api = self.daemon.start(&self.hold.records)?;
         self.hold.has_served()?;
-        containers::start(&api, &self.running).into_iter().for_each(|sentence| kit.say(sentence));
-        if let Some(kept) = KeepRecords::docker(&self.hold.records)? {
-            let different = kept.differences_now(&api).context("comparing with what Docker had")?;
-            different.into_iter().for_each(|sentence| kit.say(sentence));
-        }
+        let mut found: Vec<Difference> =
+            containers::start(&api, &self.running, &kit.watcher).into_iter().map(Into::into).collect();
+        let kept = match KeepRecords::docker(&self.hold.records)? {
+            Some(before) => {
+                kit.watcher.next("  comparing what Docker says with what it said before");
+                let (after, different) = before.differences_now(&api).context("comparing with what Docker had")?;
+                found.extend(different);
+                Some((before, after))
+            }
+            None => None,
+        };
         // Last: what they make and remove in Docker is no difference.
-        for sentence in containers::ended_since(&api, &self.running).into_iter().chain(units::start(&self.daemon.with))
-        {
-            kit.say(sentence);
+        let ended = containers::ended_since(&api, &self.running).into_iter();
+        found.extend(ended.chain(units::start(&self.daemon.with)).map(Into::into));
+        if let Err(why) = write_down(&self.hold.records, kept.as_ref(), &found) {
+            kit.say(format!("what Docker says otherwise than before could not be written down: {why:#}"));
         }
+        found.into_iter().for_each(|difference| kit.say(difference.what));
         Ok(())
     }
 

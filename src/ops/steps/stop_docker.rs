@@ -69,7 +69,7 @@ impl Act for StopContainers {
         WayBack::By("Docker runs again on what it had, and so do they")
     }
 
-    fn apply(&self, _: &Kit, attempt: Attempt) -> Result<()> {
+    fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
         // After a reboot, say.
         if attempt == Attempt::Again && !self.daemon.runs() {
             return Ok(());
@@ -78,7 +78,7 @@ impl Act for StopContainers {
         containers::no_others(&api, &self.running)?;
         // A unit that runs a container starts it again as soon as it stops.
         units::stop(&self.daemon.with)?;
-        containers::stop(&api, &self.running)
+        containers::stop(&api, &self.running, &kit.watcher)
     }
 
     fn is_one_thing(&self) -> bool {
@@ -97,9 +97,10 @@ impl Act for StopContainers {
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         let api = self.daemon.start(&self.hold.records)?;
-        for sentence in containers::start(&api, &self.running).into_iter().chain(units::start(&self.daemon.with)) {
-            kit.say(sentence);
-        }
+        let mut left = containers::start(&api, &self.running, &kit.watcher);
+        left.extend(containers::vanished(&api, &self.running));
+        left.extend(units::start(&self.daemon.with));
+        left.into_iter().for_each(|sentence| kit.say(sentence));
         Ok(Reverted::Gone)
     }
 }
@@ -151,13 +152,13 @@ impl Act for StopDocker {
         }
     }
 
-    fn apply(&self, _: &Kit, _: Attempt) -> Result<()> {
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         let Some(daemon) = &self.daemon else { return nobody_runs_on(&self.hold.root) };
         if daemon.runs() {
             let api = daemon.api()?;
             containers::no_others(&api, &self.running)?;
             // One with a restart policy may have come back with a Docker that came back.
-            containers::stop(&api, &self.running)?;
+            containers::stop(&api, &self.running, &kit.watcher)?;
         }
         daemon.stop()
     }
