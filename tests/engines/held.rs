@@ -111,6 +111,27 @@ fn apply(kit: &Kit, steps: &[Step]) {
     }
 }
 
+/// A build by BuildKit is a reason to refuse as long as it runs a program.
+fn a_build_is_found(host: &Host, options: &Options) {
+    let context = host.bench.dir.join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), format!("FROM {IMAGE}\nRUN sleep 1000\n")).unwrap();
+    let build = host.docker.cmd(["build", "--network", "none", context.to_str().unwrap()]);
+    let mut build = build.env("DOCKER_BUILDKIT", "1").limit(Duration::from_secs(200)).start().unwrap();
+    let until_builds = |builds: bool| {
+        let until = Instant::now() + Duration::from_secs(90);
+        while look(host.docker.root(), options).builds.is_empty() == builds {
+            assert!(Instant::now() < until, "builds: {builds}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    until_builds(true);
+    let refused = judge(&look(host.docker.root(), options), options).unwrap_err();
+    assert!(refused.what.contains("an image is being built"), "{refused:?}");
+    let _ = build.kill();
+    until_builds(false);
+}
+
 #[test]
 fn docker_is_stopped_held_and_started_again_with_all_that_ran() {
     let host = Host::new(Bench::new(), Disk::Large, &["dm.basesize=1G"]);
@@ -142,6 +163,7 @@ fn docker_is_stopped_held_and_started_again_with_all_that_ran() {
     assert!(refused.what.contains("2 containers were made with --rm"), "{refused:?}");
     assert!(refused.facts.iter().any(|fact| fact.value.contains("job (with its volume at /x)")), "{refused:?}");
     let options = Options { without_rm: true, ..options };
+    a_build_is_found(&host, &options);
     host.docker.cmd(["exec", "-d", "web", "sleep", "1000"]).run().checked().unwrap();
     let judged_once = judged(&host, &options);
     let order: Vec<_> = judged_once.running.iter().map(|ran| ran.name.as_str()).collect();
