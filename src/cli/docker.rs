@@ -20,7 +20,7 @@ pub(super) struct DockerArgs {
     #[arg(long, value_name = "COMMAND", requires = "stop_command")]
     start_command: Option<String>,
 
-    /// Also when containers run with --rm: they are gone when they stop
+    /// Also when containers were made with --rm: they are gone when Docker stops, and their anonymous volumes with them
     #[arg(long)]
     without_rm: bool,
 }
