@@ -132,12 +132,15 @@ pub(crate) fn compare_with_flags(
     compare_by(old, new, goes_on, tell, &differing)
 }
 
+/// Says what of an entry is another.
+type Differing<'a> = dyn Fn(&Entry, &Entry) -> Result<Vec<&'static str>, String> + 'a;
+
 fn compare_by(
     old: &Tree,
     new: &Tree,
     goes_on: &dyn Fn() -> anyhow::Result<()>,
     tell: &mut dyn FnMut(Difference),
-    differing: &dyn Fn(&Entry, &Entry) -> Result<Vec<&'static str>, String>,
+    differing: &Differing<'_>,
 ) -> anyhow::Result<Compared> {
     let entries = std::cell::Cell::new(0);
     let names = std::cell::RefCell::new((Names::default(), Names::default()));
