@@ -23,7 +23,7 @@ use lab::guest::run::Cmd;
 use crate::host::{Disk, Host};
 use crate::support::Bench;
 
-const KEY: &str = "dmpool migrate is under way: dmpool continue, or dmpool undo";
+const KEY: &str = "dmpool has stopped this Docker: dmpool continue, or dmpool undo";
 const PID: &str = "/var/run/docker.pid";
 
 /// Docker as dmpool has started it, which the lab does not know as its child: ended before the lab takes all down.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::json::{self, Unfit};
 
 /// The key that no Docker knows.
-pub const KEY: &str = "dmpool migrate is under way: dmpool continue, or dmpool undo";
+pub const KEY: &str = "dmpool has stopped this Docker: dmpool continue, or dmpool undo";
 
 /// Returns what a `daemon.json` says with the hold in it, and nothing else changed; `text` is nothing when there is no file.
 ///
