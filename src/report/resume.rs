@@ -100,6 +100,7 @@ pub fn stands(what: &str, stands: &[String], left: &[Leftover]) -> String {
         let (path, is, removed_by) = match leftover {
             Leftover::File(path) => (path.as_path(), "the file", "rm"),
             Leftover::Directory(path) => (path.as_path(), "the directory", "rmdir"),
+            Leftover::Tree(path) => (path.as_path(), "what is left of the directory", "rm -r --one-file-system"),
             Leftover::Volume(word) => (Path::new(word), "the LV", "lvremove"),
         };
         line("left:", &format!("{is} {}", path.display()));
@@ -138,6 +139,12 @@ could not be taken back, and is closed: destroy pool `p0`
   next:   rm '/srv/my pools/p0/metadata' && rmdir '/srv/my pools/p0'    without what is deleted they are of no use
 "
         );
+    }
+
+    #[test]
+    fn what_is_half_deleted_is_removed_with_all_that_is_in_it() {
+        let text = stands("delete it", &[], &[Leftover::Tree("/d/devicemapper.old.dmpool-deleted".into())]);
+        assert!(text.contains("rm -r --one-file-system /d/devicemapper.old.dmpool-deleted "), "{text}");
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Act for DeleteFolder {
     }
 
     fn leftover(&self) -> Option<Leftover> {
-        Some(self.goes()).filter(|goes| goes.is_dir()).map(Leftover::Directory)
+        Some(self.goes()).filter(|goes| goes.is_dir()).map(Leftover::Tree)
     }
 }
 

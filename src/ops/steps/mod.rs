@@ -135,8 +135,10 @@ pub enum Reverted {
 pub enum Leftover {
     /// A file.
     File(PathBuf),
-    /// A directory.
+    /// A directory that is empty once what is in it and told of as well is gone.
     Directory(PathBuf),
+    /// A directory with all that is in it.
+    Tree(PathBuf),
     /// A logical volume, as LVM's programs take it.
     Volume(String),
 }
