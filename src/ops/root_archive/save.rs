@@ -16,13 +16,13 @@ use super::contents::{CONTENTS, Contents, Item, SUMS, Sums, VOLUMES};
 use super::docker_needs::is_of_images;
 use super::host::{Told, host};
 use super::taken::{self, Open};
-use super::walk::LONGEST_PATH;
 use super::whole;
 use crate::engine::docker_objects::{Container, Objects};
 use crate::engine::docker_root::Problem;
 use crate::engine::driver::Driver;
 use crate::error::{Failure, Outcome};
 use crate::kernel::folder::{FileKind, Time};
+use crate::kernel::fs::read_limited;
 use crate::ops::contents::archive::{
     Member, OnBelow, Remark, Taken, Tell, Writer, made, measure, pack_layer, pack_some,
 };
@@ -33,9 +33,13 @@ use crate::ops::fault::{self, Point};
 use crate::ops::progress::{Progress, Watcher};
 use crate::ops::rescue::copy::{may_hold, may_write};
 use crate::ops::rescue::with_root;
+use crate::ops::volumes_of_docker::LONGEST_PATH;
 use crate::process::{as_root, quote};
 use crate::units::Bytes;
 
+/// What images are called.
+const NAMES: &str = "repositories.json";
+const LONGEST_NAMES: Bytes = Bytes::new(32 << 20);
 /// What an item counts for beside its files.
 const ITEM: u64 = 64 << 10;
 /// How many broken things are named.
@@ -72,6 +76,8 @@ pub struct Save<'a> {
     /// What is left out because it cannot be read, by path below the root.
     unread: Vec<Problem>,
     damaged: bool,
+    /// What images are called, when some are left out.
+    names: Option<Vec<u8>>,
     /// How Docker is told when nobody holds it.
     told: Told,
 }
@@ -184,8 +190,11 @@ pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options
     if let (Some(file), Some(directory)) = (&options.file, &archive) {
         may_hold(Bytes::new(contents.bytes), directory, file)?;
     }
-    let told = Told::default();
-    Ok(Save { objects, driver, parts, reach, contents, sizes, gone, unread, damaged: options.damaged, told })
+    let names = root.join("image").join(driver.name()).join(NAMES);
+    let names = (!options.without.is_empty()).then(|| read_limited(&names, LONGEST_NAMES).ok().flatten()).flatten();
+    let names = names.and_then(|json| taken::names_left(&json, &gone));
+    let (damaged, told) = (options.damaged, Told::default());
+    Ok(Save { objects, driver, parts, reach, contents, sizes, gone, unread, damaged, names, told })
 }
 
 fn contents(
@@ -380,8 +389,11 @@ impl Save<'_> {
                 Item::Container { .. } => entry.path == Path::new("mounts"),
                 _ => false,
             };
+            let names = self.names.as_ref().filter(|_| matches!(item, Item::Image) && entry.path == Path::new(NAMES));
             if is_gone {
                 Taken::Nothing
+            } else if let Some(names) = names {
+                Taken::Instead(names.clone())
             } else if !item.is_users() && !matches!(kind, FileKind::File | FileKind::Directory) {
                 notes.push(format!(
                     "{item}: `{}` is neither a file nor a directory, and left out",

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::contents::{DATABASE, LAYERS, Owner, VOLUMES};
+use serde_json::Value;
+
 use crate::engine::docker_objects::{CONTAINERS, Container, DATA, Data, Image, Objects, Store, is_id};
 use crate::engine::docker_root::Problem;
 use crate::engine::driver::Driver;
@@ -69,6 +71,22 @@ pub(super) fn without(objects: &mut Objects, driver: Driver, names: &[String]) -
     }
     store.images.retain(|image| !images.contains(&image.id));
     Ok(gone)
+}
+
+/// Returns `repositories.json` without the names of images that are left out, by what is gone below `image/DRIVER`; nothing when it is
+/// not what Docker writes.
+pub(super) fn names_left(json: &[u8], gone: &BTreeSet<PathBuf>) -> Option<Vec<u8>> {
+    let mut all: Value = serde_json::from_slice(json).ok()?;
+    let of_all = all.get_mut("Repositories")?.as_object_mut()?;
+    let is_left = |id: &Value| {
+        let digits = id.as_str().and_then(|id| id.strip_prefix("sha256:")).unwrap_or_default();
+        !gone.contains(&Path::new("imagedb/content/sha256").join(digits))
+    };
+    for names in of_all.values_mut().filter_map(Value::as_object_mut) {
+        names.retain(|_, id| is_left(id));
+    }
+    of_all.retain(|_, names| names.as_object().is_none_or(|names| !names.is_empty()));
+    serde_json::to_vec(&all).ok()
 }
 
 /// Takes layers out of the objects that no image and no container stands on: caches of builds, and what Docker has begun to remove.

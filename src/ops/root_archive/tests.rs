@@ -296,6 +296,19 @@ fn what_is_left_out_takes_only_what_nothing_else_needs() {
 }
 
 #[test]
+fn an_image_that_is_left_out_has_no_name() {
+    let json = json!({"Repositories": {
+        "web": {"web:1": "sha256:aa", "web:2": "sha256:bb", "web@sha256:cc": "sha256:aa"},
+        "db": {"db:1": "sha256:aa"}
+    }});
+    let gone = [Path::new("imagedb/content/sha256/aa").to_owned()].into_iter().collect();
+    let left = super::taken::names_left(json.to_string().as_bytes(), &gone).unwrap();
+    let left: Value = serde_json::from_slice(&left).unwrap();
+    assert_eq!(left, json!({"Repositories": {"web": {"web:2": "sha256:bb"}}}));
+    assert_eq!(super::taken::names_left(b"none", &gone), None);
+}
+
+#[test]
 fn what_is_somebodys_is_no_empty_root() {
     if !nix::unistd::geteuid().is_root() {
         return;

@@ -12,10 +12,8 @@ use crate::engine::docker_objects::DATA;
 use crate::error::Failure;
 use crate::kernel::folder::FileKind;
 use crate::ops::contents::tree::shown;
-use crate::ops::volumes_of_docker::{Entries, Entry, Stop};
+use crate::ops::volumes_of_docker::{Entries, Entry, LONGEST_PATH, Stop};
 
-/// The longest path of an entry: Linux takes no longer one in a call (`PATH_MAX`). `save` writes none.
-pub(super) const LONGEST_PATH: usize = 4096;
 /// What a volume was made with, beside its files; Docker reads it whole when it starts.
 const OPTIONS: &str = "opts.json";
 const LONGEST_OPTIONS: u64 = 16 << 20;

@@ -15,6 +15,8 @@ use crate::kernel::folder::{Attribute, FileKind, Status, Time};
 const BLOCK: usize = 512;
 /// The longest pax header: the attributes of one file are at most 64 KiB each.
 const LONGEST: u64 = 16 << 20;
+/// The longest path of an entry: Linux takes no longer one in a call (`PATH_MAX`), and each level of it is held in memory. None is written.
+pub(in crate::ops) const LONGEST_PATH: usize = 4096;
 /// The most extents that a sparse file is told in.
 const MOST_EXTENTS: u64 = 1 << 20;
 

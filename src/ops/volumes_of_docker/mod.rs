@@ -7,6 +7,7 @@ mod restore;
 pub mod save;
 mod unpack;
 
+pub(in crate::ops) use entries::LONGEST_PATH;
 pub use entries::{Entries, Entry, parse_records, parse_time};
 pub(in crate::ops) use manifest::is_volume_name;
 pub use manifest::{Manifest, Sums};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
+use super::LONGEST_PATH;
 use super::entries::{Entries, Entry};
 use super::manifest::{Described, LONGEST, MANIFEST, Manifest, SUMS, Sums};
 use super::save::place;
@@ -140,6 +141,9 @@ fn walk<R: Read>(from: R, on_manifest: &mut OnManifest<'_>, on_entry: &mut OnEnt
     let mut volume: Option<&Described> = None;
     loop {
         let entry = entries.next_entry()?.ok_or_else(|| format!("it is cut off: {SUMS} is missing"))?;
+        if entry.path.as_os_str().len() > LONGEST_PATH {
+            return Err(format!("a path in it is longer than {LONGEST_PATH} bytes").into());
+        }
         let is_end = entry.path == Path::new(SUMS);
         if is_end || !volume.is_some_and(|volume| entry.path.starts_with(place(&volume.name))) {
             let sum = entries.sum_before();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::LONGEST_PATH;
 use super::manifest::{Described, MANIFEST, Manifest, SUMS, Sums};
 use crate::engine::docker_objects::{Container, DATA, Data, LOCAL, Objects, State, Volume};
 use crate::engine::roots;
@@ -145,14 +146,14 @@ impl Save<'_> {
     /// Writes the archive. What cannot be read is told.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or a path in it is longer than Linux takes one in a call.
     pub fn write<W: Write>(&self, out: &mut Writer<W>, tell: &mut Tell<'_>) -> io::Result<()> {
         let manifest = serde_json::to_vec(&self.manifest)?;
         file(out, MANIFEST, &manifest)?;
         let mut sums = BTreeMap::new();
         for Open { volume, tree, from } in &self.volumes {
             let name = place(&volume.name);
-            let mut part = Writer::new(Summed { out: out.inner()?, sum: Sha256::new() });
+            let mut part = Writer::within(Summed { out: out.inner()?, sum: Sha256::new() }, LONGEST_PATH);
             let mut tell = |remark| {
                 tell(match remark {
                     Remark::Lost(lost) => Remark::Lost(Lost { path: name.join(lost.path), why: lost.why }),

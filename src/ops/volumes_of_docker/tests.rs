@@ -67,6 +67,23 @@ fn with_volumes() -> TempDir {
     temp
 }
 
+#[test]
+fn a_path_that_no_call_takes_is_not_saved() {
+    let temp = with_volumes();
+    let name = "d".repeat(250);
+    let mut folder = std::fs::File::open(temp.path().join("volumes/db/_data")).unwrap();
+    for _ in 0..17 {
+        nix::sys::stat::mkdirat(&folder, name.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let flags = nix::fcntl::OFlag::O_DIRECTORY;
+        folder = nix::fcntl::openat(&folder, name.as_str(), flags, nix::sys::stat::Mode::empty()).unwrap().into();
+    }
+    let objects = read(temp.path()).unwrap();
+    let save = save::save(&objects, &["db".to_owned()]).unwrap();
+    let mut out = Writer::new(Vec::new());
+    let refused = save.write(&mut out, &mut |_| {}).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{refused}");
+}
+
 fn save_all(root: &Path, names: &[&str]) -> Result<Vec<u8>, String> {
     let objects = read(root).unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

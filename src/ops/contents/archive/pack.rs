@@ -27,10 +27,12 @@ pub fn pack<W: Write>(
 }
 
 /// What is taken of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// It, and what is below.
     Whole,
+    /// A file with other content.
+    Instead(Vec<u8>),
     /// A directory without what is in it.
     Empty,
     /// Nothing.
@@ -65,9 +67,15 @@ pub(crate) fn pack_some<W: Write>(
                 if taken != Taken::Whole && entry.node.status.is_directory() {
                     walk.stay_out();
                 }
-                if taken != Taken::Nothing {
-                    let below = entry.path.strip_prefix(&from.path).unwrap_or(&entry.path);
-                    packing.entry(&entry, &name.join(below))?;
+                let below = entry.path.strip_prefix(&from.path).unwrap_or(&entry.path);
+                let name = name.join(below);
+                match taken {
+                    Taken::Nothing => {}
+                    Taken::Whole | Taken::Empty => packing.entry(&entry, &name)?,
+                    Taken::Instead(bytes) => {
+                        let status = &entry.node.status;
+                        packing.out.bytes(Member { path: &name, status, attributes: &[] }, &bytes)?;
+                    }
                 }
             }
             Err(lost) => (packing.tell)(Remark::Lost(lost)),
