@@ -12,6 +12,7 @@ use lab::guest::menagerie::{Menagerie, names};
 use lab::guest::run::{Cmd, Ran};
 use serde_json::{Value, json};
 
+use crate::migrate::{by_scripts, without_backups};
 use crate::migrate_overlay2::{assert_is_the_same_but, small};
 use crate::rescue_devicemapper::assert_nothing_left;
 use crate::support::Bench;
@@ -21,23 +22,110 @@ struct Saved {
     disk: Mounted,
     root: PathBuf,
     truth: Menagerie,
+    /// What stops Docker and what starts it.
+    ways: [String; 2],
 }
 
 impl Saved {
-    /// A Docker that has stopped.
-    fn new(kind: Kind, config: impl Fn(&Path) -> Config, fill: fn(&Docker) -> Menagerie) -> Self {
+    /// With a Docker that runs.
+    fn new(kind: Kind, config: impl Fn(&Path) -> Config, fill: fn(&Docker) -> Menagerie) -> (Self, Docker) {
         let bench = Bench::with_faults();
         let disk = Mounted::format(kind, &boot::scratch_disks()[0], &bench.sweep.path("save")).unwrap();
         let root = disk.dir().join("root");
-        let mut docker = Docker::start(config(&root)).unwrap();
+        let docker = Docker::start(config(&root)).unwrap();
         let truth = fill(&docker);
-        let saved = Self { bench, disk, root, truth };
-        let refused = saved.dmpool(&["save", "-o", "/tmp/none.tar"], "", 3);
-        assert!(refused.contains("its Docker runs") && refused.contains("systemctl stop docker"), "{refused}");
-        docker.stop().unwrap();
-        // The root is another Docker's by the time in which this one would take it down.
+        let ways = by_scripts(&bench);
+        (Self { bench, disk, root, truth, ways }, docker)
+    }
+
+    /// Stops a Docker whoever has started it. The root is another one's by the time in which this one would take it down.
+    fn stop(&self, docker: Docker) {
+        Cmd::new(&self.ways[0]).run().checked().unwrap();
         std::mem::forget(docker);
-        saved
+    }
+
+    #[track_caller]
+    fn save_running(&self, args: &[&str], fault: &str, code: i32) -> String {
+        let [stop, start] = &self.ways;
+        let ways = ["--stop-command", stop, "--start-command", start];
+        self.dmpool(&[&["save"], args, &ways[..]].concat(), fault, code)
+    }
+
+    /// What is beside the archives that is none.
+    fn unfinished(&self) -> usize {
+        let names = fs::read_dir(self.disk.dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains(".dmpool-")).count()
+    }
+
+    /// Docker answers, and what ran in it runs.
+    #[track_caller]
+    fn runs_again(&self, docker: &Docker) {
+        for name in ["base", "odd"] {
+            docker.exec(name, &["sh", "-c", ":"]).checked().unwrap();
+        }
+        let told = fs::read_to_string(DAEMON_JSON).unwrap();
+        assert!(!told.contains("dmpool") && self.unfinished() == 0, "{told}");
+        assert!(self.dmpool(&["undo"], "", 0).contains("nothing was interrupted"));
+    }
+
+    /// Docker is stopped for it, and started again, also when dmpool is killed in the middle.
+    fn while_docker_runs(&self, docker: &Docker, archive: &str) {
+        let by_hand = self.dmpool(&["save", archive, "--yes"], "", 3);
+        assert!(by_hand.contains("was started by hand") && by_hand.contains("--stop-command"), "{by_hand}");
+        let piped = self.save_running(&["-", "--yes"], "", 3);
+        assert!(piped.contains("name a file"), "{piped}");
+        let nowhere = self.save_running(&[&self.path("none/root.tar"), "--yes"], "", 3);
+        assert!(nowhere.contains("mkdir -p"), "{nowhere}");
+        let unasked = self.save_running(&[archive], "", 3);
+        assert!(unasked.contains("it must be confirmed") && unasked.contains("with Docker stopped"), "{unasked}");
+        let dry = self.save_running(&[archive, "--dry-run"], "", 0);
+        assert!(dry.contains("5. write ") && dry.contains("docker start "), "{dry}");
+        self.runs_again(docker);
+        self.save_running(&[archive, "--yes"], "2:layer:die", 9);
+        assert!(!Path::new(archive).exists() && self.unfinished() == 1);
+        assert!(!docker.cmd(["version"]).run().ok());
+        let finished = self.dmpool(&["continue"], "", 0);
+        assert!(finished.contains("saved 3 containers, 8 layers, 1 volume"), "{finished}");
+        self.runs_again(docker);
+        // What was kept for the way back goes with it, but for what Docker prints.
+        let bytes = fs::read(archive).unwrap();
+        assert!(!bytes.windows(6).any(|found| found == b"dmpool has"), "the hold is in the archive");
+    }
+
+    /// One root after the other: what is loaded for overlay2 is saved from there.
+    fn goes_on_from_overlay2(&self, mut docker: Docker) {
+        let of = |docker: &Docker| {
+            let said = |args: &[&str]| docker.cmd(args.iter().copied()).run().checked().unwrap().stdout;
+            // `docker diff` lists as it meets: in the order of the directory.
+            let changes = said(&["diff", "odd"]);
+            let mut changes: Vec<_> = changes.lines().collect();
+            changes.sort_unstable();
+            [said(&["ps", "-aq", "--no-trunc"]), said(&["images", "-aq", "--no-trunc"]), changes.join("\n")]
+        };
+        let before = of(&docker);
+        if boot::full() {
+            let running = self.path("running.tar");
+            self.save_running(&[&running, "--yes"], "", 0);
+            assert_eq!(of(&docker), before);
+            self.dmpool(&["load", "--check", &running], "", 0);
+            Cmd::new(&self.ways[0]).run().checked().unwrap();
+        } else {
+            docker.stop().unwrap();
+        }
+        std::mem::forget(docker);
+        let archive = self.path("second.tar");
+        let dry = self.dmpool(&["save", &archive, "--dry-run"], "", 0);
+        assert!(dry.contains("would save 3 containers") && !Path::new(&archive).exists(), "{dry}");
+        self.dmpool(&["save", &archive], "", 0);
+        fs::rename(&self.root, self.path("root.first")).unwrap();
+        self.dmpool(&["load", "--yes", &archive], "", 0);
+        let config = Config { driver: "overlay2".to_owned(), ..Config::new(&self.root) };
+        let docker = Docker::start_as_told(config, None).unwrap();
+        assert_eq!(of(&docker), before);
+        docker.cmd(["start", "odd"]).run().checked().unwrap();
+        assert_eq!(docker.exec("odd", &["cat", "/img/touched"]).checked().unwrap().stdout, "7");
+        drop(docker);
+        without_backups();
     }
 
     fn path(&self, name: &str) -> String {
@@ -150,10 +238,12 @@ fn a_root_is_saved_and_loaded() {
         docker.exec("odd", &["sync"]).checked().unwrap();
         Menagerie::of(docker).unwrap()
     };
-    let saved = Saved::new(Kind::Ext4, config, made);
-    let before = Inventory::of(&saved.root).unwrap();
+    let (saved, docker) = Saved::new(Kind::Ext4, config, made);
     let archive = saved.path("root.tar");
-    let said = saved.dmpool(&["save", &archive], "", 0);
+    saved.while_docker_runs(&docker, &archive);
+    saved.stop(docker);
+    let before = Inventory::of(&saved.root).unwrap();
+    let said = saved.dmpool(&["save", &saved.path("down.tar")], "", 0);
     assert!(said.contains("saved 3 containers, 8 layers, 1 volume"), "{said}");
     assert!(
         saved
@@ -179,9 +269,73 @@ fn a_root_is_saved_and_loaded() {
     // The last of them had come to its end but for its own directory.
     let full = saved.dmpool(&["load", "--yes", &archive], "", 3);
     assert!(full.contains("it is not empty") && full.contains("of overlay2"), "{full}");
-    let docker = saved.starts();
-    docker.cmd(["start", "odd"]).run().checked().unwrap();
-    assert_eq!(docker.exec("odd", &["cat", "/img/touched"]).checked().unwrap().stdout, "7");
+    saved.goes_on_from_overlay2(saved.starts());
+}
+
+/// Dear: it ends at each step, and where the archive has no room; Docker runs again each time, with what ran in it.
+#[test]
+fn a_save_that_ends_at_any_step_leaves_a_docker_that_runs() {
+    if !boot::full() {
+        boot::skip("takes minutes; --full");
+    }
+    boot::time_limit(std::time::Duration::from_secs(1800));
+    let config = |root: &Path| {
+        Config::new(root).option("dm.loopdatasize=400M").option("dm.loopmetadatasize=16M").option("dm.basesize=1G")
+    };
+    let made = |docker: &Docker| {
+        small(docker);
+        let random = ["dd", "if=/dev/urandom", "of=/random", "bs=64k", "count=32"];
+        docker.exec("odd", &random).checked().unwrap();
+        Menagerie::of(docker).unwrap()
+    };
+    let (saved, docker) = Saved::new(Kind::Ext4, config, made);
+    let archive = saved.path("root.tar");
+    let dry = saved.save_running(&[&archive, "--dry-run"], "", 0);
+    let is_step =
+        |line: &&str| line.trim_start().split_once(". ").is_some_and(|(number, _)| number.parse::<usize>().is_ok());
+    let steps = dry.lines().filter(is_step).count();
+    assert_eq!(steps, 7, "{dry}");
+    for step in 1..=steps {
+        for (point, verb) in [("before", "continue"), ("after", "undo"), ("after:fail", "")] {
+            let case = format!("step {step}, {point}, {verb}");
+            let _ = fs::remove_file(&archive);
+            let (fault, code) = match verb {
+                // Docker serves by then: who undoes is told to go on.
+                "" if step == steps => continue,
+                "" => (format!("{step}:{point}"), 1),
+                _ => (format!("{step}:{point}:die"), 9),
+            };
+            let said = saved.save_running(&[&archive, "--yes"], &fault, code);
+            match verb {
+                "" => assert!(said.contains("the machine is as it was"), "{case}: {said}"),
+                "undo" if step == steps => {
+                    let refused = saved.dmpool(&["undo"], "", 3);
+                    assert!(refused.contains("the archive is written, and Docker runs again"), "{case}: {refused}");
+                    saved.dmpool(&["continue"], "", 0);
+                }
+                verb => drop(saved.dmpool(&[verb], "", 0)),
+            }
+            saved.runs_again(&docker);
+            let is_whole = Path::new(&archive).exists();
+            assert!(is_whole || verb != "continue" && step < 6, "{case}");
+            if is_whole {
+                saved.dmpool(&["load", "--check", &archive], "", 0);
+            }
+        }
+    }
+    let length = fs::metadata(&archive).unwrap().len();
+    let place = saved.path("full");
+    fs::create_dir(&place).unwrap();
+    let size = format!("size={}", length - (512 << 10));
+    Cmd::new("mount").args(["-t", "tmpfs", "-o", &size, "none", &place]).run().checked().unwrap();
+    let full = saved.save_running(&[&format!("{place}/a.tar"), "--yes"], "", 1);
+    assert!(full.contains("ENOSPC") && full.contains("the machine is as it was"), "{full}");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    Cmd::new("umount").arg(&place).run().checked().unwrap();
+    saved.runs_again(&docker);
+    Cmd::new(&saved.ways[0]).run().checked().unwrap();
+    drop(docker);
+    without_backups();
 }
 
 /// Dear: with one of everything, through a pipe.
@@ -192,7 +346,9 @@ fn one_of_everything_is_saved_and_loaded() {
     }
     boot::time_limit(std::time::Duration::from_secs(1800));
     let made = |docker: &Docker| Menagerie::make(docker, 60).unwrap();
-    let saved = Saved::new(Kind::Xfs, |root| Menagerie::config("devicemapper", root), made);
+    let (saved, mut docker) = Saved::new(Kind::Xfs, |root| Menagerie::config("devicemapper", root), made);
+    docker.stop().unwrap();
+    std::mem::forget(docker);
     let archive = saved.path("root.tar");
     let ran = saved.piped(&format!("DMPOOL save --include-binds - > {archive}"));
     assert!(ran.ok(), "{ran}");
