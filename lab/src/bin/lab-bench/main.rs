@@ -1,6 +1,6 @@
 //! What `cargo lab bench` measures in its guest: ratios only, both sides in one run, turn about.
 //!
-//! `lab-bench [--json] [--rounds N] [--only status|export|migrate]` on the guest's scratch disks, which are formatted. Exits with 0 also when a goal is not
+//! `lab-bench [--json] [--rounds N] [--only status|export|migrate] [--root-mib N]` on the guest's scratch disks, which are formatted. Exits with 0 also when a goal is not
 //! met (the table says so), with 2 when measuring was not possible.
 
 mod export;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let Asked { json, rounds, only } = arguments(std::env::args().skip(1))?;
+    let Asked { json, rounds, only, root_mib } = arguments(std::env::args().skip(1))?;
     for program in ["dmpool", "dmsetup", "lvs", "docker"] {
         find(program)?;
     }
@@ -75,7 +75,7 @@ fn run() -> Result<()> {
         }
     }
     if wanted("migrate") {
-        migrate::measure(&mut report, mounted.dir(), rounds)?;
+        migrate::measure(&mut report, mounted.dir(), rounds, root_mib)?;
     }
     mounted.unmount()?;
 
@@ -90,19 +90,28 @@ struct Asked {
     json: bool,
     rounds: u32,
     only: Option<String>,
+    /// What `migrate` has in its Docker root, about.
+    root_mib: u32,
 }
 
 /// What `--only` takes.
 const PARTS: [&str; 3] = ["status", "export", "migrate"];
 
 fn arguments(mut args: impl Iterator<Item = String>) -> Result<Asked> {
-    let mut asked = Asked { json: false, rounds: ROUNDS, only: None };
+    let mut asked = Asked { json: false, rounds: ROUNDS, only: None, root_mib: migrate::SMALLEST_MIB };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--json" => asked.json = true,
             "--rounds" => {
                 let number = args.next().and_then(|number| number.parse().ok());
                 asked.rounds = number.filter(|n| *n > 0).context("--rounds needs a number above 0")?;
+            }
+            "--root-mib" => {
+                let number = args.next().and_then(|number| number.parse().ok());
+                let least = migrate::SMALLEST_MIB;
+                asked.root_mib = number
+                    .filter(|n| *n >= least)
+                    .with_context(|| format!("--root-mib needs a number from {least} on"))?;
             }
             "--only" => {
                 let part = args.next().filter(|part| PARTS.contains(&part.as_str()));
