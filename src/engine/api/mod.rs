@@ -37,6 +37,8 @@ pub struct Api {
 pub enum ApiError {
     /// Nobody listens there.
     Nobody(PathBuf, io::Error),
+    /// A signal has stopped that process, and it answers nobody.
+    Stopped(u32),
     /// It did not answer in time: what was asked, and how long.
     Silent(String, Duration),
     /// It answered with an error: what was asked, the status, Docker's own words.
@@ -59,6 +61,12 @@ impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody(socket, why) => write!(f, "nobody answers at {}: {why}", socket.display()),
+            Self::Stopped(pid) => {
+                write!(
+                    f,
+                    "Docker (process {pid}) was stopped by a signal, and does nothing until it is let go on:  kill -CONT {pid}"
+                )
+            }
             Self::Silent(call, limit) => {
                 write!(f, "Docker did not answer `{call}` within {} s: it hangs", limit.as_secs())
             }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::api::{Api, ApiError};
+use crate::engine::stuck::{Stuck, stuck};
 use crate::engine::{roots, start};
 use crate::kernel::{self, interrupt};
 use crate::ops::steps::configure::systemctl;
@@ -93,6 +94,11 @@ pub fn pids_on(root: &Path) -> Vec<u32> {
     roots::daemons_on(root).into_iter().map(|daemon| daemon.pid).collect()
 }
 
+/// Returns the daemon of a root that a signal has stopped (`SIGSTOP`).
+pub fn stopped_on(root: &Path) -> Option<u32> {
+    pids_on(root).into_iter().find(|pid| stuck(*pid, Duration::ZERO) == Some(Stuck::Stopped))
+}
+
 /// Fails when a daemon runs on a root and stays: one that refuses to start is there for a moment too.
 ///
 /// # Errors
@@ -122,9 +128,12 @@ impl Daemon {
     /// Returns its API, in its own version.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When it does not answer; at once where a signal has stopped it.
     pub fn api(&self) -> Result<Api, ApiError> {
-        Api::at(&self.socket).negotiated()
+        match stopped_on(&self.root) {
+            Some(pid) => Err(ApiError::Stopped(pid)),
+            None => Api::at(&self.socket).negotiated(),
+        }
     }
 
     /// Stops it, and waits until it is gone. Nothing is done when it does not run.
@@ -137,6 +146,10 @@ impl Daemon {
             let words: Vec<_> = std::iter::once("stop").chain(units.iter().map(String::as_str)).collect();
             systemctl(&words)?;
         } else if self.runs() {
+            // It would not end, and what is asked to end it would wait for that.
+            if let Some(pid) = stopped_on(&self.root) {
+                return Err(ApiError::Stopped(pid)).context("stopping Docker");
+            }
             match &self.way {
                 Way::Script(name) => process::change_within("service", &[name.as_str(), "stop"], DOWN),
                 Way::Commands { stop, .. } => {
@@ -206,10 +219,18 @@ impl Daemon {
 
     fn wait_until_it_answers(&self, log: &Path, mut begun: Option<Begun>) -> Result<Api> {
         let until = Instant::now() + UP;
-        let mut gone = None;
+        let (mut gone, mut stopped) = (None, None);
         loop {
-            match Api::at(&self.socket).negotiated() {
+            let asked = self.api();
+            match &asked {
+                Err(ApiError::Stopped(_)) => stopped = stopped.or_else(|| Some(Instant::now() + REFUSES)),
+                _ => stopped = None,
+            }
+            match asked {
                 Ok(api) => return Ok(api),
+                Err(why) if stopped.is_some_and(|limit| Instant::now() >= limit) => {
+                    return Err(why).context("waiting for Docker to answer");
+                }
                 Err(why) if Instant::now() >= until => {
                     return Err(self.with_log(why.into(), log)).context("waiting for Docker to answer");
                 }

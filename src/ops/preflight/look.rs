@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Asked, Exec, Facts, Options, Seer};
-use crate::engine::api::{Api, SOON, socket};
+use crate::engine::api::{Api, ApiError, SOON, socket};
 use crate::engine::configuration::Configuration;
 use crate::engine::configure::text_of;
 use crate::engine::dockerd::{self, Dockerd};
 use crate::engine::{daemon_json, roots, start};
 use crate::kernel::{mounts, processes};
 use crate::ops::daemon::containers::{inspected, name_of, shims};
-use crate::ops::daemon::units;
+use crate::ops::daemon::{stopped_on, units};
 use crate::ops::steps::configure::{is_systemd, runs};
 
 /// Where BuildKit has a folder for each step that it carries out, in Docker's root (builder/builder-next/executor_unix.go).
@@ -47,7 +47,11 @@ pub fn look(root: &Path, options: &Options) -> Facts {
     }
     let files: BTreeSet<PathBuf> = files.into_iter().map(|path| path.canonicalize().unwrap_or(path)).collect();
     let socket = daemon.as_ref().and_then(socket_that_listens);
-    let asked = daemon.as_ref().and(options.socket.as_ref().or(socket.as_ref())).map(|socket| ask(socket));
+    let stopped = stopped_on(&root);
+    let asked = daemon.as_ref().and(options.socket.as_ref().or(socket.as_ref())).map(|socket| match stopped {
+        Some(pid) => Err(ApiError::Stopped(pid).to_string()),
+        None => ask(socket),
+    });
     let containers = match &asked {
         Some(Ok(asked)) => asked.containers.as_slice(),
         _ => &[],
@@ -59,6 +63,7 @@ pub fn look(root: &Path, options: &Options) -> Facts {
         seers: seers(&root, daemon.as_ref(), containers),
         orphans: if daemon.is_none() { shims(&root) } else { Vec::new() },
         pid,
+        is_stopped: stopped.is_some(),
         starter: next.starter,
         root,
         socket,

@@ -98,6 +98,8 @@ pub struct Facts {
     pub root: PathBuf,
     /// The daemon that runs on it.
     pub pid: Option<u32>,
+    /// Whether a signal has stopped it.
+    pub is_stopped: bool,
     /// Where that one listens; nothing when it does on the network alone.
     pub socket: Option<PathBuf>,
     /// What it said, or why it did not.
@@ -206,12 +208,15 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
     let asked = match &facts.asked {
         Some(Ok(asked)) => asked,
         Some(Err(why)) => {
-            return Err(refuse(format!("Docker (process {pid}) does not say what runs in it"))
-                .fact("cause", why)
-                .next(format!(
-                    "curl --unix-socket {} http://docker/info    # says more",
-                    quote(&socket.to_string_lossy())
-                )));
+            let next = match facts.is_stopped {
+                true => format!("kill -CONT {pid}    # lets it go on; then run this again"),
+                false => {
+                    let socket = quote(&socket.to_string_lossy());
+                    format!("curl --unix-socket {socket} http://docker/info    # says more")
+                }
+            };
+            let refusal = refuse(format!("Docker (process {pid}) does not say what runs in it"));
+            return Err(refusal.fact("cause", why).next(next));
         }
         None => return Err(refuse(format!("Docker (process {pid}) was not asked"))),
     };

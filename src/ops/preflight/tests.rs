@@ -15,6 +15,7 @@ fn facts() -> Facts {
     Facts {
         root: "/var/lib/docker".into(),
         pid: Some(7),
+        is_stopped: false,
         socket: Some("/var/run/docker.sock".into()),
         asked: Some(Ok(asked)),
         active: vec!["docker.socket".to_owned(), "docker.service".to_owned()],
