@@ -1,16 +1,19 @@
 //! Containers as Docker is asked to stop and start them, in an order that heeds who needs whom.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::engine::api::{Api, SOON};
+use crate::engine::api::{Api, ApiError, SOON};
 use crate::engine::docker_objects::CONTAINERS;
+use crate::engine::stuck::{Stuck, stuck};
 use crate::kernel::processes;
 use crate::ops::progress::Watcher;
 
@@ -20,6 +23,10 @@ const STOPS_WITHIN: Duration = Duration::from_secs(10);
 const KILLED_WITHIN: Duration = Duration::from_secs(90);
 /// A container that has no end of patience gets this.
 const ENDLESS: Duration = Duration::from_secs(3600);
+/// How many are stopped at once.
+const AT_ONCE: usize = 16;
+/// How long a process has not run that is said to wait in the kernel.
+const WAITS: Duration = Duration::from_millis(300);
 /// To start one: its file system is mounted, its network made.
 const STARTS_WITHIN: Duration = Duration::from_secs(300);
 
@@ -150,33 +157,116 @@ fn needed_by(inspected: &Value) -> Vec<String> {
     list("Links").map(first).chain(list("VolumesFrom").map(first)).chain(shared).collect()
 }
 
-/// Stops those of the containers that run, the last first, each with the time that it has. Each is named before.
+/// Stops those of the containers that run, each with the time that it has: side by side, and none before those that need it, as
+/// `inspected` says ([`no_others`]). Each is named before.
 ///
 /// # Errors
 /// When one does not stop, with its name.
-pub fn stop(api: &Api, containers: &[Ran], watcher: &Watcher) -> Result<()> {
-    for ran in containers.iter().rev() {
-        stop_one(api, ran, watcher).with_context(|| format!("stopping the container `{}`", ran.name))?;
+pub fn stop(api: &Api, containers: &[Ran], inspected: &[Value], watcher: &Watcher) -> Result<()> {
+    for wave in waves(containers, inspected) {
+        for some in wave.chunks(AT_ONCE) {
+            let named = |ran: &&Ran| format!("stopping the container `{}`", ran.name);
+            let mut found = Vec::new();
+            for ran in some {
+                let Some(state) = state_of(api, &ran.id).with_context(|| named(ran))? else { continue };
+                if is(&state, "Running") {
+                    watcher.next(&format!("  stopping the container {}", ran.name));
+                }
+                found.push((*ran, is(&state, "Paused")));
+            }
+            let ended: Vec<Result<()>> = thread::scope(|scope| {
+                let stop = |(ran, is_paused)| {
+                    thread::Builder::new()
+                        .spawn_scoped(scope, move || stop_one(api, ran, is_paused).with_context(|| named(&ran)))
+                };
+                let begun: Vec<_> = found.into_iter().map(stop).collect();
+                let end = |thread: thread::ScopedJoinHandle<'_, Result<()>>| {
+                    thread.join().unwrap_or_else(|_| Err(anyhow!("what stops it has ended")))
+                };
+                begun.into_iter().map(|begun| begun.map_err(Into::into).and_then(end)).collect()
+            });
+            ended.into_iter().collect::<Result<()>>()?;
+        }
     }
     Ok(())
 }
 
-fn stop_one(api: &Api, ran: &Ran, watcher: &Watcher) -> Result<()> {
-    let Some(before) = state_of(api, &ran.id)? else { return Ok(()) };
-    if is(&before, "Running") {
-        watcher.next(&format!("  stopping the container {}", ran.name));
+/// Returns the containers, which come in the order in which they are started, as they are stopped: none in a wave is needed by one
+/// that is stopped in the same or behind it. Of a circle the last goes first.
+fn waves<'r>(containers: &'r [Ran], inspected: &[Value]) -> Vec<Vec<&'r Ran>> {
+    let is = |it: &Value, name: &str| name_of(it) == name || text(it, "/Id").as_deref() == Some(name);
+    let needs = |ran: &Ran| -> Vec<String> {
+        let own = inspected.iter().find(|it| is(it, &ran.id));
+        let names = own.map(needed_by).unwrap_or_default().into_iter();
+        names.filter_map(|name| text(inspected.iter().find(|it| is(it, &name))?, "/Id")).collect()
+    };
+    let mut left: Vec<(&Ran, Vec<String>)> = containers.iter().map(|ran| (ran, needs(ran))).collect();
+    let mut waves = Vec::new();
+    while let Some((last, _)) = left.last() {
+        let needed = |ran: &Ran| left.iter().any(|(other, needs)| other.id != ran.id && needs.contains(&ran.id));
+        let mut wave: Vec<&Ran> = left.iter().map(|(ran, _)| *ran).filter(|ran| !needed(ran)).collect();
+        if wave.is_empty() {
+            wave.push(*last);
+        }
+        left.retain(|(ran, _)| wave.iter().all(|gone| gone.id != ran.id));
+        waves.push(wave);
     }
-    if is(&before, "Paused") {
+    waves
+}
+
+fn stop_one(api: &Api, ran: &Ran, is_paused: bool) -> Result<()> {
+    if is_paused {
         // It could not answer a signal.
         api.post(&format!("/containers/{}/unpause", ran.id), SOON)?;
     }
     match api.post(&format!("/containers/{}/stop", ran.id), ran.limit()) {
         Err(why) if why.status() == Some(404) => return Ok(()),
+        // Docker waits for ever for one that SIGKILL does not end. Without a process that waits it is Docker that hangs.
+        Err(why @ ApiError::Silent(..)) => {
+            let state = state_of(api, &ran.id).ok().flatten().filter(|state| is(state, "Running"));
+            let still = state.map(|state| RunsStill::look(ran, &state)).filter(|still| still.waits.is_some());
+            return Err(still.map_or_else(|| why.into(), Into::into));
+        }
         answered => answered?,
     };
-    let state = state_of(api, &ran.id)?;
-    ensure!(!state.is_some_and(|state| is(&state, "Running")), "it was killed and runs still");
-    Ok(())
+    match state_of(api, &ran.id)? {
+        Some(state) if is(&state, "Running") => Err(RunsStill::look(ran, &state).into()),
+        _ => Ok(()),
+    }
+}
+
+/// A container that was killed and runs: one of its processes may wait in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunsStill {
+    /// Its name.
+    pub container: String,
+    /// The process that waits, with its name, where there is one.
+    pub waits: Option<(u32, String)>,
+}
+
+impl fmt::Display for RunsStill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it was killed and runs still")?;
+        match &self.waits {
+            Some((pid, comm)) => {
+                write!(f, ": process {pid} ({comm}) in it waits in the kernel, where no signal reaches it")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for RunsStill {}
+
+impl RunsStill {
+    fn look(ran: &Ran, state: &Value) -> Self {
+        let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = state.get("Pid").and_then(Value::as_u64).and_then(|pid| namespace(u32::try_from(pid).ok()?));
+        let in_it = |pid: &u32| own.is_some() && namespace(*pid) == own;
+        let mut processes = processes::all().unwrap_or_default().into_iter().filter(in_it);
+        let waits = processes.find(|pid| matches!(stuck(*pid, WAITS), Some(Stuck::Waits(_))));
+        Self { container: ran.name.clone(), waits: waits.map(|pid| (pid, processes::comm(pid))) }
+    }
 }
 
 /// Returns the state of a container; nothing when there is no such container.
@@ -246,17 +336,18 @@ pub fn ended_since(api: &Api, containers: &[Ran]) -> Vec<String> {
     containers.iter().filter_map(ended).collect()
 }
 
-/// Fails when a container runs that is none of these.
+/// Fails when a container runs that is none of these. Returns what `docker inspect` says of all.
 ///
 /// # Errors
 /// With its name.
-pub fn no_others(api: &Api, known: &[Ran]) -> Result<()> {
-    for ran in inspected(api)?.iter().filter_map(Ran::of) {
+pub fn no_others(api: &Api, known: &[Ran]) -> Result<Vec<Value>> {
+    let all = inspected(api)?;
+    for ran in all.iter().filter_map(Ran::of) {
         if known.iter().all(|it| it.id != ran.id) {
             bail!("the container `{}` was started since the plan was made", ran.name);
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -314,14 +405,31 @@ mod tests {
     #[test]
     fn one_that_does_not_stop_is_named_with_dockers_words() {
         let (_dir, api, _server) = answering(&[RUNS, "HTTP/1.1 500 x\r\n\r\n{\"message\":\"no luck\"}"]);
-        let why = format!("{:#}", stop(&api, &[named("web")], &Watcher::none()).unwrap_err());
+        let why = format!("{:#}", stop(&api, &[named("web")], &[], &Watcher::none()).unwrap_err());
         assert_eq!(
             why,
             "stopping the container `web`: Docker answered `POST /containers/web-id/stop` with 500: no luck"
         );
         let (_dir, api, _server) = answering(&[RUNS, DONE, RUNS]);
-        let why = format!("{:#}", stop(&api, &[named("web")], &Watcher::none()).unwrap_err());
+        let why = format!("{:#}", stop(&api, &[named("web")], &[], &Watcher::none()).unwrap_err());
         assert_eq!(why, "stopping the container `web`: it was killed and runs still");
+    }
+
+    #[test]
+    fn none_is_stopped_before_those_that_need_it_and_all_others_at_once() {
+        let all = [
+            container("db", 1, &json!({})),
+            container("other", 2, &json!({})),
+            container("web", 3, &json!({"Links": ["/db:/web/db"]})),
+            container("beside", 4, &json!({"NetworkMode": "container:web-id"})),
+            container("a", 5, &json!({"Links": ["/b:/a/b"]})),
+            container("b", 6, &json!({"Links": ["/a:/b/a"]})),
+        ];
+        let containers = in_order(&all);
+        let names: Vec<Vec<&str>> =
+            waves(&containers, &all).iter().map(|wave| wave.iter().map(|ran| ran.name.as_str()).collect()).collect();
+        assert_eq!(names, [vec!["other", "beside"], vec!["web"], vec!["db"], vec!["b"], vec!["a"]]);
+        assert_eq!(waves(&containers, &[]).len(), 1, "of what nobody says that it is needed");
     }
 
     #[test]

@@ -121,8 +121,11 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
     }
     match revert_all(kit, &mut log) {
         Ok(Back { stands, .. }) if stands.is_empty() => {
-            let state = "everything that had been done was taken back; the machine is as it was";
             let left = kit.said();
+            let state = match left.is_empty() {
+                true => "everything that had been done was taken back; the machine is as it was",
+                false => "everything that had been done was taken back but for what is left",
+            };
             Err(match close(log, "taken back") {
                 Ok(()) => {
                     let failure = Failure::failed(what).fact("state", state).because(first.why);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{block, holders, processes};
-use crate::ops::daemon::containers::{self, Ran};
+use crate::ops::daemon::containers::{self, Ran, RunsStill};
 use crate::ops::daemon::{Daemon, nobody_runs_on, units};
 use crate::ops::sight;
 use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, WayBack};
@@ -75,10 +75,15 @@ impl Act for StopContainers {
             return Ok(());
         }
         let api = self.daemon.api()?;
-        containers::no_others(&api, &self.running)?;
+        let all = containers::no_others(&api, &self.running)?;
         // A unit that runs a container starts it again as soon as it stops.
         units::stop(&self.daemon.with)?;
-        containers::stop(&api, &self.running, &kit.watcher)
+        containers::stop(&api, &self.running, &all, &kit.watcher).inspect_err(|why| {
+            // Nobody takes back what it was sent.
+            if let Some(RunsStill { container, .. }) = why.downcast_ref() {
+                kit.say(format!("the container `{container}` was killed, and ends as soon as the kernel lets it; when it has:  docker start {container}"));
+            }
+        })
     }
 
     fn is_one_thing(&self) -> bool {
@@ -156,9 +161,9 @@ impl Act for StopDocker {
         let Some(daemon) = &self.daemon else { return nobody_runs_on(&self.hold.root) };
         if daemon.runs() {
             let api = daemon.api()?;
-            containers::no_others(&api, &self.running)?;
+            let all = containers::no_others(&api, &self.running)?;
             // One with a restart policy may have come back with a Docker that came back.
-            containers::stop(&api, &self.running, &kit.watcher)?;
+            containers::stop(&api, &self.running, &all, &kit.watcher)?;
         }
         daemon.stop()
     }
