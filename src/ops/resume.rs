@@ -7,8 +7,8 @@ use crate::kernel::identity;
 use crate::ops::journal::{self, Ended, Journal, Log, Progress};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::root_archive::running;
-use crate::ops::steps::{self, Act, Attempt, Kit, Step, devices_of};
-use crate::ops::{deleted, gate, members, migrate, registry, sight};
+use crate::ops::steps::{self, Act, Attempt, Kit, Step, StopDocker, devices_of};
+use crate::ops::{daemon, deleted, gate, members, migrate, registry, sight};
 use crate::pool::{Entry, PoolName};
 
 /// Which way to go.
@@ -120,6 +120,7 @@ fn remaining(kit: &Kit, journal: &Journal, way: Way) -> Vec<Remaining> {
 fn may_end(kit: &Kit, journal: &Journal, way: Way) -> Outcome<()> {
     no_data_goes(kit, journal, way)?;
     no_volume_goes(kit, journal, way)?;
+    nobody_past_the_hold(journal, way)?;
     no_start_goes(journal, way)?;
     no_file_goes(kit, journal, way)
 }
@@ -291,6 +292,38 @@ fn no_start_goes(journal: &Journal, way: Way) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses both ways while a Docker runs that somebody has started past the hold, and the way back when one has run on what had taken the
+/// old one's place.
+fn nobody_past_the_hold(journal: &Journal, way: Way) -> Outcome<()> {
+    let (id, verb) = (&journal.opened.id, if way == Way::Undo { "undo" } else { "continue" });
+    let holds = journal.opened.plan.steps.iter().zip(&journal.progress).filter_map(|(step, progress)| match step {
+        // Until it was stopped the one that runs is the one that ran.
+        Step::StopDocker(StopDocker { hold, .. }) if *progress == Progress::Done => Some(hold),
+        _ => None,
+    });
+    for hold in holds.filter(|hold| hold.is_held() && !hold.was_dropped()) {
+        daemon::nobody_runs_on(&hold.root).map_err(|why| {
+            Failure::refused(format!("cannot {verb} `{id}`: somebody has started Docker while it was held"))
+                .fact("state", "nothing was touched")
+                .next(format!("stop it, then:  dmpool continue {id}    # or undo, when it can still be taken back"))
+                .because(why)
+        })?;
+    }
+    if way != Way::Undo {
+        return Ok(());
+    }
+    let used = journal::used_past_hold(journal).map_err(|e| {
+        Failure::failed(format!("cannot undo `{id}`: whether Docker has run since cannot be told")).because(e)
+    })?;
+    let Some(used) = used else { return Ok(()) };
+    Err(Failure::refused(format!(
+        "cannot undo `{id}`: Docker has run since on what was made for it, while it was held"
+    ))
+    .fact("found", used)
+    .fact("state", "nothing was touched; what was written there since would be lost on the way back")
+    .next(format!("dmpool continue {id}    # finishes it")))
 }
 
 /// Refuses to end an operation in the way that takes devices down which are the last to have a deleted file.

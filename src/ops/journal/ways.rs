@@ -19,6 +19,7 @@ pub fn ways_out(kit: &Kit, journal: &Journal) -> Interrupted {
             && !matches!(volumes::is_back(kit, journal), Ok(Some(_)));
         let can_go_back = !stands(kit, journal)
             && !is_start_unknown(journal)
+            && !matches!(used_past_hold(journal), Ok(Some(_)))
             && !matches!(used(kit, opened), Ok(Some(_)))
             && !matches!(volumes::used(kit, journal), Ok(Some(_)))
             && !matches!(volumes::may_have_grown(journal), Ok(true));
@@ -56,6 +57,26 @@ pub fn destroys(plan: &Plan) -> bool {
 pub const fn ends_the_way_back(operation: Operation, step: &Step) -> bool {
     !operation.holds_docker()
         || matches!(step, Step::StartDocker(_) | Step::DropHold(_) | Step::WriteConfig(_) | Step::SetAside(_))
+}
+
+/// Returns what shows that somebody has started a Docker past the hold, on what had taken the old one's place by then: going back
+/// would lose what it has written. Nothing once the hold was dropped as planned: from then on [`Hold::used_since`] tells.
+///
+/// # Errors
+/// When what the root looked like before cannot be read.
+///
+/// [`Hold::used_since`]: crate::ops::steps::Hold::used_since
+pub fn used_past_hold(journal: &Journal) -> Result<Option<String>> {
+    let steps = || journal.opened.plan.steps.iter().zip(&journal.progress);
+    let is_begun = |progress: &Progress| matches!(progress, Progress::Perhaps | Progress::Done);
+    let took_its_place = steps().any(|(step, progress)| matches!(step, Step::SetAside(_)) && is_begun(progress));
+    let hold = steps().find_map(|(step, _)| match step {
+        Step::HoldDocker(held) if !held.hold.was_dropped() => Some(&held.hold),
+        _ => None,
+    });
+    let Some(hold) = hold.filter(|_| took_its_place) else { return Ok(None) };
+    let used = hold.used_past()?;
+    Ok((!used.is_empty()).then(|| used.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ")))
 }
 
 /// Returns whether Docker may have run on what was made for it, and nothing says any more what that was like before.

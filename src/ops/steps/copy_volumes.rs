@@ -225,6 +225,7 @@ pub(in crate::ops) fn take_down(kit: &Kit, up: &[Step], target: &Target) -> Resu
 impl CopyVolumes {
     fn copy(&self, kit: &Kit) -> Result<()> {
         self.carried.hold.still_stands()?;
+        self.carried.hold.note_root()?;
         if self.carried.prepared.is_none() {
             self.make.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again))?;
         }

@@ -3,7 +3,6 @@
 //! Three things keep it from starting, since nobody knows who tries: a condition in its systemd units, a word in the files
 //! that any daemon reads first, and each step in between looks for a daemon all the same.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +20,8 @@ use crate::units::Bytes;
 const LONGEST: Bytes = Bytes::new(1 << 20);
 /// What a root looked like when it was let go.
 pub(super) const MARKS: &str = "before-the-start.json";
+/// What it looked like while it was held, before anything of it was changed.
+const HELD_MARKS: &str = "while-it-is-held.json";
 /// The file that says that Docker has answered since.
 const ANSWERED: &str = "docker-has-answered";
 
@@ -123,6 +124,24 @@ impl Hold {
     /// When the marks, or the root, cannot be read.
     pub fn used_since(&self) -> Result<Vec<String>> {
         used_since(&self.records, &self.root)
+    }
+
+    /// Writes down what the root looks like while nobody should use it.
+    pub(super) fn note_root(&self) -> Result<()> {
+        durable::make_dir_durably(&self.records, 0o700)?;
+        let marks = serde_json::to_vec(&used::look(&self.root))?;
+        durable::write_replace(&self.records.join(HELD_MARKS), &marks, 0o600)
+    }
+
+    /// Returns what shows that a Docker was started past the hold since [`Self::note_root`], each a few words; nothing when that was never
+    /// written. What a migration adds to the root shows nothing.
+    ///
+    /// # Errors
+    /// When what it looked like then cannot be read.
+    pub fn used_past(&self) -> Result<Vec<String>> {
+        let Some(before) = marks_in(&self.records.join(HELD_MARKS))? else { return Ok(Vec::new()) };
+        let found = used::differences(&before, &used::look(&self.root));
+        Ok(found.into_iter().filter(|name| before.contains_key(name)).collect())
     }
 
     /// Returns the sentence on a root that was used since; nothing when it was not.
@@ -267,11 +286,13 @@ fn used_since(records: &Path, root: &Path) -> Result<Vec<String>> {
     if has_answered(records) {
         return Ok(vec!["it has answered".to_owned()]);
     }
-    let path = records.join(MARKS);
-    let Some(bytes) = durable::read_limited(&path, Bytes::new(64 << 20))? else { return Ok(Vec::new()) };
-    let before: BTreeMap<String, String> =
-        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+    let Some(before) = marks_in(&records.join(MARKS))? else { return Ok(Vec::new()) };
     Ok(used::differences(&before, &used::look(root)))
+}
+
+fn marks_in(path: &Path) -> Result<Option<used::Marks>> {
+    let Some(bytes) = durable::read_limited(path, Bytes::new(64 << 20))? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", path.display()))
 }
 
 impl HeldFile {
