@@ -1,6 +1,7 @@
 //! The step that starts Docker for its users.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ const AFTER: &str = "docker-after.json";
 const DIFFERENCES: &str = "differences.json";
 /// The same to be read.
 const REPORT: &str = "differences.txt";
+/// How long containers have run at least when it is looked whether they still do: what cannot, its port being taken, has often ended by then.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// Starts Docker, and in it what ran before; says what is not as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +93,7 @@ impl Act for StartDocker {
         self.hold.has_served()?;
         let mut found: Vec<Difference> =
             containers::start(&api, &self.running, &kit.watcher).into_iter().map(Into::into).collect();
+        let started = Instant::now();
         let kept = match KeepRecords::docker(&self.hold.records)? {
             Some(before) => {
                 kit.watcher.next("  comparing what Docker says with what it said before");
@@ -99,6 +103,9 @@ impl Act for StartDocker {
             }
             None => None,
         };
+        if !self.running.is_empty() {
+            std::thread::sleep(SETTLES.saturating_sub(started.elapsed()));
+        }
         // Last: what they make and remove in Docker is no difference.
         let ended = containers::ended_since(&api, &self.running).into_iter();
         found.extend(ended.chain(units::start(&self.daemon.with)).map(Into::into));
