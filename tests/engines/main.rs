@@ -27,6 +27,7 @@ mod migrate_guide;
 mod migrate_menagerie;
 mod migrate_overlay2;
 mod migrate_prepared;
+mod migrate_trouble;
 mod named;
 mod parity;
 mod rescue_devicemapper;
