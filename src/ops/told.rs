@@ -77,8 +77,12 @@ impl Engines {
 }
 
 fn of_docker(base: &Path, pool: &str, running: &[dockerd::Dockerd]) -> Engines {
-    let names_it = |option: &&String| StorageOptions::parse([option.as_str()]).thin_pool.as_deref() == Some(pool);
-    let named = |options: &[String]| options.iter().find(names_it).cloned();
+    let thin_pool = |option: &String| StorageOptions::parse([option.as_str()]).thin_pool;
+    // Of several the last counts: a migration adds the new pool's behind the old one's.
+    let named = |options: &[String]| {
+        let last = options.iter().rfind(|option| thin_pool(option).is_some())?;
+        (thin_pool(last).as_deref() == Some(pool)).then(|| last.clone())
+    };
     let told = |configuration: &Configuration, line: String, file: String| {
         let on_line = configuration.flags.as_ref().and_then(|flags| named(&flags.storage_options));
         let in_file = configuration.json.storage_options.as_deref().and_then(named);
@@ -161,6 +165,9 @@ mod tests {
         .unwrap();
         assert_eq!(told("p0"), [(json, "dm.thinpooldev=/dev/mapper/p0".to_owned(), false)]);
         assert_eq!(told("p"), []);
+        let both = r#"{"storage-opts": ["dm.thinpooldev=p0", "dm.thinpooldev=p1", "dm.blkdiscard=true"]}"#;
+        fs::write(base.join("etc/docker/daemon.json"), both).unwrap();
+        assert_eq!((told("p0").len(), told("p1").len()), (0, 1));
         fs::write(base.join("etc/docker/daemon.json"), r#"{"storage-opts": ["dm.thinpooldev=p0"#).unwrap();
         let unread = of_docker(base, "p0", &[]).unread;
         let [Unread { engine: Engine::Docker, problem, runs: false }] = unread.as_slice() else { panic!("{unread:?}") };
