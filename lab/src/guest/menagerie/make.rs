@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::names::{
     BOUND_VOLUME, CHANGED, COMMITTED_IMAGE, DANGLING, DATA_VOLUME, DECLARED_IMAGE, FORGOTTEN_VOLUME, GONE_IMAGE,
     LINKED, NAME_LIKE_ID, NETWORK, NFS_VOLUME, ODD, OPTIONS, ORPHAN, PAUSED, READ_ONLY_VOLUME, READER, SIDECAR, TALKER,
-    TERMINAL, VOLUMES, WEB, WEB_AGAIN, WEB_IMAGE,
+    TERMINAL, VOLUMES, WEB, WEB_AGAIN, WEB_IMAGE, WRITTEN,
 };
-use super::{ask, logs, text};
+use super::{ask, logs, served, text};
 use crate::guest::docker::{Docker, IMAGE, find, post};
 use crate::guest::inmate::{CHANGEABLE, last_lines};
 use crate::guest::odd_tree;
@@ -245,6 +245,7 @@ fn start(docker: &Docker) -> Result<()> {
     ended(LINKED, 137)?;
     let by_hand = "echo '<p>written later</p>' >/www/page.html; echo 'made by hand' >/tmp/by-hand.txt";
     docker.exec(WEB, &["sh", "-c", by_hand]).checked()?;
+    ensure!(served()? == WRITTEN, "the web server shows another page");
     run(docker, &["commit", "--author", "A. U. Thor", "--message", "by hand", CHANGED, COMMITTED_IMAGE])?;
     Ok(())
 }

@@ -9,7 +9,10 @@ pub mod names;
 mod roots;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -131,7 +134,7 @@ impl Menagerie {
         }
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self {
-            driver: docker.driver().to_owned(),
+            driver: roots.driver().to_owned(),
             containers,
             images: each(&ask("/images/json?all=1")?, "Id", image)?,
             volumes,
@@ -228,6 +231,32 @@ impl Menagerie {
     pub fn load(file: &Path) -> Result<Self> {
         let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         Ok(serde_json::from_slice(&text)?)
+    }
+}
+
+/// What the web server in [`names::WEB`] answers for [`names::PAGE`] on the port that Docker publishes.
+///
+/// # Errors
+/// When it does not answer within a minute.
+pub fn served() -> Result<String> {
+    let once = || -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", names::PORT))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        write!(stream, "GET /{} HTTP/1.0\r\n\r\n", names::PAGE)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a header")?;
+        ensure!(head.split(' ').nth(1) == Some("200"), "{head}");
+        Ok(body.to_owned())
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match once() {
+            Err(why) if Instant::now() >= until => return Err(why).context("the web server does not answer"),
+            // Docker's proxy takes the connection before the server is there.
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            page => return page,
+        }
     }
 }
 

@@ -3,6 +3,12 @@
 /// A web server that runs: ports, the default network, restart policy, labels, odd environment, a page and a file made by
 /// hand. Its image is [`WEB_IMAGE`].
 pub const WEB: &str = "web";
+/// The page in it that was made by hand.
+pub const PAGE: &str = "page.html";
+/// What is on it.
+pub const WRITTEN: &str = "<p>written later</p>\n";
+/// Where the host's users find it.
+pub const PORT: u16 = 8080;
 /// Ended with 0; everything of [`odd_tree`](crate::guest::odd_tree) is in its `/odd`.
 pub const ODD: &str = "Odd_One.2-x";
 /// Ended with 3; did to its image's `/www` all that [`change`](crate::guest::inmate::change) does.

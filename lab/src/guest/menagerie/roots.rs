@@ -17,6 +17,8 @@ use crate::guest::sys::{self, PREFIX};
 #[derive(Debug)]
 pub struct Roots<'a> {
     docker: &'a Docker,
+    /// The driver of what it shows: a test may have given its root another one.
+    driver: String,
     pool: String,
     /// File system of the devices.
     kind: String,
@@ -32,7 +34,14 @@ impl<'a> Roots<'a> {
         let pairs = info.get("DriverStatus").and_then(Value::as_array).into_iter().flatten();
         let pairs: Vec<_> = pairs.filter_map(|pair| Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?))).collect();
         let value = |key: &str| pairs.iter().find(|(k, _)| *k == key).map_or(String::new(), |(_, v)| (*v).to_owned());
-        Ok(Self { docker, pool: value("Pool Name"), kind: value("Backing Filesystem") })
+        let driver = text(&info, "/Driver")?.to_owned();
+        Ok(Self { docker, driver, pool: value("Pool Name"), kind: value("Backing Filesystem") })
+    }
+
+    /// What Docker says is its storage driver.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        &self.driver
     }
 
     /// What is in a container's root file system; `inspect` is what Docker says of it.
@@ -40,7 +49,7 @@ impl<'a> Roots<'a> {
     /// # Errors
     /// When it cannot be mounted or read.
     pub fn inventory(&self, inspect: &Value) -> Result<Inventory> {
-        let (root, driver) = (self.docker.root(), self.docker.driver());
+        let (root, driver) = (self.docker.root(), self.driver());
         let layer = root.join(format!("image/{driver}/layerdb/mounts")).join(text(inspect, "/Id")?);
         let layer = fs::read_to_string(layer.join("mount-id")).context("cannot read the mount-id")?;
         let mounts = sys::mounts()?;
