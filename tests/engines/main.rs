@@ -26,6 +26,7 @@ mod migrate_base;
 mod migrate_guide;
 mod migrate_menagerie;
 mod migrate_overlay2;
+mod migrate_power;
 mod migrate_prepared;
 mod migrate_trouble;
 mod named;
