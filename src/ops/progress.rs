@@ -27,9 +27,11 @@ pub enum Told<'t> {
     Progress(&'t Progress),
 }
 
+type Hears = dyn Fn(Told<'_>);
+
 /// Who is told what is done, and how far it has come.
 #[derive(Default)]
-pub struct Watcher(Option<Box<dyn Fn(Told<'_>)>>);
+pub struct Watcher(Option<Box<Hears>>);
 
 impl Watcher {
     /// Tells `to` each time.

@@ -62,8 +62,7 @@ pub fn is(inspected: &Value) -> bool {
 
 /// Returns those of the containers that Docker removes.
 pub fn all(inspected: &[Value]) -> Vec<Vanishing> {
-    let stay: BTreeSet<&str> =
-        inspected.iter().filter(|it| !is(it)).flat_map(|it| mounted(it)).map(|(name, _)| name).collect();
+    let stay: BTreeSet<&str> = inspected.iter().filter(|it| !is(it)).flat_map(mounted).map(|(name, _)| name).collect();
     let vanishing = inspected.iter().filter(|it| is(it));
     let of = |it: &Value| {
         let goes = |name: &str| is_random(name) && !stay.contains(name) && !is_named(it, name);
