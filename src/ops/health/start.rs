@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Facts;
 use crate::ops::boot::text;
 use crate::ops::cost::ONLINE;
-use crate::pool::{Backing, Carrier, DevNo, Finding, Key, Maker, PoolReport, Severity};
+use crate::pool::{Backing, Carrier, DevNo, Finding, Key, Maker, PoolReport, Severity, Tie};
 use crate::process::quote;
 
 /// Judges whether a pool that somebody must activate is activated by anybody. Docker brings up its own pool, and LVM its
@@ -17,7 +17,9 @@ pub(super) fn judge(
 ) -> Option<Finding> {
     let pool = facts.pool;
     let given = facts.docker.and_then(|root| root.options.known()?.named_pool()) == Some(pool.name.as_str());
-    if activator.is_some() || !(pool.maker == Maker::Dmpool || pool.maker == Maker::Unknown && given) {
+    // What is prepared is brought up by who switches to it.
+    let is_somebodys = activator.is_some() || pool.tie == Some(Tie::Prepared);
+    if is_somebodys || !(pool.maker == Maker::Dmpool || pool.maker == Maker::Unknown && given) {
         return None;
     }
     let sentence = "nothing activates it when the machine boots: no unit and no script names it";
