@@ -123,7 +123,7 @@ impl Args {
         let planned = running::describe(&kit, &wanted)?;
         if self.dry_run {
             let text = report::plan::text(&planned.plan);
-            return show::value(&format!("{text}{}", archived::remarks(&planned.contents)));
+            return show::value(&format!("{}{text}", archived::remarks(&planned.contents)));
         }
         if !self.yes {
             show::error(&report::plan::steps(&planned.plan));
