@@ -117,7 +117,7 @@ fn a_build_is_found(host: &Host, options: &Options) {
     fs::create_dir(&context).unwrap();
     fs::write(context.join("Dockerfile"), format!("FROM {IMAGE}\nRUN sleep 1000\n")).unwrap();
     let build = host.docker.cmd(["build", "--network", "none", context.to_str().unwrap()]);
-    let mut build = build.env("DOCKER_BUILDKIT", "1").limit(Duration::from_secs(200)).start().unwrap();
+    let build = build.env("DOCKER_BUILDKIT", "1").limit(Duration::from_secs(200)).start().unwrap();
     let until_builds = |builds: bool| {
         let until = Instant::now() + Duration::from_secs(90);
         while look(host.docker.root(), options).builds.is_empty() == builds {

@@ -212,7 +212,9 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     }
     match &old.origin {
         Origin::Parts { data, metadata } => notes.extend(stays(data, metadata, &place.folder, &place.aside)),
-        Origin::Pool(pool) => notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human())),
+        Origin::Pool(pool) => {
+            notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human()));
+        }
     }
     notes.extend(of_base);
     notes.splice(0..0, told_of_record);

@@ -16,7 +16,7 @@ use crate::ops::migrate::blocks::record::{self, Record};
 use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill};
 use crate::ops::sight;
 use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, Step, WayBack};
-use crate::units::BlockSize;
+use crate::units::{BlockSize, Bytes};
 
 /// What was compared, in the folder of the records.
 const COMPARED: &str = "volumes-compared.json";
@@ -367,7 +367,7 @@ impl Act for VerifyVolumes {
             "format": 1,
             "volumes": family.members.len(),
             "by": if read.is_some() { "blocks" } else { "files" },
-            "bytes_compared": read.map(|read| read.get()),
+            "bytes_compared": read.map(Bytes::get),
             "only_since_prepared": self.carried.prepared.is_some(),
             "differences": [],
         });

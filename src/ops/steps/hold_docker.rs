@@ -133,7 +133,7 @@ impl Hold {
         durable::write_replace(&self.records.join(HELD_MARKS), &marks, 0o600)
     }
 
-    /// Returns what shows that a Docker was started past the hold since [`Self::note_root`], each a few words; nothing when that was never
+    /// Returns what shows that a Docker was started past the hold since the root was noted, each a few words; nothing when that was never
     /// written. What a migration adds to the root shows nothing.
     ///
     /// # Errors
