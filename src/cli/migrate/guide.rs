@@ -191,7 +191,9 @@ pub(super) fn words(machine: &Machine<'_>, talk: &mut Talk<'_>) -> Outcome<Vec<S
         }
     };
     words.extend(of_docker(now, talk)?);
-    if !words.iter().any(|word| word == "--to-driver") {
+    // What is made anew, and what is made longer, is copied with Docker down; so is what lies there while Docker is down.
+    let is_prepared = !words.iter().any(|word| word == "--to-driver" || word == "--base-size");
+    if is_prepared && now.grow != Grow::OnceUp {
         talk.say("most of it can be copied while containers run; Docker is then down for the rest only:");
         if talk.agrees("Copy now what can be copied, and switch with another command later?")? {
             words.push("--prepare".to_owned());
@@ -260,18 +262,15 @@ fn of_pool(machine: &Machine<'_>, target: Target, now: Size, talk: &mut Talk<'_>
     let block = talk.ask(question, Some(&block), |answer| parse::block_size(answer).map(|_| answer.to_owned()))?;
     words.extend(words_of(&["--block-size", &block]));
     if let Some(base) = now.base {
-        words.extend(larger_base(base, talk)?);
+        words.extend(base_size(base, talk)?);
     }
     Ok(Some(words))
 }
 
 /// Asks how large the base device shall be; no words where it stays as it is.
-fn larger_base(now: Bytes, talk: &mut Talk<'_>) -> Outcome<Vec<String>> {
-    let question = "How large shall the base device be, the most that an image or a container holds?";
-    let size = talk.ask(question, Some(&now.typed()), |answer| match parse::size(answer)? {
-        size if size < now => Err(format!("it has {}, and does not become smaller", now.human())),
-        size => Ok(size),
-    })?;
+fn base_size(now: Bytes, talk: &mut Talk<'_>) -> Outcome<Vec<String>> {
+    let question = "How large shall the base device be, the most that an image or a container holds? (when smaller, every file is copied)";
+    let size = talk.ask(question, Some(&now.typed()), parse::size)?;
     Ok(if size == now { Vec::new() } else { words_of(&["--base-size", &size.typed()]) })
 }
 

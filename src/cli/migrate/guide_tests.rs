@@ -58,9 +58,9 @@ fn line(now: &Now, typed: &str) -> String {
 
 #[test]
 fn the_defaults_are_what_there_is() {
-    assert_eq!(line(&now(), "\n\n\n\n"), "--data-size 100G --block-size 64K");
+    assert_eq!(line(&now(), "\n\n\n\n\n"), "--data-size 100G --block-size 64K");
     assert_eq!(
-        line(&now(), "4\n\n\n\n\n\n"),
+        line(&now(), "4\n\n\n\n\n\n\n"),
         "--name docker-pool2 --dir /var/lib/dmpool/pools --data-size 100G --block-size 64K"
     );
     assert_eq!(line(&now(), "5\n"), "--to-driver overlay2");
@@ -74,10 +74,10 @@ fn the_defaults_are_what_there_is() {
 
 #[test]
 fn every_answer_is_a_flag() {
-    assert_eq!(line(&now(), "1\n50G\n512K\n20G\nn\n"), "--data-size 50G --block-size 512K --base-size 20G");
+    assert_eq!(line(&now(), "1\n50G\n512K\n20G\n"), "--data-size 50G --block-size 512K --base-size 20G");
     assert_eq!(line(&now(), "2\n2\np0\n1M\n10G\nno\n"), "--name p0 --data-device /dev/sdb --block-size 1M");
     // The metadata would not fit beside it.
-    assert_eq!(line(&now(), "3\n\np0\n\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
+    assert_eq!(line(&now(), "3\n\np0\n\n\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
     let by_hand = Now { by_hand: Some(7), vanish: vec![job()], ..now() };
     assert_eq!(
         line(&by_hand, "5\n\n/root/stop 1\n/root/start\ny\n"),
@@ -87,19 +87,12 @@ fn every_answer_is_a_flag() {
 
 #[test]
 fn a_wrong_answer_is_asked_again() {
-    let (words, shown) = asked(&now(), "9\nx\n1\n5G\n50%FREE\nmuch\n50G\n65K\n64K\n5G\n\n");
+    let (words, shown) = asked(&now(), "9\nx\n1\n5G\n50%FREE\nmuch\n50G\n65K\n64K\nlarge\n\n\n");
     assert_eq!(words.unwrap().join(" "), "--data-size 50G --block-size 64K");
-    for said in [
-        "`9` is not 1 to 5",
-        "`x` is not",
-        "12.0 GiB are in use",
-        "a size such as 100G",
-        "`much`",
-        "does not become smaller",
-    ] {
+    for said in ["`9` is not 1 to 5", "`x` is not", "12.0 GiB are in use", "a size such as 100G", "`much`", "`large`"] {
         assert!(shown.contains(said), "{said}: {shown}");
     }
-    let (words, shown) = asked(&now(), "2\n1\ndocker-pool\nno/name\np0\n\n\n");
+    let (words, shown) = asked(&now(), "2\n1\ndocker-pool\nno/name\np0\n\n\n\n");
     assert!(words.is_ok() && shown.contains("there is a device `docker-pool` already"), "{shown}");
 }
 
