@@ -68,7 +68,7 @@ impl Block {
 
 /// The files, relative to the project, and their texts: compiled in, since a guest has no sources. `tests/docs.rs` sees
 /// that none is missing.
-pub const TEXTS: [(&str, &str); 15] = [
+pub const TEXTS: [(&str, &str); 16] = [
     ("README.md", include_str!("../../README.md")),
     (
         "docs/decisions/0001-what-status-knows-without-asking.md",
@@ -90,6 +90,10 @@ pub const TEXTS: [(&str, &str); 15] = [
     (
         "docs/decisions/0006-a-larger-base-is-copied-and-grown.md",
         include_str!("../../docs/decisions/0006-a-larger-base-is-copied-and-grown.md"),
+    ),
+    (
+        "docs/decisions/0007-a-smaller-base-is-made-anew.md",
+        include_str!("../../docs/decisions/0007-a-smaller-base-is-made-anew.md"),
     ),
     ("docs/design.md", include_str!("../../docs/design.md")),
     ("docs/exit-codes.md", include_str!("../../docs/exit-codes.md")),
