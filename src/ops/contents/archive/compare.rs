@@ -40,7 +40,7 @@ pub(super) fn is_same(old: &Tree, before: &Entry, new: &Tree, now: &Entry) -> Re
         return Ok(true);
     }
     // Names of one file are written together or not at all.
-    if was.links > 1 || is.links > 1 || !same_status(was, is) {
+    if !seems_inherited(was, is) && (was.links > 1 || is.links > 1 || !same_status(was, is)) {
         return Ok(false);
     }
     Ok(attributes(old, before)? == attributes(new, now)? && same_content(before, now)?)
@@ -49,6 +49,15 @@ pub(super) fn is_same(old: &Tree, before: &Entry, new: &Tree, now: &Entry) -> Re
 /// Whether a file is the very one that a snapshot of a file system has inherited. The kernel sets the time of change with everything that
 /// changes, a link that is made or removed included.
 pub(super) fn is_inherited(was: &Status, is: &Status) -> bool {
+    seems_inherited(was, is) && tells_changes(is)
+}
+
+/// Whether the time of change tells two changes apart. An ext4 with inodes of 128 bytes has whole seconds: two layers may be written in one.
+const fn tells_changes(status: &Status) -> bool {
+    status.changed.nanoseconds != 0
+}
+
+fn seems_inherited(was: &Status, is: &Status) -> bool {
     let own = |status: &Status| (status.inode, status.changed, status.links, status.allocated);
     same_status(was, is) && own(was) == own(is)
 }
@@ -118,7 +127,8 @@ pub(crate) fn compare_with_flags(
         });
         let pair = std::hash::BuildHasher::hash_one(&BuildHasherDefault::<DefaultHasher>::default(), pair);
         let is_file = now.node.status.kind == FileKind::File;
-        let is_known = is_file && known.borrow().contains(&pair);
+        let tells = [before, now].iter().all(|entry| tells_changes(&entry.node.status));
+        let is_known = is_file && tells && known.borrow().contains(&pair);
         let mut what = differing(old, before, new, now, !is_known)?;
         let flags = |entry: &Entry| entry.node.flags().map_err(|e| format!("its flags cannot be read: {e}"));
         if flags(before)? != flags(now)? {
@@ -225,5 +235,39 @@ impl Names {
             return entry.path.clone();
         }
         self.first.entry(status.identity()).or_insert_with(|| entry.path.clone()).clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::kernel::folder::Folder;
+    use crate::ops::contents::tree::{Layer, Marks};
+
+    #[test]
+    fn a_time_of_whole_seconds_does_not_say_that_nothing_was_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| {
+            let path = temp.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("VERSION"), name).unwrap();
+            std::fs::write(path.join("same"), "same").unwrap();
+            Tree::new(vec![Layer::new(Folder::open(&path).unwrap(), Marks::None).unwrap()])
+        });
+        let entry = |tree: &Tree, path: &str| Entry { path: path.into(), node: tree.node(Path::new(path)).unwrap() };
+        for (path, nanoseconds, links, same) in
+            [("VERSION", 0, 1, false), ("VERSION", 0, 2, false), ("same", 0, 2, true), ("VERSION", 1, 1, true)]
+        {
+            let (mut before, mut now) = (entry(&old, path), entry(&new, path));
+            // As a snapshot has a file that the next layer has unlinked and made again in the same inode.
+            before.node.status.changed.nanoseconds = nanoseconds;
+            before.node.status.links = links;
+            now.node.status = before.node.status;
+            let found = is_same(&old, &before, &new, &now).unwrap();
+            assert_eq!((path, nanoseconds, links, found), (path, nanoseconds, links, same));
+        }
     }
 }
