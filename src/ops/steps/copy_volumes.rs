@@ -1,6 +1,7 @@
 //! The steps that write a pool's volumes into another pool, read them back, and give that pool the old one's transaction id. Docker
 //! is held meanwhile, and the old pool is never written.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -128,7 +129,7 @@ impl Carried {
     }
 
     /// Fails unless the new pool has what it was given, and nothing that somebody has made in it since: the old one's transaction id,
-    /// and where it can be read so, no volume but the old one's.
+    /// and where it can be read so, no volume but the old one's, or those of them that are made anew.
     pub(in crate::ops) fn is_as_settled(&self, kit: &Kit) -> Result<()> {
         let old = Source::open(&kit.dm, &self.old())?.metadata;
         let (now, was) = (self.superblock(kit)?.transaction_id, old.superblock.transaction_id);
@@ -141,7 +142,11 @@ impl Carried {
         };
         let Some(new) = new else { return Ok(()) };
         let [new, old] = [Source::open(&kit.dm, &new)?.metadata.details()?, old.details()?];
-        ensure!(new.keys().eq(old.keys()), "`{}` has {} volumes, and was given {}", self.pool, new.len(), old.len());
+        let given: BTreeSet<u64> = match &self.anew {
+            Some(anew) => anew.ids(&old)?,
+            None => old.into_keys().collect(),
+        };
+        ensure!(new.keys().eq(&given), "`{}` has {} volumes, and was given {}", self.pool, new.len(), given.len());
         Ok(())
     }
 
@@ -186,7 +191,7 @@ impl Carried {
         ensure!(mark.seal == source.metadata.seal, "somebody has written to the old pool since it was copied");
         let details = source.metadata.details()?;
         let all = match &self.anew {
-            Some(anew) => anew.count(&details)?,
+            Some(anew) => anew.ids(&details)?.len(),
             None => details.len(),
         };
         ensure!(usize::try_from(mark.whole)? == all, "{} of {all} volumes are whole in the copy", mark.whole);

@@ -10,7 +10,7 @@ mod compare;
 mod fill;
 pub(in crate::ops::migrate) mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -71,16 +71,14 @@ impl Anew {
         format!("{} of {}, with the same files, as snapshots of each other", self.inner.name(), self.size.human())
     }
 
-    /// Returns how many of these volumes are made: those that Docker has written down.
+    /// Returns which of these volumes are made: those that Docker has written down.
     ///
     /// # Errors
     /// When a record cannot be read.
-    pub fn count(&self, details: &BTreeMap<u64, Details>) -> Result<usize> {
+    pub fn ids(&self, details: &BTreeMap<u64, Details>) -> Result<BTreeSet<u64>> {
         let records = Records::read(self.old_records())?;
-        let mut ids: Vec<u32> = records.volumes.values().map(|device| device.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids.into_iter().filter(|id| details.contains_key(&u64::from(*id))).count())
+        let ids = records.volumes.values().map(|device| u64::from(device.id));
+        Ok(ids.filter(|id| details.contains_key(id)).collect())
     }
 
     /// Returns Docker's files as they shall be: the sizes, and the base device's file system with its UUID.
