@@ -90,7 +90,7 @@ impl Planting<'_, '_> {
         }
         self.leave(0)?;
         if !self.links.is_empty() {
-            self.link_the_rest(onto, &later)?;
+            self.link_the_rest(onto, &mut later)?;
         }
         let node = onto.new.root_node()?;
         let entry = Entry { path: PathBuf::new(), node };
@@ -201,7 +201,7 @@ impl Planting<'_, '_> {
     }
 
     /// Gives files that were made the names that they had before, too, and that nothing else has changed.
-    fn link_the_rest(&mut self, onto: &Onto<'_>, later: &Later) -> Result<(), Stop> {
+    fn link_the_rest(&mut self, onto: &Onto<'_>, later: &mut Later) -> Result<(), Stop> {
         let root = onto.new.root_node()?;
         for found in Walk::below(onto.new, Path::new(""), &root) {
             let entry = match found {
@@ -273,6 +273,11 @@ fn remove_all(root: &Folder, folder: &Folder, name: &OsStr, going: &mut u64) -> 
         }
         drop(inner);
         above.remove_folder(&name)?;
+            let flags = folder.flags(OsStr::new("."))?;
+            if !flags.may_be_changed() {
+                loosen(&folder, OsStr::new("."))?;
+                later.flags.push((entry.path.parent().unwrap_or(Path::new("")).to_owned(), flags));
+            }
     }
     Ok(())
 }
