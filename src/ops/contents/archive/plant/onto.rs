@@ -76,12 +76,36 @@ fn differs(onto: &Onto<'_>, before: &Entry, now: &Entry) -> Result<bool, String>
     Ok(!is_inherited(&before.node.status, &now.node.status) && of(before)? != of(now)?)
 }
 
+/// Whether nothing of a file can stay as it is there.
+fn is_written_whole(onto: &Onto<'_>, before: &Entry, now: &Entry) -> bool {
+    let (was, is) = (&before.node.status, &now.node.status);
+    if is.is_directory() {
+        return false;
+    }
+    // A file goes when its last name does.
+    was.kind != is.kind || was.size != is.size || is.links > 1 && is_same(onto.old, before, onto.new, now) == Ok(false)
+}
+
+/// Ends a walk on which nothing is told for long: what it fails with is told.
+fn ends_walk(held: &Held) -> Result<(), String> {
+    if held.came() { Err("a signal came".to_owned()) } else { Ok(()) }
+}
+
 impl Planting<'_, '_> {
     fn onto(&mut self, onto: &Onto<'_>) -> Result<(), Stop> {
         let mut later = Later::default();
         let root = OsStr::new(".");
         loosen(&self.ground.root, root)?;
-        for change in changes_by(onto.old, onto.new, |before, now| differs(onto, before, now)) {
+        self.make_room(onto, &mut later)?;
+        let held = self.held;
+        let differ = |before: &Entry, now: &Entry| {
+            ends_walk(held)?;
+            differs(onto, before, now)
+        };
+        for change in changes_by(onto.old, onto.new, differ) {
+            if held.came() {
+                return Err(Stop::Signal);
+            }
             match change {
                 Ok(change) if (onto.stays)(&change.path) => {}
                 Ok(change) => self.do_to(onto, &change, &mut later)?,
@@ -111,6 +135,34 @@ impl Planting<'_, '_> {
         Ok(())
     }
 
+    /// Removes what goes, and what is written whole: it makes room for what comes. Nobody sees the folder before it is done.
+    fn make_room(&mut self, onto: &Onto<'_>, later: &mut Later) -> Result<(), Stop> {
+        let (root, held) = (OsStr::new("."), self.held);
+        let differ = |before: &Entry, now: &Entry| {
+            ends_walk(held)?;
+            Ok(is_written_whole(onto, before, now))
+        };
+        for change in changes_by(onto.old, onto.new, differ) {
+            if held.came() {
+                return Err(Stop::Signal);
+            }
+            // What cannot be read is told when it is come to.
+            let Ok(Change { kind, path, entry }) = change else { continue };
+            let goes = match entry {
+                None => kind == ChangeKind::Deleted,
+                Some(entry) => kind == ChangeKind::Changed && !entry.node.status.is_directory(),
+            };
+            if !goes || (onto.stays)(&path) {
+                continue;
+            }
+            let parent = self.ground.open(path.parent().unwrap_or(Path::new("")))?;
+            loosen(&parent, root)?;
+            let top = self.ground.root.enter(root)?;
+            remove_all(&top, &parent, path.file_name().unwrap_or_default(), &mut later.going)?;
+        }
+        Ok(())
+    }
+
     fn do_to(&mut self, onto: &Onto<'_>, change: &Change, later: &mut Later) -> Result<(), Stop> {
         let path = &change.path;
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -134,21 +186,19 @@ impl Planting<'_, '_> {
             loosen(folder, name)?;
         }
         match there {
-            Some(there) if there.is_directory() && !status.is_directory() => {
-                self.remove_all(name, later)?;
-            }
-            Some(there) if !there.is_directory() && status.is_directory() => self.ground.folder()?.remove(name)?,
             Some(there) if there.kind == FileKind::File && there.links == 1 && self.has_its_content(onto, change) => {
                 let attributes = self.attributes(entry);
                 without_others(self.ground.folder()?, name, &attributes)?;
                 self.finish(name, path, status, &attributes)?;
                 return self.flag(entry, name, later);
             }
-            Some(_) if status.is_directory() => {
+            Some(there) if there.is_directory() && status.is_directory() => {
                 let attributes = self.attributes(entry);
                 without_others(self.ground.folder()?, name, &attributes)?;
             }
-            _ => {}
+            // What is written anew needs no second room.
+            Some(_) => self.remove_all(name, later)?,
+            None => {}
         }
         if !self.entry(entry, path)? {
             return Ok(());
@@ -193,11 +243,12 @@ impl Planting<'_, '_> {
 
     /// Whether a file has become another by its attributes alone: then its content stays shared.
     fn has_its_content(&self, onto: &Onto<'_>, change: &Change) -> bool {
-        let is_single = |entry: &Entry| entry.node.status.kind == FileKind::File && entry.node.status.links == 1;
-        let Some(now) = change.entry.as_ref().filter(|now| is_single(now)) else { return false };
+        let is_file = |entry: &Entry| entry.node.status.kind == FileKind::File;
+        let is_single = |entry: &&Entry| is_file(entry) && entry.node.status.links == 1;
+        let Some(now) = change.entry.as_ref().filter(is_single) else { return false };
         let Ok(node) = onto.old.node(&change.path) else { return false };
         let before = Entry { path: change.path.clone(), node };
-        is_single(&before) && same_content(&before, now) == Ok(true)
+        is_file(&before) && same_content(&before, now) == Ok(true)
     }
 
     /// Gives files that were made the names that they had before, too, and that nothing else has changed.
@@ -222,6 +273,11 @@ impl Planting<'_, '_> {
             let (from, folder) = (self.ground.open(from)?, self.ground.open(folder)?);
             let (name, temporary) = (entry.name(), super::temporary());
             loosen(&folder, name)?;
+            let flags = folder.flags(OsStr::new("."))?;
+            if !flags.may_be_changed() {
+                loosen(&folder, OsStr::new("."))?;
+                later.flags.push((entry.path.parent().unwrap_or(Path::new("")).to_owned(), flags));
+            }
             folder.make_hard_link(&temporary, &from, first.file_name().unwrap_or_default())?;
             folder.put_in_place(&temporary, name)?;
             folder.set_modified(OsStr::new("."), above.status.modified)?;
@@ -273,11 +329,6 @@ fn remove_all(root: &Folder, folder: &Folder, name: &OsStr, going: &mut u64) -> 
         }
         drop(inner);
         above.remove_folder(&name)?;
-            let flags = folder.flags(OsStr::new("."))?;
-            if !flags.may_be_changed() {
-                loosen(&folder, OsStr::new("."))?;
-                later.flags.push((entry.path.parent().unwrap_or(Path::new("")).to_owned(), flags));
-            }
     }
     Ok(())
 }
