@@ -127,6 +127,12 @@ pub fn inode_tables(head: &[u8], length: Bytes) -> Option<Bytes> {
     Some(Bytes::new(length.get().div_ceil(group).saturating_mul(number(0x28)?.saturating_mul(inode))))
 }
 
+/// Whether the file system with that head tells the times of files in whole seconds: an ext4 whose inodes have 128 bytes (`s_inode_size`).
+pub fn has_whole_seconds(head: &[u8]) -> bool {
+    let is_ext = parse(head).is_some_and(|found| found.kind == EXT);
+    is_ext && array(head, 1024 + 0x58).map(u16::from_le_bytes) == Some(128)
+}
+
 /// What is in a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
@@ -293,6 +299,11 @@ mod tests {
         head[1024 + 0xce..1024 + 0xd0].copy_from_slice(&1024_u16.to_le_bytes());
         let [ten, fifty] = [10, 50].map(|gib| Bytes::new(gib << 30));
         assert_eq!(inode_tables(&head, ten), Some(Bytes::new(80 * (2 << 20))));
+        assert!(!has_whole_seconds(&head));
+        let mut small = head.clone();
+        small[1024 + 0x58] = 128;
+        small[1024 + 0x59] = 0;
+        assert!(has_whole_seconds(&small));
         // 400 groups: 1, 3, 9, 27, 81, 243, 1, 5, 25, 125, 1, 7, 49 and 343 have copies, of 1024 + 7 + 1 blocks each.
         let written = (14 * 1032 + 800) * 4096_u64;
         assert_eq!(

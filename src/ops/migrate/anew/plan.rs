@@ -16,7 +16,7 @@ use crate::kernel::fs::{nameless, room_in};
 use crate::kernel::loopdev;
 use crate::ops::contents::devicemapper::Inner;
 use crate::ops::cost;
-use crate::ops::filesystem::{self, HEAD, Used, growth, used};
+use crate::ops::filesystem::{self, HEAD, Used, growth, has_whole_seconds, used};
 use crate::ops::migrate::Ground;
 use crate::ops::migrate::base::{named, no_file_system};
 use crate::ops::migrate::blocks::{Head, Records, Source};
@@ -133,6 +133,15 @@ pub(in crate::ops::migrate) fn look(
             lacks = lacks.max(missing);
             short.insert(name.as_str(), used);
         }
+    }
+    if has_whole_seconds(&tried.head) {
+        return Err(refuse(format!(
+            "an ext4 of {} that is made here keeps the times of files in whole seconds",
+            size.human()
+        ))
+        .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
+        .fact("state", "nothing was touched")
+        .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
     }
     if let Some((first, used)) = short.iter().max_by_key(|(_, used)| needed(**used)) {
         let names = named(&objects, &short);
