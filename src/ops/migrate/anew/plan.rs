@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::sizes;
 use crate::engine::configuration::Configuration;
@@ -12,7 +12,7 @@ use crate::engine::configure::docker::key_of;
 use crate::engine::docker_objects;
 use crate::engine::start::{self, Instead};
 use crate::error::{Failure, Outcome};
-use crate::kernel::fs::{nameless, room_in};
+use crate::kernel::fs::{FsFacts, nameless, room_in};
 use crate::kernel::loopdev;
 use crate::ops::contents::devicemapper::Inner;
 use crate::ops::cost;
@@ -27,9 +27,14 @@ use crate::units::{Bytes, MetaBlocks};
 /// Docker's options for its file systems.
 const ARGUMENTS: &str = "dm.mkfsarg";
 const MOUNTED: &str = "dm.mountopt";
-/// What an inode takes at most beside its content, and what is kept free: a file is there twice while it is replaced.
+/// What an inode takes at most beside its content, and what is kept free: directories and what leads to a file's blocks may need more
+/// than they did.
 const INODE: u64 = 512;
 const SPARE: u64 = 8 << 20;
+/// What a file system takes of its own at most where it is made: this share of it, for inodes and the journal, and what must stay free
+/// beside it, since Docker's own pool may be growing there.
+const OWN: u64 = 32;
+const FREE: u64 = 256 << 20;
 /// How often a larger size is tried, and what it is a multiple of.
 const TRIES: usize = 8;
 const ROUND: u64 = 64 << 20;
@@ -61,6 +66,15 @@ struct Tried {
 
 impl Tried {
     fn make(home: &Path, inner: Inner, arguments: &[String], size: Bytes) -> Result<Self> {
+        let free = FsFacts::of(home)?.available;
+        let takes = Bytes::new((size.get() / OWN).saturating_add(FREE));
+        ensure!(
+            free >= takes,
+            "trying it may take {}, and {} has {} free",
+            takes.human(),
+            home.display(),
+            free.human()
+        );
         let file = nameless(home)?;
         file.set_len(size.get()).with_context(|| format!("making a file of {} in {}", size.human(), home.display()))?;
         let device = loopdev::attach(&file, &home.join("dmpool-try"), true, false)?;
@@ -115,8 +129,20 @@ pub(in crate::ops::migrate) fn look(
         refuse(format!("no {} of {} can be made here", inner.name(), size.human()))
             .because(e)
             .fact("state", "nothing was touched; it was tried in a file without a name")
-            .next("another --base-size, or --fs; a base device of less than 300 MiB takes no XFS")
+            .next(
+                "free some room where it was tried, or another --base-size, or --fs; a base device of less than 300 MiB takes \
+                 no XFS",
+            )
     })?;
+    if has_whole_seconds(&tried.head) {
+        return Err(refuse(format!(
+            "an ext4 of {} that is made here keeps the times of files in whole seconds",
+            size.human()
+        ))
+        .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
+        .fact("state", "nothing was touched")
+        .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
+    }
     let objects = docker_objects::read(&ground.root.path)
         .map_err(|e| refuse("Docker's records of containers and images cannot be read".to_owned()).because(e))?;
     let sizes = sizes(&objects, records, size);
@@ -133,15 +159,6 @@ pub(in crate::ops::migrate) fn look(
             lacks = lacks.max(missing);
             short.insert(name.as_str(), used);
         }
-    }
-    if has_whole_seconds(&tried.head) {
-        return Err(refuse(format!(
-            "an ext4 of {} that is made here keeps the times of files in whole seconds",
-            size.human()
-        ))
-        .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
-        .fact("state", "nothing was touched")
-        .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
     }
     if let Some((first, used)) = short.iter().max_by_key(|(_, used)| needed(**used)) {
         let names = named(&objects, &short);
@@ -197,7 +214,9 @@ pub(in crate::ops::migrate) fn look(
     }
     notes.extend(unrecorded(ground, old, records));
     notes.push(
-        "access times, inode numbers, and security.selinux where nothing else differs are not carried".to_owned(),
+        "access times, inode numbers, and security.selinux where nothing else differs are not carried; what the new file system cannot hold \
+         (attributes of more than 4 KiB in ext4, some flags of chattr in XFS) ends the copy, by name, and it is taken back"
+            .to_owned(),
     );
     Ok(arguments)
 }
