@@ -20,7 +20,7 @@ use crate::kernel::{block, mounts};
 use crate::ops::steps::{
     Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
 };
-use crate::ops::{cost, on_devices, target as file};
+use crate::ops::{cost, on_devices, sight, target as file};
 use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
 use crate::units::{BlockSize, Bytes, DataBlocks};
 
@@ -140,6 +140,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     let of = record.as_ref();
     let block = sizes.block.or(of.map(|record| record.block));
     let mut old = size::look(ground, info, block, &refuse)?;
+    is_down(ground, &old, &refuse)?;
     let mut of_base = Vec::new();
     let larger = base::look(ground, &mut old, sizes.base, block, &mut of_base, &refuse)?;
     let block = block.unwrap_or(old.block);
@@ -324,6 +325,22 @@ pub(super) fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> 
         .next("move the files in it into a folder beside, mount that file system elsewhere, then run this again"));
     }
     Ok(())
+}
+
+/// Refuses new loop files while another pool of Docker's own name is up: Docker takes one that is there, and makes none of its files
+/// (`initDevmapper`, daemon/graphdriver/devmapper/deviceset.go).
+fn is_down(ground: &Ground<'_>, old: &Old, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let own = ground.root.own_pool();
+    if old.pool == own {
+        return Ok(());
+    }
+    let live = sight::live(&ground.kit.dm, &own);
+    match live.map_err(|e| refuse(format!("whether a pool `{own}` is up cannot be told")).because(e))? {
+        None => Ok(()),
+        Some(_) => Err(refuse(format!("a pool `{own}` is up, and Docker would use that and not the new files"))
+            .fact("state", "nothing was touched")
+            .next(format!("dmpool status {own}    # whose it is; when nobody uses it:  dmsetup remove {own}"))),
+    }
 }
 
 /// Refuses a folder that a link leads to: the new files would be made beside the link, not where it leads.
