@@ -100,7 +100,13 @@ impl WriteArchive {
         };
         let saved = save.write(&mut writer, &kit.watcher, said);
         match saved.and_then(|()| Ok(writer.finish()?)) {
-            Ok(()) => output.finish().map_err(whole)?,
+            Ok(()) => {
+                // An older archive goes for this one: not for one that somebody's Docker was writing under.
+                self.hold.still_stands()?;
+                let used = self.hold.used_past()?;
+                ensure!(used.is_empty(), "somebody has started Docker while it was held ({})", used.join(", "));
+                output.finish().map_err(whole)?;
+            }
             Err(Unsaved::Output(e)) => return Err(whole(output.broken(&e))),
             Err(Unsaved::Source(failure)) => return Err(whole(failure)),
         }
@@ -126,6 +132,7 @@ impl Act for WriteArchive {
 
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         self.hold.still_stands()?;
+        self.hold.note_root()?;
         // Of a death before: the journal is the only one that has this name.
         durable::remove_durably(&self.unfinished)?;
         let written = serde_json::to_vec(&self.write(kit)?)?;
