@@ -91,6 +91,7 @@ pub fn may_go(kit: &Kit, journal: &Journal) -> Outcome<()> {
         let (untouched, pool) = match step {
             Step::CopyVolumes(copy) => (copy.carried.is_as_settled(kit), copy.carried.pool.as_str()),
             Step::Register(register) => (is_registered(kit, &register.entry), plan.pool.as_str()),
+            Step::UpdateEntry(_) => (act.verify(kit), plan.pool.as_str()),
             _ => continue,
         };
         if let Err(why) = untouched {

@@ -290,7 +290,8 @@ pub(super) fn plan(
     let devices = devices_of(&entry, wanted.metadata.sectors(), wanted.data.sectors());
     let (origin, block, prepared) = (old.origin, wanted.block, record.map(|_| home));
     let (pool, name) = (entry.name.to_string(), entry.name.to_string());
-    let at_last = prepared.iter().flat_map(|home| Record::written_in(home));
+    // Where nobody starts Docker, an undo makes it a prepared pool again, of which nobody would know without the record.
+    let at_last = prepared.iter().filter(|_| !info.is_null()).flat_map(|home| Record::written_in(home));
     let at_last = at_last.map(|path| DeleteFile { path, file: None }.into()).collect();
     let own: Own = Box::new(move |hold| {
         let carried = Carried {
