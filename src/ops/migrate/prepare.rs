@@ -258,18 +258,30 @@ pub fn drop_prepared(kit: &Kit, options: &Options, change: Change) -> Outcome<Op
     let ground = ground(kit, options)?;
     let home = ground.root.path.join("devicemapper");
     let folder = record::folder(&home);
-    let record = Record::read(&home);
-    let entry = prepared::entry(&ground)?;
-    let gone = match &entry {
-        Some(entry) => format!("pool `{}`", entry.name),
-        None if folder.is_dir() || !matches!(record, Ok(None)) => folder.display().to_string(),
-        None => return Ok(None),
+    let look = || -> Outcome<_> {
+        let (record, entry) = (Record::read(&home), prepared::entry(&ground)?);
+        // One that is being made is not registered yet, and would have no record once that is finished.
+        if let Ok(Some(Record { own: Some(own), .. })) = &record {
+            gate::no_interrupted(kit, own.name.as_str())?;
+        }
+        let parts = [
+            entry.as_ref().map(|entry| format!("pool `{}`", entry.name)),
+            folder.is_dir().then(|| folder.display().to_string()),
+        ];
+        let mut gone: Vec<_> = parts.into_iter().flatten().collect();
+        if gone.is_empty() && !matches!(record, Ok(None)) {
+            gone.extend(Record::written_in(&home).first().map(|path| path.display().to_string()));
+        }
+        Ok((record, entry, gone.join(" and ")))
     };
-    if change == Change::Describe {
-        return Ok(Some(gone));
+    let (_, _, gone) = look()?;
+    if gone.is_empty() || change == Change::Describe {
+        return Ok((!gone.is_empty()).then_some(gone));
     }
     let what = format!("give up what was prepared for the Docker root `{}`", ground.root.path.display());
     let _lock = gate::lock(kit, LOCK, &what)?;
+    // Who had the lock until now may have made or taken away some of it.
+    let (record, entry, gone) = look()?;
     if let Some(entry) = &entry {
         destroyed(kit, entry)?;
     }
@@ -289,7 +301,7 @@ pub fn drop_prepared(kit: &Kit, options: &Options, change: Change) -> Outcome<Op
             .fact("state", "Docker does not use it, and it is in nobody's way but for the space that it takes")
             .next(format!("{}    # once that is mended", drop_command(&ground)))
     })?;
-    Ok(Some(gone))
+    Ok((!gone.is_empty()).then_some(gone))
 }
 
 /// Destroys the pool that was prepared, with all that was copied into it.
