@@ -282,10 +282,10 @@ fn is(state: &Value, key: &str) -> bool {
     state.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Starts the containers, the first first, and pauses those that were paused. Returns what did not come back, each a
+/// Starts the containers, the first first, and pauses those that were paused. Returns those that did not come back, each with a
 /// sentence: one that fails keeps no other from starting. One that was run with `--rm` and is gone is none of them.
-pub fn start(api: &Api, containers: &[Ran], watcher: &Watcher) -> Vec<String> {
-    containers.iter().filter_map(|ran| start_one(api, ran, watcher).err()).collect()
+pub fn start<'r>(api: &Api, containers: &'r [Ran], watcher: &Watcher) -> Vec<(&'r Ran, String)> {
+    containers.iter().filter_map(|ran| Some((ran, start_one(api, ran, watcher).err()?))).collect()
 }
 
 /// Returns those that Docker has removed since they were run with `--rm`, each a sentence.
@@ -322,8 +322,8 @@ fn start_one(api: &Api, ran: &Ran, watcher: &Watcher) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns those that ran and do not now, each a sentence.
-pub fn ended_since(api: &Api, containers: &[Ran]) -> Vec<String> {
+/// Returns those that were started and do not run, each a sentence.
+pub fn ended_since<'r>(api: &Api, started: impl IntoIterator<Item = &'r Ran>) -> Vec<String> {
     let ended = |ran: &Ran| {
         let state = state_of(api, &ran.id).ok()??;
         let code = state.get("ExitCode").and_then(Value::as_i64).unwrap_or_default();
@@ -333,7 +333,7 @@ pub fn ended_since(api: &Api, containers: &[Ran]) -> Vec<String> {
             format!("the container `{name}` was started and has ended since (exit code {code}):  docker logs {name}    # may say why")
         })
     };
-    containers.iter().filter_map(ended).collect()
+    started.into_iter().filter_map(ended).collect()
 }
 
 /// Fails when a container runs that is none of these. Returns what `docker inspect` says of all.
@@ -442,7 +442,9 @@ mod tests {
         let all = [named("web"), named("db"), job];
         let said = start(&api, &all, &Watcher::none());
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("`web` ran before and does not start") && said[0].contains("already allocated"));
+        let (failed, why) = &said[0];
+        assert!(why.contains("`web` ran before and does not start") && why.contains("already allocated"));
+        assert_eq!(failed.name, "web", "who never started has not ended since");
         let said = vanished(&api, &all);
         assert!(said.len() == 1 && said[0].contains("`job` is gone: it was run with --rm"), "{said:?}");
         assert!(server.join().unwrap().contains(&"POST /containers/db-id/start HTTP/1.1".to_owned()));

@@ -91,8 +91,8 @@ impl Act for StartDocker {
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
         let api = self.daemon.start(&self.hold.records)?;
         self.hold.has_served()?;
-        let mut found: Vec<Difference> =
-            containers::start(&api, &self.running, &kit.watcher).into_iter().map(Into::into).collect();
+        let (failed, why): (Vec<_>, Vec<_>) = containers::start(&api, &self.running, &kit.watcher).into_iter().unzip();
+        let mut found: Vec<Difference> = why.into_iter().map(Into::into).collect();
         let started = Instant::now();
         let kept = match KeepRecords::docker(&self.hold.records)? {
             Some(before) => {
@@ -107,7 +107,8 @@ impl Act for StartDocker {
             std::thread::sleep(SETTLES.saturating_sub(started.elapsed()));
         }
         // Last: what they make and remove in Docker is no difference.
-        let ended = containers::ended_since(&api, &self.running).into_iter();
+        let is_started = |ran: &&Ran| failed.iter().all(|failed| failed.id != ran.id);
+        let ended = containers::ended_since(&api, self.running.iter().filter(is_started)).into_iter();
         found.extend(ended.chain(units::start(&self.daemon.with)).map(Into::into));
         if let Err(why) = write_down(&self.hold.records, kept.as_ref(), &found) {
             kit.say(format!("what Docker says otherwise than before could not be written down: {why:#}"));

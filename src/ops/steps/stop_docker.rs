@@ -102,7 +102,8 @@ impl Act for StopContainers {
 
     fn revert(&self, kit: &Kit) -> Result<Reverted> {
         let api = self.daemon.start(&self.hold.records)?;
-        let mut left = containers::start(&api, &self.running, &kit.watcher);
+        let failed = containers::start(&api, &self.running, &kit.watcher);
+        let mut left: Vec<String> = failed.into_iter().map(|(_, why)| why).collect();
         left.extend(containers::vanished(&api, &self.running));
         left.extend(units::start(&self.daemon.with));
         left.into_iter().for_each(|sentence| kit.say(sentence));
