@@ -7,7 +7,7 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::{hold_signals, wanted_end};
 use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
-use crate::ops::journal::{Log, Progress, Record, ends_the_way_back, ways_out};
+use crate::ops::journal::{Log, Progress, Record, ends_the_way_back, is_past_hold, ways_out};
 use crate::ops::own_disk;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::progress::Interrupted;
@@ -115,7 +115,7 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
     // What was copied by then is not thrown away because somebody wants the machine for a while.
     let is_kept = log.journal.opened.plan.operation == Operation::Migrate
         && (first.unbegun && first.step > 0 || first.why.is::<Interrupted>());
-    if is_kept || attempt == Attempt::Again || no_way_back_begun(&log, first.step) {
+    if is_kept || attempt == Attempt::Again || no_way_back_begun(&log, first.step) || is_past_hold(&log.journal) {
         let failure = Failure::new(Kind::Partial, what).because(first.why);
         return Err(kept(kit, &log, failure));
     }

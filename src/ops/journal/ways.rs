@@ -4,9 +4,10 @@ use anyhow::Result;
 
 use crate::kernel::{ask, identity};
 use crate::metadata::BadSuperblock;
+use crate::ops::daemon::nobody_runs_on;
 use crate::ops::journal::{Journal, Opened, Progress, volumes};
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{Kit, Step, TakeDown};
+use crate::ops::steps::{Hold, Kit, Step, TakeDown};
 use crate::ops::{members, sight};
 use crate::pool::Interrupted;
 
@@ -67,6 +68,13 @@ pub const fn ends_the_way_back(operation: Operation, step: &Step) -> bool {
 ///
 /// [`Hold::used_since`]: crate::ops::steps::Hold::used_since
 pub fn used_past_hold(journal: &Journal) -> Result<Option<String>> {
+    let Some(hold) = held_on_what_was_made(journal) else { return Ok(None) };
+    let used = hold.used_past()?;
+    Ok((!used.is_empty()).then(|| used.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ")))
+}
+
+/// Returns what keeps Docker from what has taken the old one's place; nothing when that has not, or Docker was let start as planned.
+fn held_on_what_was_made(journal: &Journal) -> Option<&Hold> {
     let steps = || journal.opened.plan.steps.iter().zip(&journal.progress);
     let is_begun = |progress: &Progress| matches!(progress, Progress::Perhaps | Progress::Done);
     let took_its_place = steps().any(|(step, progress)| matches!(step, Step::SetAside(_)) && is_begun(progress));
@@ -74,9 +82,14 @@ pub fn used_past_hold(journal: &Journal) -> Result<Option<String>> {
         Step::HoldDocker(held) if !held.hold.was_dropped() => Some(&held.hold),
         _ => None,
     });
-    let Some(hold) = hold.filter(|_| took_its_place) else { return Ok(None) };
-    let used = hold.used_past()?;
-    Ok((!used.is_empty()).then(|| used.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ")))
+    hold.filter(|_| took_its_place)
+}
+
+/// Returns whether a Docker runs, or ran, past the hold on what had taken the old one's place by then: nothing is taken back by itself
+/// then, as its folder would be renamed under it.
+pub fn is_past_hold(journal: &Journal) -> bool {
+    held_on_what_was_made(journal).is_some_and(|hold| nobody_runs_on(&hold.root).is_err())
+        || matches!(used_past_hold(journal), Ok(Some(_)))
 }
 
 /// Returns whether Docker may have run on what was made for it, and nothing says any more what that was like before.
@@ -156,9 +169,11 @@ pub fn was_brought_up_since(kit: &Kit, journal: &Journal) -> Result<bool> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::ops::steps::{MakeDirectory, SetAside};
+    use crate::ops::daemon::used;
+    use crate::ops::steps::{HoldDocker, MakeDirectory, SetAside};
 
     #[test]
     fn without_what_it_was_like_before_a_start_cannot_be_told() {
@@ -169,6 +184,41 @@ mod tests {
         assert_eq!(told(false, false), [false, true, true, false]);
         assert_eq!(told(false, true), [false, false, true, false]);
         assert_eq!((told(true, false), told(true, true)), ([false; 4], [false; 4]));
+    }
+
+    #[test]
+    fn a_docker_past_the_hold_is_seen_once_what_was_made_took_the_old_ones_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, records) = (temp.path().join("docker"), temp.path().join("records"));
+        let networks = root.join("network/files/local-kv.db");
+        std::fs::create_dir_all(networks.parent().unwrap()).unwrap();
+        std::fs::create_dir(&records).unwrap();
+        std::fs::write(&networks, "").unwrap();
+        let marks = serde_json::to_vec(&used::look(&root)).unwrap();
+        std::fs::write(records.join("while-it-is-held.json"), marks).unwrap();
+        let hold = Hold { root, records, ..Hold::of_nothing() };
+        let steps = vec![HoldDocker { hold }.into(), SetAside { from: "/a".into(), to: "/b".into() }.into()];
+        let plan = Plan {
+            operation: Operation::Migrate,
+            pool: "p0".to_owned(),
+            what: "migrate".to_owned(),
+            steps,
+            notes: Vec::new(),
+        };
+        let opened = Opened { id: "p0".to_owned(), boot: "b".to_owned(), version: "0".to_owned(), plan };
+        let journal = |aside| Journal {
+            opened: opened.clone(),
+            progress: vec![Progress::Done, aside],
+            boot: "b".to_owned(),
+            length: 0,
+        };
+        assert!(!is_past_hold(&journal(Progress::Done)), "nobody has used it");
+        let file = std::fs::File::options().write(true).open(&networks).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let used = used_past_hold(&journal(Progress::Perhaps)).unwrap();
+        assert_eq!(used.as_deref(), Some("Docker's networks"));
+        assert!(is_past_hold(&journal(Progress::Done)));
+        assert!(!is_past_hold(&journal(Progress::Not)), "it ran on the old one");
     }
 
     #[test]
