@@ -311,7 +311,11 @@ fn go_on_from(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &Target) ->
         kept.extend(before.kept.iter().map(|id| u64::from(id.get())));
         ensure!(kept.is_subset(&volumes), "`{}` has not all volumes that were prepared", target.pool);
     }
-    let whole = mark.map_or(0, |mark| usize::try_from(mark.whole).unwrap_or(usize::MAX)).min(family.members.len());
+    // Of what is listed as it was before, one that was found to differ is written and is not whole all the same.
+    let same = carry.before.as_ref().filter(|before| before.mark.seal == seal);
+    let differs = same.and_then(|before| family.members.iter().position(|member| !before.kept.contains(&member.id)));
+    let whole = mark.map_or(0, |mark| usize::try_from(mark.whole).unwrap_or(usize::MAX));
+    let whole = whole.min(differs.unwrap_or(family.members.len()));
     let done: BTreeSet<u64> = family.members.iter().take(whole).map(|member| u64::from(member.id.get())).collect();
     let whole = if done.is_subset(&volumes) { whole } else { 0 };
     // First of all: as long as it says what it said, nothing was written to what was prepared.
