@@ -303,7 +303,8 @@ fn a_death_in_preparing_a_pool_of_its_own_loses_nothing() {
     let targets: [&[&str]; 3] = [
         &["--name", &on_disk, "--data-device", &device, "--wipe"],
         &["--name", &on_lvs, "--vg", &group.name, "--data-size", "3G"],
-        &["--name", &in_files, "--dir", &dir, "--data-size", "6G"],
+        // With the old pool, which grows meanwhile, it has room on its disk.
+        &["--name", &in_files, "--dir", &dir, "--data-size", "2G", "--metadata-size", "16M"],
     ];
     for (number, target) in targets.iter().enumerate() {
         let pool = target[1];
