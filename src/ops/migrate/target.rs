@@ -327,13 +327,14 @@ pub(super) fn is_renamed(folder: &Path, refuse: &impl Fn(String) -> Failure) -> 
     Ok(())
 }
 
-/// Refuses new loop files while another pool of Docker's own name is up: Docker takes one that is there, and makes none of its files
+/// Refuses new loop files while a pool of Docker's own name stays up: Docker takes one that is there, and makes none of its files
 /// (`initDevmapper`, daemon/graphdriver/devmapper/deviceset.go).
 fn is_down(ground: &Ground<'_>, old: &Old, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
-    let own = ground.root.own_pool();
-    if old.pool == own {
+    // Its pool of loop files goes down with Docker; one that Docker is told of does not, whatever its name is.
+    if matches!(old.origin, Origin::Parts { .. }) {
         return Ok(());
     }
+    let own = ground.root.own_pool();
     let live = sight::live(&ground.kit.dm, &own);
     match live.map_err(|e| refuse(format!("whether a pool `{own}` is up cannot be told")).because(e))? {
         None => Ok(()),
