@@ -1,6 +1,9 @@
 //! Another base device: which volumes become longer, or are made anew, what that takes, and what Docker is told.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -25,8 +28,9 @@ use crate::units::{BlockSize, Bytes};
 /// Docker's options.
 const OPTION: &str = "dm.basesize";
 const INNER: &str = "dm.fs";
-/// How often a pool is read that is written meanwhile.
+/// How often a pool is read that is written meanwhile, and how long after each other where Docker is in the midst of something.
 const TIMES: usize = 5;
+const AGAIN: Duration = Duration::from_secs(1);
 /// The first kernel that makes an ext4 longer by itself.
 const RESIZES: Version = Version { major: 3, minor: 3 };
 /// How many names a sentence has.
@@ -80,7 +84,7 @@ pub(super) fn look(
     is_renamed(&folder, refuse).map_err(|failure| {
         failure.next("mount that file system elsewhere, with what is in it in a folder of the root; or  dmpool migrate    # without --base-size and --fs")
     })?;
-    let records = Records::read(&folder).map_err(|e| {
+    let (records, heads) = volumes(ground, old, &folder).map_err(|e| {
         refuse("Docker's records of its volumes cannot all be read, and say how long these are".to_owned())
             .because(e)
             .fact("state", "nothing was touched")
@@ -97,7 +101,6 @@ pub(super) fn look(
     let size = asked.size.unwrap_or(base);
     is_possible(size, refuse)?;
     let block = block.unwrap_or(old.block).bytes();
-    let heads = volumes(ground, old, &records);
     let now = inner_now(&records, heads.as_ref().ok());
     let inner = asked.inner.or(now);
     let is_other = match &heads {
@@ -231,11 +234,41 @@ pub(super) fn named<T>(objects: &Objects, short: &BTreeMap<&str, T>) -> Vec<Stri
     containers.chain(images).take(NAMED).collect()
 }
 
-/// Reads the beginning of every volume, also while Docker writes.
-fn volumes(ground: &Ground<'_>, old: &Old, records: &Records) -> Result<BTreeMap<String, Head>> {
+type Heads = Result<BTreeMap<String, Head>>;
+
+/// Reads Docker's records, and the beginning of every volume, also while Docker writes.
+///
+/// # Errors
+/// When a record cannot be read.
+fn volumes(ground: &Ground<'_>, old: &Old, folder: &Path) -> Result<(Records, Heads)> {
+    // Docker empties a volume before it deletes it.
+    let is_whole = |heads: &Heads| match heads {
+        Ok(heads) => heads.values().all(|head| head.found.is_some()) || !is_live(ground, old),
+        Err(_) => true,
+    };
+    let look = || -> Result<(Records, Heads)> {
+        let records = Records::read(folder)?;
+        let heads = heads_of(ground, old, &records);
+        Ok((records, heads))
+    };
+    let mut looked = look()?;
+    for _ in 1..TIMES {
+        if is_whole(&looked.1) {
+            break;
+        }
+        thread::sleep(AGAIN);
+        looked = look()?;
+    }
+    Ok(looked)
+}
+
+fn is_live(ground: &Ground<'_>, old: &Old) -> bool {
+    sight::live(&ground.kit.dm, &old.pool).is_ok_and(|live| live.is_some())
+}
+
+fn heads_of(ground: &Ground<'_>, old: &Old, records: &Records) -> Heads {
     let dm = &ground.kit.dm;
-    let is_live = sight::live(dm, &old.pool)?.is_some();
-    let now = if is_live { Origin::Pool(old.pool.clone()) } else { old.origin.clone() };
+    let now = if is_live(ground, old) { Origin::Pool(old.pool.clone()) } else { old.origin.clone() };
     let look = || -> Result<BTreeMap<String, Head>> {
         let source = Source::open(dm, &now)?;
         let heads = heads(&source, records)?;

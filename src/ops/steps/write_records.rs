@@ -67,7 +67,8 @@ impl Act for WriteRecords {
         }
         let anew = self.anew()?;
         let (old, new) = (Records::read(anew.old_records())?, Records::read(anew.new_records())?);
-        ensure!(old.files.keys().eq(new.files.keys()), "{} has not all records", anew.new_records().display());
+        let kept = old.files.keys().filter(|name| !old.deleted.contains(*name));
+        ensure!(kept.eq(new.files.keys()), "{} has not all records", anew.new_records().display());
         for (name, record) in &old.volumes {
             let other = new.volumes.get(name).with_context(|| format!("looking for the record {name}"))?;
             ensure!(other.size >= anew.size && other.id == record.id, "the record {name} is of another volume");

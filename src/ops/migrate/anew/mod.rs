@@ -89,6 +89,7 @@ impl Anew {
         let records = Records::read(self.old_records())?;
         let objects = docker_objects::read(root)?;
         let mut files = records.with(&sizes(&objects, &records, self.size))?;
+        files.retain(|name, _| !records.deleted.contains(name));
         let heads = heads(&Source::open(&kit.dm, &Origin::Pool(target.pool.clone()))?, &records)?;
         let base = heads.get(BASE).context("there is no base device in the new pool")?;
         let uuid = filesystem::uuid(&base.bytes).context("the new base device has no file system that is known")?;

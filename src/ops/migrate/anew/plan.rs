@@ -274,7 +274,7 @@ fn unrecorded(ground: &Ground<'_>, old: &Old, records: &Records) -> Option<Strin
     let names = ids.get(..ids.len().min(NAMED)).unwrap_or_default().join(", ");
     let more = if ids.len() > NAMED { format!(", and {} more", ids.len() - NAMED) } else { String::new() };
     (!ids.is_empty()).then(|| {
-        format!("volumes that Docker has no record of are not made anew, and stay in the old pool alone: {names}{more}")
+        format!("volumes that Docker has no record of, or has deleted, are not made anew, and stay in the old pool alone: {names}{more}")
     })
 }
 

@@ -24,7 +24,7 @@ pub struct Member {
     pub id: VolumeId,
     /// The one that it is made a snapshot of.
     pub parent: Option<VolumeId>,
-    /// What Docker has written down of it: its name, and how long it is.
+    /// What Docker has written down of it: its name, and how long it is. Nothing when Docker has deleted it, and waits until nobody has it open.
     pub record: Option<(String, Bytes)>,
 }
 
@@ -58,7 +58,7 @@ impl Family {
         let base = id_of(BASE);
         let mut named: BTreeMap<VolumeId, (String, Bytes)> = BTreeMap::new();
         let mut missing = Vec::new();
-        for (name, device) in records {
+        for (name, device) in records.iter().filter(|(_, device)| !device.deleted) {
             match VolumeId::new(device.id).filter(|id| ids.contains(id)) {
                 Some(id) => {
                     named.entry(id).or_insert_with(|| (name.clone(), device.size));
@@ -156,6 +156,17 @@ mod tests {
         let (members, missing) = family(&[1, 3, 5, 7], &records, &[("b", "a"), ("a", "nobody")]);
         assert_eq!(members, [(1, None), (7, Some(1)), (3, Some(7)), (5, Some(1))]);
         assert_eq!(missing, ["gone"]);
+    }
+
+    #[test]
+    fn a_volume_that_docker_has_deleted_is_no_layer_any_more() {
+        let details = [1, 2].map(|id| (id, Details { mapped: DataBlocks::new(1), transaction_id: 1 })).into();
+        let deleted = |id: u32| Device { deleted: true, ..device(id) };
+        let records = [("base", device(1)), ("a", deleted(2)), ("b", deleted(3))];
+        let records = records.map(|(name, device)| (name.to_owned(), device)).into();
+        let family = Family::of(&details, &records, &BTreeMap::new());
+        let named: Vec<_> = family.members.iter().map(|m| m.record.as_ref().map(|(name, _)| name.as_str())).collect();
+        assert_eq!((named, family.missing), (vec![Some("base"), None], vec![]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! How long a volume is is no business of the pool's: Docker's record of it says it, and the table of its device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,6 +31,8 @@ const REMAINDER: Bytes = Bytes::new(16 << 20);
 pub struct Records {
     /// The volumes, by their names.
     pub volumes: BTreeMap<String, Device>,
+    /// The names of those that Docker has deleted, and emptied; they are in the pool until nobody has them open (deferred deletion).
+    pub deleted: BTreeSet<String>,
     /// What each file says, by its name.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -52,7 +54,12 @@ impl Records {
             }
             let bytes = directory.read(&name, LARGEST_RECORD).with_context(context)?;
             if bookkeeping::is_device_file(&name) {
-                records.volumes.insert(name.clone(), Device::parse(&bytes).with_context(context)?);
+                let device = Device::parse(&bytes).with_context(context)?;
+                if device.deleted {
+                    records.deleted.insert(name.clone());
+                } else {
+                    records.volumes.insert(name.clone(), device);
+                }
             }
             records.files.insert(name, bytes);
         }
@@ -295,9 +302,11 @@ mod tests {
             format!(r#"{{"device_id":{id},"size":{size},"transaction_id":{id},"initialized":false,"deleted":false}}"#)
         };
         let open = r#"{"open_transaction_id":3,"device_hash":"aa-init","device_id":3}"#;
+        let gone = record(3, G).replace(r#""deleted":false"#, r#""deleted":true"#);
         for (name, text) in [
             ("base", record(1, G)),
             ("aa", record(2, G)),
+            ("cc", gone.clone()),
             ("transaction-metadata", open.to_owned()),
             (".tmp1", String::new()),
         ] {
@@ -305,9 +314,11 @@ mod tests {
         }
         let records = Records::read(temp.path()).unwrap();
         assert_eq!(records.volumes.keys().collect::<Vec<_>>(), ["aa", "base"]);
+        assert_eq!(records.deleted.iter().collect::<Vec<_>>(), ["cc"]);
         let files = records.with(&[("aa".to_owned(), Bytes::new(2 * G))].into()).unwrap();
-        assert_eq!(files.keys().collect::<Vec<_>>(), ["aa", "base", "transaction-metadata"]);
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["aa", "base", "cc", "transaction-metadata"]);
         assert_eq!(files["aa"], record(2, 2 * G).into_bytes());
+        assert_eq!(files["cc"], gone.into_bytes());
         assert_eq!(
             (&files["base"], &files["transaction-metadata"]),
             (&record(1, G).into_bytes(), &open.as_bytes().to_vec())
