@@ -162,13 +162,18 @@ fn health_of_an_lvm_pool_that_needs_a_check() {
     for lv in [&volume, &pool] {
         lvm_run(&["lvchange", "-an", lv]);
     }
+    let devices = || dmsetup(["ls"]).run().checked().unwrap().stdout;
+    assert!(!devices().contains(&name), "LVM has taken it down: {}", devices());
     let window = bench.sweep.name("window");
     dmsetup(["create", &window, "--table", below.trim()]).run().checked().unwrap();
     set_needs_check(&Path::new("/dev/mapper").join(&window));
     dmsetup(["remove", "--retry", &window]).run().checked().unwrap();
+    assert!(!devices().contains(&name), "nobody else has brought it up meanwhile: {}", devices());
     for lv in [&pool, &volume] {
         lvm_run(&["lvchange", "-ay", "--config", "global { thin_check_executable = \"\" }", lv]);
     }
+    let status = dmsetup(["status", &name]).run().checked().unwrap().stdout;
+    assert!(status.contains(" needs_check "), "the kernel has read the flag: {status}{}{below}", devices());
     let about = || Said::about(&bench, &name, &[]);
     let check = about();
     check.sentence("needs_check", "critical");
