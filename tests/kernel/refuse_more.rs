@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lab::guest::disk::{Kind, LoopDisk};
 use lab::guest::run::Cmd;
-use lab::guest::sys::dmsetup;
+use lab::guest::sys::{self, dmsetup};
 
 use crate::support::refusals::{REFUSED, Table, row};
 use crate::support::{Bench, volume};
@@ -32,6 +32,8 @@ impl LvmPool {
         // LVM activates the thin-pool target itself, under -tpool, once the pool has a volume.
         lvm(&["lvcreate", "-y", "--type", "thin-pool", "-L", "64M", "-n", "pool", &pool.group]);
         lvm(&["lvcreate", "-y", "-V", "32M", "-n", "volume", "--thinpool", &format!("{}/pool", pool.group)]);
+        // udev's rules have LVM activate a group when its disk is seen: late, that would undo what a test takes down.
+        sys::settle();
         pool
     }
 
