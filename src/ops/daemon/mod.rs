@@ -21,6 +21,8 @@ use crate::process::{self, Begun, quote};
 
 /// From being told to stop to being gone, with nothing left to stop.
 const DOWN: Duration = Duration::from_secs(180);
+/// From being told to stop to answering nobody: that comes first (`DaemonCli.stop`, cmd/dockerd/daemon.go).
+const DEAF: Duration = Duration::from_secs(10);
 /// From being started to answering: a pool with thousands of containers takes minutes.
 const UP: Duration = Duration::from_secs(600);
 /// How long a program that starts Docker is watched; one that is Docker itself never ends.
@@ -160,9 +162,16 @@ impl Daemon {
             }
             .context("stopping Docker")?;
         }
-        let until = Instant::now() + DOWN;
+        let told = Instant::now();
         while let Some(pid) = pids_on(&self.root).first() {
-            ensure!(Instant::now() < until, "Docker (process {pid}) is still there after `{}`", self.way.stops());
+            let since = told.elapsed();
+            ensure!(since < DOWN, "Docker (process {pid}) is still there after `{}`", self.way.stops());
+            ensure!(
+                since < DEAF || self.api().is_err(),
+                "Docker (process {pid}) answers as before: `{}` stops another one, and this one was started otherwise; \
+                 --stop-command and --start-command say how",
+                self.way.stops()
+            );
             std::thread::sleep(BETWEEN_LOOKS);
         }
         Ok(())
