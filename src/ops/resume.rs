@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::identity;
+use crate::ops::contents::source;
 use crate::ops::journal::{self, Ended, Journal, Log, Progress};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::root_archive::running;
@@ -143,6 +144,8 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
     if let Some(journal) = &had_ended {
         migrate::back::reopen(kit, journal)?;
     }
+    // Of a death while volumes were read by files.
+    source::sweep();
     let plan = journal::of_id(&kit.state, &id)?.opened.plan;
     let _lock = match key(kit, &plan)?.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),

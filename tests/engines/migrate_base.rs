@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
@@ -98,7 +98,15 @@ pub(crate) fn picture(root: &Path) -> String {
         names.iter().map(|path| format!("{} {:08x}\n", path.display(), of(path))).collect::<String>()
     };
     let pool = crc32c::crc32c(&fs::read(home.join("devicemapper/metadata")).unwrap());
-    let names = sys::dm_names().unwrap();
+    // A device that was read through goes with its last user, a moment after who read; one that stays is in the picture.
+    let until = Instant::now() + Duration::from_secs(20);
+    let names = loop {
+        let names = sys::dm_names().unwrap();
+        if !names.iter().any(|name| name.starts_with("dmpool-rescue-")) || Instant::now() > until {
+            break names;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
     let daemon_json = fs::read_to_string(DAEMON_JSON).unwrap();
     format!("{}{}{pool:08x}\n{names:?}\n{daemon_json}", texts(&home), texts(&home.join("metadata")))
 }

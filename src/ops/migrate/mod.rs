@@ -27,6 +27,7 @@ use crate::engine::configure::Edit;
 use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
 use crate::ops::contents::devicemapper::Inner;
+use crate::ops::contents::source;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
 use crate::ops::{Change, Done, around, docker, gate, journal, preflight, random, steps};
@@ -126,6 +127,8 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
     }
     let _lock = gate::lock(kit, gate::EXISTENCE, &first.what)?;
     let _prepares = gate::lock(kit, prepare::LOCK, &first.what)?;
+    // Of a death while volumes were read by files.
+    source::sweep();
     let plan = plan(kit, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     over::note(&kit.state, &plan);
