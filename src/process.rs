@@ -170,53 +170,51 @@ pub fn change_within<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration
     failed(status.to_string(), String::from_utf8_lossy(&said).into_owned(), false, false)
 }
 
-/// A program that was begun and goes on.
+/// A program that was begun, and may have ended since.
 #[derive(Debug)]
-pub struct Begun(Child);
+pub struct Begun {
+    child: Child,
+    line: String,
+    says: PathBuf,
+}
 
 impl Begun {
-    /// Returns whether it still does.
+    /// Returns whether it still runs.
     pub fn runs(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Returns how it has ended, with the end of what it has said, unless that was with status 0.
+    pub fn failed(&mut self) -> Option<ProgramError> {
+        let status = self.child.try_wait().ok()?.filter(|status| !status.success())?;
+        let (line, stderr) = (self.line.clone(), end_of(&self.says));
+        Some(ProgramError { line, ended: status.to_string(), stderr, gave_up: false, missing: false })
     }
 }
 
-/// Begins a program that may go on for ever, as a daemon does: what it says goes to the end of a file, and `prepare` sees it
-/// before it is begun. Returns nothing when it has ended within `limit`, with status 0; else it goes on.
+/// Begins a program that may go on for ever, as a daemon does, and does not wait for it: what it says goes to the end of a file,
+/// and `prepare` sees it before it is begun.
 ///
 /// # Errors
-/// As [`run`], with the end of that file in the place of standard error.
+/// When it cannot be started, or that file not be written.
 pub fn begin<S: AsRef<OsStr>>(
     program: &str,
     args: &[S],
     says: &Path,
-    limit: Duration,
     prepare: impl FnOnce(&mut Command),
-) -> Result<Option<Begun>, ProgramError> {
-    let failed = |ended: String, stderr: String, missing| {
-        Err(ProgramError { line: quoted(program, args), ended, stderr, gave_up: false, missing })
+) -> Result<Begun, ProgramError> {
+    let line = quoted(program, args);
+    let failed = |ended: String, missing| {
+        let line = line.clone();
+        ProgramError { line, ended, stderr: String::new(), gave_up: false, missing }
     };
-    let log = match File::options().create(true).append(true).open(says).and_then(|log| Ok((log.try_clone()?, log))) {
-        Ok(log) => log,
-        Err(e) => return failed(format!("{}: {e}", says.display()), String::new(), false),
-    };
+    let log = File::options().create(true).append(true).open(says).and_then(|log| Ok((log.try_clone()?, log)));
+    let log = log.map_err(|e| failed(format!("{}: {e}", says.display()), false))?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(log.0).stderr(log.1).process_group(0);
     prepare(&mut command);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(e) => return failed(e.to_string(), String::new(), e.kind() == io::ErrorKind::NotFound),
-    };
-    let until = Instant::now() + limit;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(None),
-            Ok(Some(status)) => return failed(status.to_string(), end_of(says), false),
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) => return Ok(Some(Begun(child))),
-            Err(e) => return failed(e.to_string(), String::new(), false),
-        }
-    }
+    let child = command.spawn().map_err(|e| failed(e.to_string(), e.kind() == io::ErrorKind::NotFound))?;
+    Ok(Begun { child, line, says: says.to_owned() })
 }
 
 /// Returns the end of what a program that was begun has said; empty when that cannot be read.
@@ -353,14 +351,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (log, done) = (dir.path().join("log"), dir.path().join("done"));
         let script = format!("echo begun; sleep 0.3; echo >{}", done.display());
-        let mut begun = begin("sh", &["-c", &script], &log, Duration::ZERO, |_| ()).unwrap().unwrap();
+        let mut begun = begin("sh", &["-c", &script], &log, |_| ()).unwrap();
         while begun.runs() || !done.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let hour = Duration::from_secs(3600);
-        assert!(begin("true", &[""; 0], &log, hour, |_| ()).unwrap().is_none());
-        let error = begin("sh", &["-c", "echo no luck >&2; exit 5"], &log, hour, |_| ()).unwrap_err().to_string();
+        assert!(begun.failed().is_none());
+        let mut begun = begin("sh", &["-c", "echo no luck >&2; exit 5"], &log, |_| ()).unwrap();
+        while begun.runs() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let error = begun.failed().unwrap().to_string();
         assert!(error.ends_with("exit status: 5: begun\nno luck"), "{error}");
+        assert!(begin("/no such program", &[""; 0], &log, |_| ()).unwrap_err().missing);
     }
 
     #[test]

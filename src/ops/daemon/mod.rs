@@ -25,7 +25,7 @@ const DOWN: Duration = Duration::from_secs(180);
 const DEAF: Duration = Duration::from_secs(10);
 /// From being started to answering: a pool with thousands of containers takes minutes.
 const UP: Duration = Duration::from_secs(600);
-/// How long a program that starts Docker is watched; one that is Docker itself never ends.
+/// Within how long a program that starts Docker and fails has failed to, whatever runs by then.
 const BEGUN: Duration = Duration::from_secs(5);
 /// How long a daemon that refuses to start is there for, at most.
 const REFUSES: Duration = Duration::from_secs(10);
@@ -194,10 +194,11 @@ impl Daemon {
         self.wait_until_it_answers(log, begun)
     }
 
-    /// Begins to start it. Returns the program that does, when that has not ended.
+    /// Begins to start it. Returns the program that does, where it is no unit.
     fn begin(&self, log: &Path) -> Result<Option<Begun>> {
-        let begin =
-            |program: &str, args: &[&str]| process::begin(program, args, log, BEGUN, interrupt::without_held_signals);
+        let begin = |program: &str, args: &[&str]| {
+            process::begin(program, args, log, interrupt::without_held_signals).map(Some)
+        };
         Ok(match &self.way {
             Way::Units(units) => {
                 // Failures that somebody else has brought about while it was held count against it; none is no error.
@@ -227,9 +228,13 @@ impl Daemon {
     }
 
     fn wait_until_it_answers(&self, log: &Path, mut begun: Option<Begun>) -> Result<Api> {
-        let until = Instant::now() + UP;
+        let (until, watched) = (Instant::now() + UP, Instant::now() + BEGUN);
         let (mut gone, mut stopped) = (None, None);
         loop {
+            let failed = begun.as_mut().filter(|_| Instant::now() < watched).and_then(Begun::failed);
+            if let Some(why) = failed {
+                return Err(self.with_log(why.into(), log)).context("starting Docker");
+            }
             let asked = self.api();
             match &asked {
                 Err(ApiError::Stopped(_)) => stopped = stopped.or_else(|| Some(Instant::now() + REFUSES)),
