@@ -15,6 +15,7 @@ mod docker;
 #[allow(dead_code, reason = "each suite uses its part")]
 mod host;
 mod metrics;
+mod migrate;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each suite uses its part")]
 mod support;
