@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::kernel::block;
 use crate::kernel::dm::DmId;
-use crate::kernel::fs::write_replace;
+use crate::kernel::fs::{FsFacts, write_replace};
 use crate::metadata::Superblock;
 use crate::ops::migrate::anew::{self, Anew};
 use crate::ops::migrate::blocks::record::{self, Record};
@@ -21,6 +21,8 @@ use crate::units::{BlockSize, Bytes};
 
 /// What was compared, in the folder of the records.
 const COMPARED: &str = "volumes-compared.json";
+/// What a file system has left at most that gave no more: it keeps some for itself.
+const FULL: Bytes = Bytes::new(16 << 20);
 
 /// Which pool is written into which.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +252,19 @@ impl CopyVolumes {
         }
         is_unchanged(kit, &self.carried, source.metadata.seal)
     }
+
+    /// The kernel says `EIO` of a loop device whose file gets no more blocks: what it lacks only its file system tells.
+    fn with_room(&self, why: anyhow::Error) -> anyhow::Error {
+        let folder = self.carried.metadata.as_ref().and_then(|file| file.parent());
+        match folder.map(FsFacts::of) {
+            Some(Ok(fs)) if fs.available < FULL => why.context(format!(
+                "the file system at {} is full ({} left)",
+                fs.mount_point.display(),
+                fs.available.human()
+            )),
+            _ => why,
+        }
+    }
 }
 
 /// A pool that is up may still have written what it had in hand.
@@ -284,7 +299,7 @@ impl Act for CopyVolumes {
     }
 
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
-        self.copy(kit)
+        self.copy(kit).map_err(|why| self.with_room(why))
     }
 
     fn is_one_thing(&self) -> bool {
