@@ -8,6 +8,8 @@ use super::small_file;
 
 /// More than `/proc/PID/status` ever has.
 const LONGEST: u64 = 64 << 10;
+/// `SIGKILL`, signal 9, in a mask.
+const KILL: u64 = 1 << 8;
 
 /// Why a process does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +60,25 @@ pub fn stuck(pid: u32, pause: Duration) -> Option<Stuck> {
     }
 }
 
-fn thread(at: &Path) -> Option<Thread> {
+/// Returns whether a process was sent `SIGKILL` and has not got it: it ends as soon as it comes back from what it waits for.
+pub fn is_killed(pid: u32) -> bool {
+    status(&PathBuf::from(format!("/proc/{pid}"))).is_some_and(|text| pends_kill(&text))
+}
+
+/// Reads the masks of `/proc/PID/status`; signal 1 is their lowest bit (proc_pid_status(5)).
+fn pends_kill(text: &str) -> bool {
+    let mask = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    let pends = |key: &str| mask(key).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
+    (pends("SigPnd:") | pends("ShdPnd:")) & KILL != 0
+}
+
+fn status(at: &Path) -> Option<String> {
     let bytes = small_file::read_at(&at.join("status"), LONGEST).ok()?;
-    Thread::parse(&String::from_utf8_lossy(&bytes))
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn thread(at: &Path) -> Option<Thread> {
+    Thread::parse(&status(at)?)
 }
 
 #[cfg(test)]
@@ -81,6 +99,16 @@ mod tests {
         assert_eq!(Thread::parse(text), Some(Thread { state: 'D', switches: 42 }));
         assert_eq!(Thread::parse("State:\tD (disk sleep)\n"), None);
         assert_eq!(Thread::parse(""), None);
+    }
+
+    #[test]
+    fn who_was_killed_has_the_signal_before_it() {
+        let text =
+            |own: &str, all: &str| format!("Threads:\t1\nSigPnd:\t{own}\nShdPnd:\t{all}\nSigBlk:\t0000000000000100\n");
+        assert!(pends_kill(&text("0000000000000100", "0000000000000000")));
+        assert!(pends_kill(&text("0000000000000000", "0000000000004101")));
+        assert!(!pends_kill(&text("0000000000004000", "0000000000000000")) && !pends_kill(""));
+        assert!(!is_killed(std::process::id()));
     }
 
     #[test]

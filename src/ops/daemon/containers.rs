@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::engine::api::{Api, ApiError, SOON};
 use crate::engine::docker_objects::CONTAINERS;
-use crate::engine::stuck::{Stuck, stuck};
+use crate::engine::stuck::{Stuck, is_killed, stuck};
 use crate::kernel::processes;
 use crate::ops::progress::Watcher;
 
@@ -158,11 +158,17 @@ fn needed_by(inspected: &Value) -> Vec<String> {
 }
 
 /// Stops those of the containers that run, each with the time that it has: side by side, and none before those that need it, as
-/// `inspected` says ([`no_others`]). Each is named before.
+/// `inspected` says ([`no_others`]). Each is named before; `killed` is told of each that is still to end.
 ///
 /// # Errors
 /// When one does not stop, with its name.
-pub fn stop(api: &Api, containers: &[Ran], inspected: &[Value], watcher: &Watcher) -> Result<()> {
+pub fn stop(
+    api: &Api,
+    containers: &[Ran],
+    inspected: &[Value],
+    watcher: &Watcher,
+    killed: &mut dyn FnMut(&RunsStill),
+) -> Result<()> {
     for wave in waves(containers, inspected) {
         for some in wave.chunks(AT_ONCE) {
             let named = |ran: &&Ran| format!("stopping the container `{}`", ran.name);
@@ -185,6 +191,7 @@ pub fn stop(api: &Api, containers: &[Ran], inspected: &[Value], watcher: &Watche
                 };
                 begun.into_iter().map(|begun| begun.map_err(Into::into).and_then(end)).collect()
             });
+            ended.iter().filter_map(|ended| ended.as_ref().err()?.downcast_ref()).for_each(&mut *killed);
             ended.into_iter().collect::<Result<()>>()?;
         }
     }
@@ -221,8 +228,9 @@ fn stop_one(api: &Api, ran: &Ran, is_paused: bool) -> Result<()> {
     }
     match api.post(&format!("/containers/{}/stop", ran.id), ran.limit()) {
         Err(why) if why.status() == Some(404) => return Ok(()),
-        // Docker waits for ever for one that SIGKILL does not end. Without a process that waits it is Docker that hangs.
-        Err(why @ ApiError::Silent(..)) => {
+        // Docker waits for ever for one that SIGKILL does not end, or gives it up (`did not receive an exit event`). Without a
+        // process that has it before it, it is about something else.
+        Err(why @ (ApiError::Silent(..) | ApiError::Refused(..))) => {
             let state = state_of(api, &ran.id).ok().flatten().filter(|state| is(state, "Running"));
             let still = state.map(|state| RunsStill::look(ran, &state)).filter(|still| still.waits.is_some());
             return Err(still.map_or_else(|| why.into(), Into::into));
@@ -264,7 +272,7 @@ impl RunsStill {
         let own = state.get("Pid").and_then(Value::as_u64).and_then(|pid| namespace(u32::try_from(pid).ok()?));
         let in_it = |pid: &u32| own.is_some() && namespace(*pid) == own;
         let mut processes = processes::all().unwrap_or_default().into_iter().filter(in_it);
-        let waits = processes.find(|pid| matches!(stuck(*pid, WAITS), Some(Stuck::Waits(_))));
+        let waits = processes.find(|pid| is_killed(*pid) && matches!(stuck(*pid, WAITS), Some(Stuck::Waits(_))));
         Self { container: ran.name.clone(), waits: waits.map(|pid| (pid, processes::comm(pid))) }
     }
 }
@@ -404,15 +412,21 @@ mod tests {
 
     #[test]
     fn one_that_does_not_stop_is_named_with_dockers_words() {
-        let (_dir, api, _server) = answering(&[RUNS, "HTTP/1.1 500 x\r\n\r\n{\"message\":\"no luck\"}"]);
-        let why = format!("{:#}", stop(&api, &[named("web")], &[], &Watcher::none()).unwrap_err());
+        let mut killed = Vec::new();
+        let mut stop_web = |api: &Api| {
+            let ended =
+                stop(api, &[named("web")], &[], &Watcher::none(), &mut |still| killed.push(still.container.clone()));
+            format!("{:#}", ended.unwrap_err())
+        };
+        let (_dir, api, _server) = answering(&[RUNS, "HTTP/1.1 500 x\r\n\r\n{\"message\":\"no luck\"}", RUNS]);
+        let why = stop_web(&api);
         assert_eq!(
             why,
             "stopping the container `web`: Docker answered `POST /containers/web-id/stop` with 500: no luck"
         );
         let (_dir, api, _server) = answering(&[RUNS, DONE, RUNS]);
-        let why = format!("{:#}", stop(&api, &[named("web")], &[], &Watcher::none()).unwrap_err());
-        assert_eq!(why, "stopping the container `web`: it was killed and runs still");
+        assert_eq!(stop_web(&api), "stopping the container `web`: it was killed and runs still");
+        assert_eq!(killed, ["web"]);
     }
 
     #[test]

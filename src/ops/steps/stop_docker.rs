@@ -40,6 +40,11 @@ pub struct StopDocker {
     pub pool: Option<String>,
 }
 
+/// Nobody takes back what it was sent.
+fn say_killed(kit: &Kit, RunsStill { container, .. }: &RunsStill) {
+    kit.say(format!("the container `{container}` was killed, and ends as soon as the kernel lets it; when it has:  docker start {container}"));
+}
+
 impl Act for StopContainers {
     fn sentence(&self) -> String {
         let units = match self.daemon.with.as_slice() {
@@ -78,12 +83,7 @@ impl Act for StopContainers {
         let all = containers::no_others(&api, &self.running)?;
         // A unit that runs a container starts it again as soon as it stops.
         units::stop(&self.daemon.with)?;
-        containers::stop(&api, &self.running, &all, &kit.watcher).inspect_err(|why| {
-            // Nobody takes back what it was sent.
-            if let Some(RunsStill { container, .. }) = why.downcast_ref() {
-                kit.say(format!("the container `{container}` was killed, and ends as soon as the kernel lets it; when it has:  docker start {container}"));
-            }
-        })
+        containers::stop(&api, &self.running, &all, &kit.watcher, &mut |still| say_killed(kit, still))
     }
 
     fn is_one_thing(&self) -> bool {
@@ -164,7 +164,7 @@ impl Act for StopDocker {
             let api = daemon.api()?;
             let all = containers::no_others(&api, &self.running)?;
             // One with a restart policy may have come back with a Docker that came back.
-            containers::stop(&api, &self.running, &all, &kit.watcher)?;
+            containers::stop(&api, &self.running, &all, &kit.watcher, &mut |still| say_killed(kit, still))?;
         }
         daemon.stop()
     }
