@@ -113,7 +113,7 @@ pub(super) fn compare_with(kit: &Kit, carry: &Carry<'_>, family: &Family, target
             }
             Ok(None)
         };
-        let looked = look().with_context(|| format!("comparing the volume {} with its copy", member.id));
+        let looked = look().with_context(|| format!("comparing the volume {} with its copy", member.called()));
         device.close()?;
         if let Some(at) = looked? {
             differ.insert(member.id, at);

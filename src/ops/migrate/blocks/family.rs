@@ -28,6 +28,14 @@ pub struct Member {
     pub record: Option<(String, Bytes)>,
 }
 
+impl Member {
+    /// Returns its id, with the name under which Docker tells of it (`docker inspect`, `DeviceName`) where it has one.
+    pub(super) fn called(&self) -> String {
+        let name = self.record.as_ref().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty());
+        name.map_or_else(|| self.id.to_string(), |name| format!("{} ({name})", self.id))
+    }
+}
+
 /// All volumes of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Family {

@@ -277,7 +277,7 @@ pub(super) fn fill_with(kit: &Kit, carry: &Carry<'_>, family: &Family, target: &
                 }
                 device.file.sync_all().context("writing out what the copy has")
             };
-            let written = write().with_context(|| format!("copying the volume {id}"));
+            let written = write().with_context(|| format!("copying the volume {}", member.called()));
             device.close()?;
             written?;
         }
