@@ -254,7 +254,7 @@ pub struct RunsStill {
 
 impl fmt::Display for RunsStill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it was killed and runs still")?;
+        write!(f, "the container `{}` was killed and runs still", self.container)?;
         match &self.waits {
             Some((pid, comm)) => {
                 write!(f, ": process {pid} ({comm}) in it waits in the kernel, where no signal reaches it")
@@ -425,7 +425,7 @@ mod tests {
             "stopping the container `web`: Docker answered `POST /containers/web-id/stop` with 500: no luck"
         );
         let (_dir, api, _server) = answering(&[RUNS, DONE, RUNS]);
-        assert_eq!(stop_web(&api), "stopping the container `web`: it was killed and runs still");
+        assert_eq!(stop_web(&api), "stopping the container `web`: the container `web` was killed and runs still");
         assert_eq!(killed, ["web"]);
     }
 
