@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,7 +32,11 @@ struct Trouble {
 
 impl Trouble {
     fn new(bench: Bench) -> Self {
-        let disk = Mounted::format(Kind::Xfs, &boot::scratch_disks()[0], &bench.sweep.path("docker")).unwrap();
+        Self::on(bench, &boot::scratch_disks()[0])
+    }
+
+    fn on(bench: Bench, device: &Path) -> Self {
+        let disk = Mounted::format(Kind::Xfs, device, &bench.sweep.path("docker")).unwrap();
         let bench = bench.at(disk.dir());
         let config = Config::new(disk.dir().join("root")).option("dm.basesize=1G");
         let config = config.option("dm.loopdatasize=2G").option("dm.loopmetadatasize=16M");
@@ -48,7 +52,8 @@ impl Trouble {
             "pid=$(cat {PID}); {}\nkill $pid; while [ -d /proc/$pid ] && ! grep -q 'State:.Z' /proc/$pid/status; do sleep 0.1; done",
             hook(HOOKS[0])
         );
-        let start = format!("{}\nsetsid dockerd </dev/null &", hook(HOOKS[1]));
+        // It becomes Docker itself.
+        let start = format!("{}\nexec dockerd", hook(HOOKS[1]));
         let scripts = [("stop", stop), ("start", start)].map(|(name, text)| {
             let path = disk.dir().join(name);
             fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -78,8 +83,12 @@ impl Trouble {
     }
 
     fn migrate_with(&self, size: &str, fault: &str) -> Ran {
+        self.migrate_to(&["--data-size", size], fault)
+    }
+
+    fn migrate_to(&self, what: &[&str], fault: &str) -> Ran {
         let ways: Vec<&str> = self.ways.iter().map(String::as_str).collect();
-        let args = [&["migrate", "--data-size", size][..], &ways, &["--yes"]].concat();
+        let args = [&["migrate"], what, &ways, &["--yes"]].concat();
         let began = Instant::now();
         let cmd = self.bench.cmd(&args).limit(Duration::from_secs(1500));
         let ran = if fault.is_empty() { cmd } else { cmd.env("DMPOOL_FAULT", fault) }.run();
@@ -97,7 +106,8 @@ impl Trouble {
         assert_eq!(entries(&self.bench.state.join("journal")), Vec::<String>::new());
         let made = entries(&self.docker.root().join("devicemapper"));
         assert!(!made.iter().any(|name| name.contains("dmpool") && !name.ends_with(".old")), "{made:?}");
-        assert_eq!(sys::dm_names().unwrap().iter().filter(|name| name.starts_with("dmpool-")).count(), 0);
+        let own = |name: &&String| name.starts_with("dmpool-") && !name.starts_with(sys::PREFIX);
+        assert_eq!(sys::dm_names().unwrap().iter().find(own), None);
     }
 
     /// Goes one way out of what was interrupted.
@@ -350,7 +360,7 @@ fn a_container_that_nothing_ends_keeps_docker_where_it_was() {
     let ran = it.migrate("3G");
     dmsetup(["resume", below.name()]).run().checked().unwrap();
     let said = [
-        "stopping the container `stuck`: it was killed and runs still: process",
+        "cause:  the container `stuck` was killed and runs still: process",
         "(dd) in it waits in the kernel, where no signal reaches it",
         "taken back but for what is left",
         "the container `stuck` was killed, and ends as soon as the kernel lets it; when it has:  docker start stuck",
@@ -360,4 +370,76 @@ fn a_container_that_nothing_ends_keeps_docker_where_it_was() {
     it.docker.cmd(["rm", "stuck"]).run().checked().unwrap();
     it.is_as_it_was("2.147GB");
     silent.unmount().unwrap();
+}
+
+/// What is written has no room left, and what is read lies on a disk that cannot read it.
+#[test]
+fn a_disk_that_is_full_and_one_that_is_bad_are_named_and_docker_runs_again() {
+    if !boot::full() {
+        boot::skip("minutes: with --full");
+    }
+    boot::time_limit(Duration::from_secs(1500));
+    let bench = Bench::new();
+    let below = Wrapped::new(&bench.sweep.name("bad"), &boot::scratch_disks()[0], &Behaviour::Linear).unwrap();
+    let it = Trouble::on(bench, &below.device());
+    let dir = it.disk.dir().display();
+
+    // Somebody fills it once Docker is stopped, and the journal lies there too.
+    it.hook("on-stop", &format!("fallocate -l $(( $(df --output=avail -B1 {dir} | tail -1) - 1000000 )) {dir}/filler"));
+    it.hook("on-start", &format!("rm {dir}/filler"));
+    for what in [&["--data-size", "3G"], &["--to-driver", "overlay2"]] {
+        let ran = it.migrate_to(what, "");
+        says(&ran, 1, &["everything that had been done was taken back"]);
+        assert!(ran.stderr.contains("full") || ran.stderr.contains("ENOSPC"), "{ran}");
+        it.is_as_it_was("2.147GB");
+        for name in HOOKS {
+            fs::rename(it.disk.dir().join(format!("{name}.done")), it.disk.dir().join(name)).unwrap();
+        }
+    }
+
+    // A part of a program in the image cannot be read once Docker is stopped.
+    let program = fs::read("/bin/busybox").unwrap();
+    let at = sector_of(&it.docker.root().join("devicemapper/devicemapper/data"), &program[1 << 20..][..4096]);
+    let device = ["image", "inspect", "-f", "{{.GraphDriver.Data.DeviceName}}", IMAGE];
+    let device = it.docker.cmd(device).run().checked().unwrap().stdout;
+    let image = device.trim().rsplit('-').next().unwrap();
+    let sectors = sys::size_of(&below.device()).unwrap() / 512;
+    let disk = boot::scratch_disks()[0].clone();
+    let part = |from: u64, to: u64| format!("{from} {} linear {} {from}", to - from, disk.display());
+    let bad = [part(0, at), format!("{at} 8 error"), part(at + 8, sectors)].join("\\n");
+    let becomes = |table: &str| {
+        let name = below.name();
+        format!(
+            "sync; printf '{table}\\n' | dmsetup load {name}; dmsetup resume {name}; echo 3 >/proc/sys/vm/drop_caches"
+        )
+    };
+    for (what, says_where) in [
+        (["--data-size", "3G"], ["reading the old pool's data", &format!("({image})")]),
+        (["--to-driver", "overlay2"], ["bin/busybox", "copying layer sha256:"]),
+    ] {
+        it.hook("on-stop", &format!("trap \"{}\" EXIT", becomes(&bad)));
+        it.hook("on-start", &becomes(&part(0, sectors)));
+        let said = [&["EIO", "everything that had been done was taken back"], &says_where[..]].concat();
+        says(&it.migrate_to(&what, ""), 1, &said);
+        it.is_as_it_was("2.147GB");
+    }
+}
+
+/// Returns the sector of its disk at which a file has this page.
+fn sector_of(file: &Path, page: &[u8]) -> u64 {
+    let extents = Cmd::new("filefrag").args(["-b512", "-v"]).arg(file).run().checked().unwrap().stdout;
+    let of = fs::File::open(file).unwrap();
+    let range = |text: &str| -> Option<(u64, u64)> {
+        let (from, to) = text.split_once("..")?;
+        Some((from.trim().parse().ok()?, to.trim().parse().ok()?))
+    };
+    let found = extents.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(1);
+        let ((from, to), (on_disk, _)) = (range(fields.next()?)?, range(fields.next()?)?);
+        let mut bytes = vec![0; usize::try_from((to + 1 - from) * 512).unwrap()];
+        of.read_exact_at(&mut bytes, from * 512).unwrap();
+        let at = bytes.chunks(page.len()).position(|chunk| chunk == page)?;
+        Some(on_disk + u64::try_from(at * page.len()).unwrap() / 512)
+    });
+    found.unwrap_or_else(|| panic!("{} does not have it:\n{extents}", file.display()))
 }
