@@ -22,6 +22,7 @@ mod interrupted;
 mod metrics;
 mod migrate;
 mod migrate_anew;
+mod migrate_any_step;
 mod migrate_base;
 mod migrate_guide;
 mod migrate_menagerie;

@@ -39,18 +39,24 @@ pub(crate) fn of_container(docker: &Docker, name: &str) -> String {
     told_of(docker, name, &SAME)
 }
 
-/// What Docker says of a container under these keys, what it has changed, and the sum of all that is in it.
-pub(crate) fn told_of(docker: &Docker, name: &str, fields: &[&str]) -> String {
+/// What Docker says of a container under these keys.
+pub(crate) fn said_of(name: &str, fields: &[&str]) -> String {
     let (status, body) = get(&format!("/containers/{name}/json")).unwrap();
     assert_eq!(status, 200, "{name}");
     let inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
     let said: Vec<_> = fields.iter().map(|field| format!("{field} {:?}", inspect.pointer(field))).collect();
+    said.join("\n")
+}
+
+/// What Docker says of a container under these keys, what it has changed, and the sum of all that is in it.
+pub(crate) fn told_of(docker: &Docker, name: &str, fields: &[&str]) -> String {
+    let said = said_of(name, fields);
     let diff = docker.cmd(["diff", name]).run().checked().unwrap().stdout;
     let mut diff: Vec<_> = diff.lines().collect();
     diff.sort_unstable();
     let sum = format!("docker export {name} | sha256sum");
     let sum = Cmd::new("sh").args(["-c", &sum]).run().checked().unwrap().stdout;
-    format!("{}\n{}\n{sum}", said.join("\n"), diff.join("\n"))
+    format!("{said}\n{}\n{sum}", diff.join("\n"))
 }
 
 /// What Docker says of all that is not running, and of its images.
@@ -330,7 +336,7 @@ fn beginning(path: &Path, length: u64) -> Vec<u8> {
     bytes
 }
 
-fn until_it_answers() {
+pub(crate) fn until_it_answers() {
     let until = Instant::now() + Duration::from_secs(120);
     while !get("/_ping").is_ok_and(|(status, _)| status == 200) {
         assert!(Instant::now() < until, "Docker does not answer");
