@@ -43,7 +43,11 @@ pub(crate) fn of_container(docker: &Docker, name: &str) -> String {
 pub(crate) fn said_of(name: &str, fields: &[&str]) -> String {
     let (status, body) = get(&format!("/containers/{name}/json")).unwrap();
     assert_eq!(status, 200, "{name}");
-    let inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let mut inspect: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    // Docker keeps them without an order.
+    if let Some(mounts) = inspect.pointer_mut("/Mounts").and_then(serde_json::Value::as_array_mut) {
+        mounts.sort_by_key(|mount| mount["Destination"].to_string());
+    }
     let said: Vec<_> = fields.iter().map(|field| format!("{field} {:?}", inspect.pointer(field))).collect();
     said.join("\n")
 }

@@ -33,6 +33,8 @@ const SAME: [&str; 9] = [
 /// What a change of the driver changes neither.
 const SAME_IN_OVERLAY2: [&str; 8] =
     ["/Id", "/Created", "/Image", "/Name", "/Config", "/HostConfig", "/Mounts", "/State/Status"];
+/// Each target's steps go in so many tests, each of them far from the limit of a test also on a slow machine.
+const PARTS: usize = 3;
 const CONTAINERS: [&str; 2] = ["web", "kept"];
 
 struct Running {
@@ -146,7 +148,7 @@ impl Running {
     }
 
     fn is_of_a_pool(&self, name: &str) -> bool {
-        name.starts_with(&self.bench.sweep.name("")) || name.starts_with("docker-") && name.ends_with("-pool")
+        is_below(name, &self.bench.sweep.name("")) || name.starts_with("docker-") && name.ends_with("-pool")
     }
 
     /// What must be the same again when a migration is taken back.
@@ -176,18 +178,18 @@ impl Running {
         self.bench.cmd(args).env("DMPOOL_FAULT", fault).limit(LONG).run()
     }
 
-    /// Every other step, from the first one on that is named; `way` is what is asked for when so many migrations have ended, and the
+    /// Every third step, from the first one on that is named; `way` is what is asked for when so many migrations have ended, and the
     /// device that is taken.
-    fn dies_at_each_second_step(&self, first: usize, way: impl Fn(usize) -> (Vec<String>, Option<String>)) {
+    fn dies_at_steps_from(&self, first: usize, way: impl Fn(usize) -> (Vec<String>, Option<String>)) {
         let (kept, ids) = (self.around(), self.ids());
-        for (ended, step) in (first..).step_by(2).enumerate() {
+        for (ended, step) in (first..).step_by(PARTS).enumerate() {
             let (words, target) = way(ended);
             if !self.dies_at(step, &words, target.as_deref().map(Path::new)) {
                 break;
             }
             assert_eq!(self.ids(), ids, "{words:?}");
             self.takes_the_old_away(ended);
-            assert_eq!(self.around(), kept, "{words:?}");
+            assert_same(&self.around(), &kept, &format!("{words:?}"));
         }
         Cmd::new(&self.ways[0]).run().checked().unwrap();
         let registry = self.bench.state.join("registry");
@@ -217,15 +219,15 @@ impl Running {
         } else {
             assert!(undone.ok(), "{case}: {undone}");
             without_backups();
-            assert_eq!(self.picture(target), before, "{case}");
-            assert_eq!(self.contents(), self.contents, "{case}");
+            assert_same(&self.picture(target), &before, &case);
+            assert_same(&self.contents(), &self.contents, &case);
             let died = self.dmpool(&args, &format!("{step}:before:die"));
             assert_eq!(died.code(), None, "{case}: {died}");
         }
         let finished = self.dmpool(&["continue", "--yes"], "");
         assert!(finished.ok(), "{case}: {finished}");
         without_backups();
-        assert_eq!(self.contents(), self.contents, "{case}");
+        assert_same(&self.contents(), &self.contents, &case);
         println!("{case}: {} s", began.elapsed().as_secs());
         true
     }
@@ -242,11 +244,25 @@ impl Running {
         }
         let devices = sys::dm_names().unwrap();
         let others: Vec<_> =
-            devices.iter().filter(|name| name.starts_with(&self.pools) && !name.starts_with(&pool)).collect();
+            devices.iter().filter(|name| is_below(name, &self.pools) && !is_below(name, &pool)).collect();
         assert!(others.is_empty(), "{others:?} beside {pool}");
         let loops = sys::loops().unwrap().len();
         assert_eq!(loops, if pool.starts_with("docker-") { 2 } else { 0 }, "{:?}", sys::loops());
     }
+}
+
+#[track_caller]
+fn assert_same(is: &str, was: &str, case: &str) {
+    let only_in = |of: &str, other: &str| {
+        let lines = of.lines().filter(|line| other.lines().all(|there| there != *line));
+        lines.map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    assert!(is == was, "{case}:\nis\n{}\nwas\n{}", only_in(is, was), only_in(was, is));
+}
+
+/// Whether a device is of what has a name that begins so, also where LVM has made it: that doubles each dash of a name.
+fn is_below(device: &str, name: &str) -> bool {
+    device.starts_with(name) || device.contains(&format!("-{}", name.replace('-', "--")))
 }
 
 fn steps_of(plan: &str) -> usize {
@@ -275,74 +291,34 @@ fn on_any_driver(docker: &Docker, name: &str) -> String {
 
 fn onto_loop_files(first: usize) {
     let running = Running::new(on_a_pool);
-    running.dies_at_each_second_step(first, |ended| {
+    running.dies_at_steps_from(first, |ended| {
         let [size, block] = if ended % 2 == 0 { ["3G", "512K"] } else { ["2G", "64K"] };
         (words(["--data-size", size, "--block-size", block]), None)
     });
 }
 
-#[test]
-fn onto_loop_files_odd_steps() {
-    onto_loop_files(1);
-}
-
-#[test]
-fn onto_loop_files_even_steps() {
-    onto_loop_files(2);
-}
-
 fn onto_a_larger_base_device(first: usize) {
     let running = Running::new(on_a_pool);
-    running.dies_at_each_second_step(first, |ended| (words(["--base-size", &format!("{}M", 532 + 32 * ended)]), None));
-}
-
-#[test]
-fn onto_a_larger_base_device_odd_steps() {
-    onto_a_larger_base_device(1);
-}
-
-#[test]
-fn onto_a_larger_base_device_even_steps() {
-    onto_a_larger_base_device(2);
+    running.dies_at_steps_from(first, |ended| (words(["--base-size", &format!("{}M", 532 + 32 * ended)]), None));
 }
 
 fn onto_a_disk(first: usize) {
     let running = Running::new(on_a_pool);
     let disks = boot::scratch_disks();
-    running.dies_at_each_second_step(first, |ended| {
+    running.dies_at_steps_from(first, |ended| {
         let disk = disks[1 + ended % 2].to_str().unwrap();
         let name = format!("{}-{ended}", running.pools);
         (words(["--name", &name, "--data-device", disk, "--wipe"]), Some(disk.to_owned()))
     });
 }
 
-#[test]
-fn onto_a_disk_odd_steps() {
-    onto_a_disk(1);
-}
-
-#[test]
-fn onto_a_disk_even_steps() {
-    onto_a_disk(2);
-}
-
 fn onto_logical_volumes(first: usize) {
     let running = Running::new(on_a_pool);
     let group = Group::on(&running.bench, "vg", &boot::scratch_disks()[1]);
-    running.dies_at_each_second_step(first, |ended| {
+    running.dies_at_steps_from(first, |ended| {
         let name = format!("{}-{ended}", running.pools);
         (words(["--name", &name, "--vg", &group.name, "--data-size", "2G"]), None)
     });
-}
-
-#[test]
-fn onto_logical_volumes_odd_steps() {
-    onto_logical_volumes(1);
-}
-
-#[test]
-fn onto_logical_volumes_even_steps() {
-    onto_logical_volumes(2);
 }
 
 /// There is no way back: each time what there was at first is put back by hand.
@@ -364,12 +340,12 @@ fn onto_overlay2(first: usize) {
     copy(&root, &saved);
     start();
     let kept = running.around();
-    for step in (first..).step_by(2) {
+    for step in (first..).step_by(PARTS) {
         if !running.dies_at(step, &words(["--to-driver", "overlay2"]), None) {
             break;
         }
         running.takes_the_old_away(0);
-        assert_eq!(running.around(), kept, "step {step}");
+        assert_same(&running.around(), &kept, &format!("step {step}"));
         stop();
         fs::remove_dir_all(&root).unwrap();
         copy(&saved, &root);
@@ -379,12 +355,23 @@ fn onto_overlay2(first: usize) {
     stop();
 }
 
-#[test]
-fn onto_overlay2_odd_steps() {
-    onto_overlay2(1);
+macro_rules! in_parts {
+    ($($target:ident)*) => { $(mod $target {
+        #[test]
+        fn part_1() {
+            super::$target(1);
+        }
+
+        #[test]
+        fn part_2() {
+            super::$target(2);
+        }
+
+        #[test]
+        fn part_3() {
+            super::$target(super::PARTS);
+        }
+    })* };
 }
 
-#[test]
-fn onto_overlay2_even_steps() {
-    onto_overlay2(2);
-}
+in_parts!(onto_loop_files onto_a_larger_base_device onto_a_disk onto_logical_volumes onto_overlay2);
