@@ -29,12 +29,11 @@ const SAME: [&str; 9] = [
     "/State/Status",
     "/GraphDriver/Data/DeviceId",
 ];
-
 /// What a change of the driver changes neither.
 const SAME_IN_OVERLAY2: [&str; 8] =
     ["/Id", "/Created", "/Image", "/Name", "/Config", "/HostConfig", "/Mounts", "/State/Status"];
 /// Each target's steps go in so many tests, each of them far from the limit of a test also on a slow machine.
-const PARTS: usize = 3;
+const PARTS: usize = 5;
 const CONTAINERS: [&str; 2] = ["web", "kept"];
 
 struct Running {
@@ -178,7 +177,7 @@ impl Running {
         self.bench.cmd(args).env("DMPOOL_FAULT", fault).limit(LONG).run()
     }
 
-    /// Every third step, from the first one on that is named; `way` is what is asked for when so many migrations have ended, and the
+    /// Every fifth step, from the first one on that is named; `way` is what is asked for when so many migrations have ended, and the
     /// device that is taken.
     fn dies_at_steps_from(&self, first: usize, way: impl Fn(usize) -> (Vec<String>, Option<String>)) {
         let (kept, ids) = (self.around(), self.ids());
@@ -369,6 +368,16 @@ macro_rules! in_parts {
 
         #[test]
         fn part_3() {
+            super::$target(3);
+        }
+
+        #[test]
+        fn part_4() {
+            super::$target(4);
+        }
+
+        #[test]
+        fn part_5() {
             super::$target(super::PARTS);
         }
     })* };
