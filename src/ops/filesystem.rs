@@ -142,6 +142,19 @@ pub struct Used {
     pub inodes: u64,
 }
 
+/// Says whether the kernel has a file system of that type, or would load it.
+///
+/// # Errors
+/// Why it does not.
+pub fn in_kernel(name: &str) -> Result<(), String> {
+    let known = std::fs::read_to_string("/proc/filesystems").map_err(|e| format!("/proc/filesystems: {e}"))?;
+    if known.lines().any(|line| line.split_whitespace().last() == Some(name)) {
+        return Ok(());
+    }
+    // Only looked at, and not loaded: Docker does that.
+    crate::process::run("modprobe", &["-n", name]).map(drop).map_err(|e| e.to_string())
+}
+
 /// Returns what was in the file system with that head when it was unmounted or synced last; nothing when it is none of these. What an ext4 has for
 /// its groups counts as used.
 pub fn used(head: &[u8]) -> Option<Used> {

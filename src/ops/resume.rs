@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::identity;
-use crate::ops::contents::source;
 use crate::ops::journal::{self, Ended, Journal, Log, Progress};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::root_archive::running;
 use crate::ops::steps::{self, Act, Attempt, Kit, Step, StopDocker, devices_of};
-use crate::ops::{daemon, deleted, gate, members, migrate, registry, sight};
+use crate::ops::{contents, daemon, deleted, gate, members, migrate, registry, sight};
 use crate::pool::{Entry, PoolName};
 
 /// Which way to go.
@@ -145,7 +144,7 @@ pub fn resume(kit: &Kit, id: Option<&str>, way: Way) -> Outcome<Option<Resumed>>
         migrate::back::reopen(kit, journal)?;
     }
     // Of a death while volumes were read by files.
-    source::sweep();
+    contents::sweep();
     let plan = journal::of_id(&kit.state, &id)?.opened.plan;
     let _lock = match key(kit, &plan)?.filter(|key| key != gate::EXISTENCE) {
         Some(key) => Some(gate::lock(kit, &key, &verb)?),

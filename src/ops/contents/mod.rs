@@ -6,5 +6,8 @@ pub mod archive;
 pub mod devicemapper;
 pub mod layer;
 pub mod overlay2;
+mod passing;
 pub mod source;
 pub mod tree;
+
+pub(in crate::ops) use passing::sweep;

@@ -27,10 +27,9 @@ use crate::engine::configure::Edit;
 use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
 use crate::ops::contents::devicemapper::Inner;
-use crate::ops::contents::source;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
-use crate::ops::{Change, Done, around, docker, gate, journal, preflight, random, steps};
+use crate::ops::{Change, Done, around, contents, docker, gate, journal, preflight, random, steps};
 use crate::pool::{PoolUuid, Spec};
 use crate::units::{BlockSize, Bytes};
 
@@ -128,7 +127,7 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
     let _lock = gate::lock(kit, gate::EXISTENCE, &first.what)?;
     let _prepares = gate::lock(kit, prepare::LOCK, &first.what)?;
     // Of a death while volumes were read by files.
-    source::sweep();
+    contents::sweep();
     let plan = plan(kit, options)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     over::note(&kit.state, &plan);

@@ -18,6 +18,7 @@ use crate::engine::small_file::Directory;
 use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::apart;
 use crate::ops::contents::source::{self, Reach};
+use crate::ops::contents::sweep;
 use crate::ops::{State, docker, history};
 use crate::process::{again, as_root, quote};
 
@@ -31,7 +32,7 @@ pub fn root(state: &State) -> PathBuf {
 /// # Errors
 /// Refused when it cannot be opened, hangs, or has nothing of what Docker keeps in one.
 pub fn open(state: &State) -> Outcome<Objects> {
-    source::sweep();
+    sweep();
     let path = root(state);
     // Of a root that only root may reach, or a daemon's that only root may see, nobody else can tell that it is not there.
     let elsewhere = || match &state.docker_root {

@@ -27,7 +27,7 @@ use crate::kernel::folder::Folder;
 use crate::kernel::fs::sync_file_system;
 use crate::kernel::interrupt::{Held, UntilSignal};
 use crate::ops::contents::archive::{Remark, Tell};
-use crate::ops::contents::source::sweep;
+use crate::ops::contents::sweep;
 use crate::ops::contents::tree::{Lost, shown};
 use crate::ops::rescue::copy::may_hold;
 use crate::ops::rescue::with_root;

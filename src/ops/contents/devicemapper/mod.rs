@@ -6,6 +6,9 @@
 //! apply               what one tree has changed of another, done to the volume that holds the other
 //! ```
 
+mod sizes;
+mod tried;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +22,9 @@ use crate::ops::contents::archive::{Onto, Remark, plant_onto};
 use crate::ops::contents::tree::Tree;
 use crate::process;
 use crate::units::Bytes;
+
+pub(in crate::ops) use sizes::sizes;
+pub(in crate::ops) use tried::{Tried, needed};
 
 /// The directory that mkfs makes for what e2fsck finds.
 pub(in crate::ops) const FOUND: &str = "lost+found";

@@ -12,7 +12,8 @@ use crate::kernel::folder::Folder;
 use crate::kernel::fs::{FsFacts, nameless};
 use crate::kernel::mounts::{self, Mount};
 use crate::ops::contents::archive::DEFAULT;
-use crate::process::{self, quote};
+use crate::ops::filesystem::in_kernel;
+use crate::process::quote;
 use crate::units::Bytes;
 
 /// File systems on which Docker's overlay2 was seen to run on.
@@ -40,8 +41,6 @@ pub(in crate::ops) struct Ground {
     taken: Option<String>,
     /// What cannot be renamed, or not to there, each a sentence.
     fixed: Vec<String>,
-    /// Whether whatever is made in the root gets an ACL.
-    inherits: bool,
     /// What is set aside, by name in the root.
     pub(in crate::ops) aside: Vec<PathBuf>,
 }
@@ -52,12 +51,11 @@ impl Ground {
         let (taken, aside) = in_the_way(objects);
         Self {
             file_system: FsFacts::of(root).map_err(|e| format!("{e:#}")),
-            overlay: overlay(),
+            overlay: in_kernel("overlay"),
             kinds: Folder::open(root).and_then(|folder| folder.tells_kinds()).map_err(|e| e.to_string()),
             attributes: attributes(root),
             taken,
             fixed: fixed(root, &mounts::own().unwrap_or_default()),
-            inherits: matches!(xattr::get(root, DEFAULT), Ok(Some(_))),
             aside,
         }
     }
@@ -75,12 +73,7 @@ impl Ground {
                 "put a plain directory in its place (with Docker stopped, when anything is in it), then run this again",
             ));
         }
-        if self.inherits {
-            let root = quote(&root.to_string_lossy());
-            return Err(refuse("the root has a default ACL, which every file of a copy would get".to_owned())
-                .fact("found", format!("{DEFAULT} of {root}"))
-                .next(format!("setfacl -k {root}    # removes it; the ACLs of what is there stay as they are")));
-        }
+        has_no_default_acl(root, refuse)?;
         self.overlay.as_ref().map_err(|why| {
             refuse("the kernel has no overlayfs".to_owned())
                 .fact("found", why)
@@ -128,6 +121,17 @@ impl Ground {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses a root in which whatever is made gets an ACL.
+pub(in crate::ops) fn has_no_default_acl(root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
+    if !matches!(xattr::get(root, DEFAULT), Ok(Some(_))) {
+        return Ok(());
+    }
+    let root = quote(&root.to_string_lossy());
+    Err(refuse("the root has a default ACL, which every file of a copy would get".to_owned())
+        .fact("found", format!("{DEFAULT} of {root}"))
+        .next(format!("setfacl -k {root}    # removes it; the ACLs of what is there stay as they are")))
 }
 
 /// What says which Docker shall run on overlay2, and on which kernel.
@@ -179,15 +183,6 @@ fn fixed(root: &Path, mounts: &[Mount]) -> Vec<String> {
         Some(format!("{} is {what}", path.display()))
     });
     found.collect()
-}
-
-fn overlay() -> Result<(), String> {
-    let known = fs::read_to_string("/proc/filesystems").map_err(|e| format!("/proc/filesystems: {e}"))?;
-    if known.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
-        return Ok(());
-    }
-    // Only looked at, and not loaded: Docker does that.
-    process::run("modprobe", &["-n", "overlay"]).map(drop).map_err(|e| e.to_string())
 }
 
 fn attributes(root: &Path) -> Result<(), String> {

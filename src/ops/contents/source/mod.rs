@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 pub use below::Below;
 pub use chain::{aufs_layers, cache_id, lower_links};
-pub(in crate::ops) use devicemapper::sweep;
 pub(in crate::ops) use devicemapper::volume;
 pub use devicemapper::{Head, Seen, compare};
 

@@ -27,7 +27,7 @@ pub fn compare(kit: &Kit, root: &Path, source: &Source, family: &Family, target:
     target.sweep(kit)?;
     let members = named(family);
     let records = Records::read(&anew.records.folder)?;
-    let sizes = sizes(&docker_objects::read(root)?, &records, anew.size);
+    let sizes = sizes(&docker_objects::read(root)?, &records.volumes, anew.size);
     let details = source.metadata.details()?;
     let block = source.metadata.superblock.block_size;
     let mapped = members

@@ -28,7 +28,7 @@ pub fn fill(kit: &Kit, root: &Path, source: &Source, family: &Family, target: &T
     let mark = |whole: usize| -> Result<u64> { Ok(Mark { seal, whole: u32::try_from(whole)? }.id()) };
     let members = named(family);
     let records = Records::read(&anew.records.folder)?;
-    let sizes = sizes(&docker_objects::read(root)?, &records, anew.size);
+    let sizes = sizes(&docker_objects::read(root)?, &records.volumes, anew.size);
     let details = source.metadata.details()?;
     let block = source.metadata.superblock.block_size;
     let mapped = |member: &Named<'_>| -> u64 {

@@ -1,10 +1,7 @@
 //! Whether what is in a pool's volumes fits into others: tried with a file system that is made in a file without a name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
 
 use super::sizes;
 use crate::engine::configuration::Configuration;
@@ -12,11 +9,9 @@ use crate::engine::configure::docker::key_of;
 use crate::engine::docker_objects;
 use crate::engine::start::{self, Instead};
 use crate::error::{Failure, Outcome};
-use crate::kernel::fs::{FsFacts, nameless, room_in};
-use crate::kernel::loopdev;
-use crate::ops::contents::devicemapper::Inner;
+use crate::ops::contents::devicemapper::{Inner, Tried, needed};
 use crate::ops::cost;
-use crate::ops::filesystem::{self, HEAD, Used, growth, has_whole_seconds, used};
+use crate::ops::filesystem::{self, Used, growth, has_whole_seconds, used};
 use crate::ops::migrate::Ground;
 use crate::ops::migrate::base::{named, no_file_system};
 use crate::ops::migrate::blocks::{Head, Records, Source};
@@ -27,14 +22,6 @@ use crate::units::{Bytes, MetaBlocks};
 /// Docker's options for its file systems.
 const ARGUMENTS: &str = "dm.mkfsarg";
 const MOUNTED: &str = "dm.mountopt";
-/// What an inode takes at most beside its content, and what is kept free: directories and what leads to a file's blocks may need more
-/// than they did.
-const INODE: u64 = 512;
-const SPARE: u64 = 8 << 20;
-/// What a file system takes of its own at most where it is made: this share of it, for inodes and the journal, and what must stay free
-/// beside it, since Docker's own pool may be growing there.
-const OWN: u64 = 32;
-const FREE: u64 = 256 << 20;
 /// How often a larger size is tried, and what it is a multiple of.
 const TRIES: usize = 8;
 const ROUND: u64 = 64 << 20;
@@ -52,56 +39,6 @@ pub(in crate::ops::migrate) struct Wanted<'a> {
     pub size: Bytes,
     /// The length of the new pool's blocks.
     pub block: Bytes,
-}
-
-/// A file system that was made for a try.
-struct Tried {
-    /// How much has room in it, and how many files, where it counts them.
-    room: Bytes,
-    inodes: Option<u64>,
-    /// What it takes with nothing in it.
-    takes: Bytes,
-    head: Vec<u8>,
-}
-
-impl Tried {
-    fn make(home: &Path, inner: Inner, arguments: &[String], size: Bytes) -> Result<Self> {
-        let free = FsFacts::of(home)?.available;
-        let takes = Bytes::new((size.get() / OWN).saturating_add(FREE));
-        ensure!(
-            free >= takes,
-            "trying it may take {}, and {} has {} free",
-            takes.human(),
-            home.display(),
-            free.human()
-        );
-        let file = nameless(home)?;
-        file.set_len(size.get()).with_context(|| format!("making a file of {} in {}", size.human(), home.display()))?;
-        let device = loopdev::attach(&file, &home.join("dmpool-try"), true, false)?;
-        inner.make(&device.path, arguments)?;
-        let (room, inodes) = inner.with_root(&device.path, None, |root| Ok(room_in(root)?))?;
-        let mut head = vec![0; HEAD];
-        file.read_exact_at(&mut head, 0).context("reading its beginning")?;
-        let takes = Bytes::new(file.metadata().context("looking at it")?.blocks().saturating_mul(512));
-        Ok(Self { room, inodes, takes, head })
-    }
-
-    /// Returns how many bytes are missing for what is in a volume that is longer by that; nothing when it fits.
-    fn lacks(&self, used: Used, longer: Bytes) -> Option<Bytes> {
-        let needed = needed(used);
-        let room = self.room.get().saturating_add(longer.get());
-        let of_inodes = self.inodes.filter(|inodes| used.inodes > *inodes).map(|inodes| {
-            // A file system with as many more is as much longer as its own share of inodes says.
-            let each = self.room.get().checked_div(inodes.max(1)).unwrap_or(0);
-            Bytes::new(used.inodes.saturating_sub(inodes).saturating_mul(each))
-        });
-        let of_bytes = (needed > room).then(|| Bytes::new(needed.saturating_sub(room)));
-        of_bytes.max(of_inodes)
-    }
-}
-
-fn needed(used: Used) -> u64 {
-    used.bytes.get().saturating_add(used.inodes.saturating_mul(INODE)).saturating_add(SPARE)
 }
 
 /// Looks whether every volume can be made anew, adds what that takes to what the copy needs, and says so in `notes`. Returns what else
@@ -145,7 +82,7 @@ pub(in crate::ops::migrate) fn look(
     }
     let objects = docker_objects::read(&ground.root.path)
         .map_err(|e| refuse("Docker's records of containers and images cannot be read".to_owned()).because(e))?;
-    let sizes = sizes(&objects, records, size);
+    let sizes = sizes(&objects, &records.volumes, size);
     let heads = wanted.heads.into_iter().flatten();
     let mut all = Used::default();
     let mut short = BTreeMap::new();

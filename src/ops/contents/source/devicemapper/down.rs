@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::device::Device;
 use super::parts::{Part, Parts, at};
 use crate::error::Failure;
 use crate::kernel::dm::{Dm, DmId, TargetLine};
 use crate::kernel::{block, loopdev};
+use crate::ops::contents::passing::Device;
 use crate::ops::contents::source::Place;
 use crate::ops::{lvm, members, registry, steps};
 use crate::pool::label::Purpose;

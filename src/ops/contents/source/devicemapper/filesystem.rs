@@ -7,11 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 
-use super::device::Device;
 use super::{Said, Volume};
 use crate::kernel::dm::{Dm, TargetLine};
 use crate::kernel::folder::Folder;
 use crate::kernel::{KernelError, apart, block, loopdev, memory, udev};
+use crate::ops::contents::passing::Device;
 use crate::pool::{DevNo, THIN};
 use crate::units::{Bytes, Sectors};
 

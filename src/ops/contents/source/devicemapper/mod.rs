@@ -5,7 +5,6 @@
 //! that, the blocks of a volume are copied to an image, by the same copy of the metadata.
 
 mod compare;
-mod device;
 mod down;
 mod filesystem;
 mod image;
@@ -23,7 +22,6 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 pub use compare::compare;
-pub(in crate::ops) use device::sweep;
 pub use filesystem::Head;
 pub use unrecorded::Seen;
 

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::device::Device;
 use super::metadata::Copy;
 use super::parts::Parts;
 use crate::kernel::dm::{Dm, DmId, TargetLine};
 use crate::kernel::loopdev;
 use crate::metadata::Superblock;
+use crate::ops::contents::passing::Device;
 use crate::pool::{DevNo, PoolStatus, PoolTable, THIN_POOL};
 use crate::units::{DataBlocks, Sectors};
 

@@ -18,15 +18,20 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A device that goes with its last user. Dropped, it stays for those who have it open by then: a mount, a device on it.
 #[derive(Debug)]
-pub(super) struct Device<'d> {
+pub(in crate::ops::contents) struct Device<'d> {
     dm: &'d Dm,
-    pub(super) name: String,
-    pub(super) devno: DevNo,
+    pub(in crate::ops::contents) name: String,
+    pub(in crate::ops::contents) devno: DevNo,
 }
 
 impl<'d> Device<'d> {
     /// Makes it, with a node.
-    pub(super) fn make(dm: &'d Dm, what: &str, lines: &[TargetLine], read_only: bool) -> Result<Self> {
+    pub(in crate::ops::contents) fn make(
+        dm: &'d Dm,
+        what: &str,
+        lines: &[TargetLine],
+        read_only: bool,
+    ) -> Result<Self> {
         let own = process::id();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{own}-{}-{number}-{what}", processes::started(own).unwrap_or_default());
