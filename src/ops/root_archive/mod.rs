@@ -11,15 +11,18 @@
 mod at_rest;
 mod binds;
 mod check;
+mod complete;
 mod contents;
 mod docker_needs;
 mod host;
 mod load;
+mod making;
 mod place;
 mod powers;
 pub mod running;
 mod save;
 mod taken;
+mod target;
 mod vacant;
 mod walk;
 mod whole;
