@@ -1,13 +1,15 @@
-//! Devices that are there as long as something of them is read.
+//! Devices that are there as long as something of them is read or written.
 
+use std::fs::File;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::kernel::dm::{Dm, DmId, TargetLine};
-use crate::kernel::{identity, processes, udev};
+use crate::kernel::{block, identity, processes, udev};
 use crate::ops::fault::{self, Point};
 use crate::pool::DevNo;
 
@@ -32,19 +34,82 @@ impl<'d> Device<'d> {
         lines: &[TargetLine],
         read_only: bool,
     ) -> Result<Self> {
+        let (device, number) = Self::loaded(dm, what, lines, read_only)?;
+        device.resumed(number)?;
+        Ok(device)
+    }
+
+    /// Makes it, not yet resumed; returns its number, too.
+    fn loaded(dm: &'d Dm, what: &str, lines: &[TargetLine], read_only: bool) -> Result<(Self, usize)> {
         let own = process::id();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{own}-{}-{number}-{what}", processes::started(own).unwrap_or_default());
         let devno = dm.create(&name, None)?;
         let device = Self { dm, name, devno };
-        fault::reached(usize::try_from(number)?, Point::BeforeDevice)?;
-        let id = DmId::name(&device.name);
-        dm.load(&id, lines, read_only)?;
-        dm.resume_private(&id)?;
-        udev::ensure_node(&device.name, devno)?;
-        fault::reached(usize::try_from(number)?, Point::AfterDevice)?;
-        Ok(device)
+        let number = usize::try_from(number)?;
+        fault::reached(number, Point::BeforeDevice)?;
+        dm.load(&DmId::name(&device.name), lines, read_only)?;
+        Ok((device, number))
     }
+
+    fn resumed(&self, number: usize) -> Result<()> {
+        self.dm.resume_private(&DmId::name(&self.name))?;
+        udev::ensure_node(&self.name, self.devno)?;
+        fault::reached(number, Point::AfterDevice)
+    }
+}
+
+/// A device that is there until it is closed, or this process ends, in whatever way.
+#[derive(Debug)]
+pub(in crate::ops::contents) struct Kept<'d> {
+    // The first to go: what is removed is closed.
+    pub(in crate::ops::contents) file: File,
+    pub(in crate::ops::contents) device: Device<'d>,
+}
+
+impl<'d> Kept<'d> {
+    /// Makes it, with a node. It is marked to go with its last user before it is one that another device or a mount can have.
+    pub(in crate::ops::contents) fn make(
+        dm: &'d Dm,
+        what: &str,
+        lines: &[TargetLine],
+        read_only: bool,
+    ) -> Result<Self> {
+        // Newer kernels have nothing to be opened before there is a table.
+        let (device, number) = Device::loaded(dm, what, lines, read_only)?;
+        let kept = Self { file: block::open_by_devno(device.devno, false)?, device };
+        // Where the kernel cannot wait, it is removed when this goes, or swept.
+        let _ = dm.remove_when_closed(&DmId::name(&kept.device.name));
+        kept.device.resumed(number)?;
+        Ok(kept)
+    }
+
+    /// Closes it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When somebody has it open.
+    pub(in crate::ops::contents) fn close(self) -> Result<()> {
+        let (dm, name) = (self.device.dm, self.device.name.clone());
+        drop(self);
+        is_gone(&format!("the device {name}"), &mut || Ok(dm.info(&DmId::name(&name))?.is_none()))
+    }
+}
+
+/// Waits until something is gone that the kernel takes away by itself.
+///
+/// # Errors
+/// When it stays.
+pub(in crate::ops::contents) fn is_gone(what: &str, gone: &mut dyn FnMut() -> Result<bool>) -> Result<()> {
+    /// How often it is looked, and how long is waited in between: udev looks into what was written.
+    const LOOKS: u32 = 500;
+    const BETWEEN: Duration = Duration::from_millis(20);
+    for _ in 0..LOOKS {
+        if gone()? {
+            return Ok(());
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    bail!("{what} is still there: somebody has it open")
 }
 
 impl Drop for Device<'_> {
