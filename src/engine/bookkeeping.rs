@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::Bytes;
 
@@ -17,7 +17,7 @@ pub const TRANSACTION: &str = "transaction-metadata";
 pub const MAX_DEVICE_ID: u32 = 0x00ff_ffff;
 
 /// One thin device as Docker knows it (`devInfo`).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Its id in the pool.
     #[serde(rename = "device_id")]
@@ -35,7 +35,7 @@ pub struct Device {
 }
 
 /// What Docker keeps about the set as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceSet {
     /// The id that the next device is tried with.
     pub next_device_id: u32,
@@ -48,7 +48,7 @@ pub struct DeviceSet {
 }
 
 /// The transaction that Docker opened last.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     /// Its id. A Docker that starts on a pool with a smaller one takes it for interrupted and deletes the device.
     #[serde(rename = "open_transaction_id")]

@@ -4,9 +4,11 @@
 //! file system made    as Docker makes one for its base device
 //! with_root           mounted where nobody sees it, longer if need be, handed over, written out
 //! apply               what one tree has changed of another, done to the volume that holds the other
+//! make                a pool on new files, with a volume for each of a root's layers, and Docker's records
 //! ```
 
-#[allow(dead_code, reason = "the layers that become volumes of it come next")]
+#[allow(dead_code, reason = "load, whose layers these are, comes next")]
+mod made;
 mod new_pool;
 mod sizes;
 mod tried;

@@ -170,7 +170,8 @@ pub(in crate::ops) fn always(objects: &Objects, driver: Driver, part: &Part) -> 
     layer::files(objects, store, found).map_err(|why| anyhow::anyhow!(why))
 }
 
-pub(super) fn of_chain<'o>(
+/// Returns a layer of the database, and the storage driver's store that it is in.
+pub(in crate::ops) fn of_chain<'o>(
     objects: &'o Objects,
     driver: Driver,
     chain: &str,

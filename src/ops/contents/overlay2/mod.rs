@@ -21,7 +21,7 @@ mod shares;
 mod verify;
 
 pub(in crate::ops) use ground::{Ground, Host};
-pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers};
+pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers, of_chain};
 pub use measure::Size;
 pub(in crate::ops) use measure::measured;
 pub use parts::{Part, is_name, parts, parts_of};
