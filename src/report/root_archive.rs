@@ -57,16 +57,16 @@ pub fn checked(contents: &Contents, file: &Path) -> String {
 }
 
 /// Returns what would be loaded; of a pipe nothing is known before it is read.
-pub fn planned(contents: Option<&Contents>, root: &Path, notes: &[String]) -> String {
+pub fn planned(contents: Option<&Contents>, root: &Path, driver: &str, notes: &[String]) -> String {
     let root = printable(&root.display().to_string());
     let mut text = match contents {
         Some(contents) => format!(
-            "load {}, about {}, into {root} for the storage driver overlay2\n{}",
+            "load {}, about {}, into {root} for the storage driver {driver}\n{}",
             counts(contents),
             Bytes::new(contents.bytes).human(),
             remarks(contents)
         ),
-        None => format!("load what comes through the pipe into {root} for the storage driver overlay2\n"),
+        None => format!("load what comes through the pipe into {root} for the storage driver {driver}\n"),
     };
     text.extend(notes.iter().map(|note| format!("note: {}\n", printable(note))));
     text

@@ -14,7 +14,7 @@ use super::contents::{Contents, Item};
 use super::making::Making;
 use super::place::Staging;
 use super::powers::Powers;
-use super::target::{Next, Steps, Target};
+use super::target::{Asked, Next, Steps, Target};
 use super::vacant;
 use super::walk::{Wrong, walk};
 use crate::engine::configuration::Configuration;
@@ -23,6 +23,8 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::fs::sync_file_system;
 use crate::kernel::interrupt::{Held, UntilSignal};
 use crate::kernel::mounts;
+use crate::ops::State;
+use crate::ops::contents::sweep;
 use crate::ops::progress::Watcher;
 use crate::ops::volumes_of_docker::{Entries, Entry, Stop};
 use crate::process::{as_root, quote};
@@ -65,7 +67,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Refused when the archive is damaged, the root has anything already, Docker runs on it, or the storage driver cannot be there.
-pub fn load(root: &Path, input: &Path) -> Outcome<Load> {
+pub fn load(root: &Path, input: &Path, asked: &Asked, state: &State) -> Outcome<Load> {
     let refuse = |why: String| {
         Failure::refused(format!("cannot load into the Docker root `{}`: {why}", root.display()))
             .fact("state", "nothing was touched")
@@ -75,9 +77,11 @@ pub fn load(root: &Path, input: &Path) -> Outcome<Load> {
     }
     let root = &std::path::absolute(root).map_err(|e| refuse("its path cannot be told".to_owned()).because(e))?;
     docker_is_down(root, &refuse)?;
+    sweep();
     let there = existing(root);
     let (next, mut notes) = told(root);
-    let target = Target::of(&next, &refuse)?;
+    let target = Target::of(asked, &next, there, state, &refuse)?;
+    notes.extend(target.notes(&next));
     let objects =
         docker_objects::read(there).map_err(|e| refuse("what is there cannot be read".to_owned()).because(e))?;
     if Staging::is_left_in(root) {
@@ -194,6 +198,11 @@ impl Load {
         &self.root
     }
 
+    /// Returns the storage driver that the root is made for.
+    pub const fn driver(&self) -> &'static str {
+        self.target.driver().name()
+    }
+
     fn has_room(&self, contents: &Contents) -> Outcome<()> {
         self.target.has_room(contents, existing(&self.root), &self.root)
     }
@@ -245,7 +254,7 @@ impl Load {
     }
 
     fn unpack(&self, new: &Path, held: &Held, watcher: &Watcher) -> Outcome<Contents> {
-        let mut making = Making::new(new, held, watcher);
+        let mut making = Making::new(new, self.target.driver(), held, watcher);
         let from = BufReader::with_capacity(256 << 10, UntilSignal { held, from: &self.from });
         let making_of = std::cell::RefCell::new(&mut making);
         let walked = walk(

@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::contents::{Contents, Item, LAYERS, VOLUMES};
 use super::walk::Wrong;
 use crate::engine::docker_objects::CONTAINERS;
+use crate::engine::driver::Driver;
 use crate::error::Failure;
 use crate::kernel::folder::Folder;
 use crate::kernel::fs::make_dir;
@@ -26,6 +27,7 @@ const NAMED: usize = 10;
 /// The files of a root, as they come.
 pub(super) struct Making<'a> {
     new: &'a Path,
+    driver: Driver,
     held: &'a Held,
     current: Option<(PathBuf, Unpack)>,
     lost: Vec<String>,
@@ -36,9 +38,9 @@ pub(super) struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    /// Begins with nothing, in a directory for a root.
-    pub(super) const fn new(new: &'a Path, held: &'a Held, watcher: &'a Watcher) -> Self {
-        Self { new, held, current: None, lost: Vec::new(), layers: 0, done: 0, total: 0, watcher }
+    /// Begins with nothing, in a directory for a root with that storage driver.
+    pub(super) const fn new(new: &'a Path, driver: Driver, held: &'a Held, watcher: &'a Watcher) -> Self {
+        Self { new, driver, held, current: None, lost: Vec::new(), layers: 0, done: 0, total: 0, watcher }
     }
 
     /// Makes the directories that everything is in.
@@ -54,7 +56,8 @@ impl<'a> Making<'a> {
             Ok(())
         };
         let all = [(overlay2::LAYERS, LAYERS), (VOLUMES, VOLUMES), ("image", "image"), (CONTAINERS, CONTAINERS)];
-        all.iter().try_for_each(|(name, of)| make(name, of)).map_err(told_of)
+        all.iter().try_for_each(|(name, of)| make(name, of)).map_err(told_of)?;
+        if self.driver.name() == overlay2::LAYERS { Ok(()) } else { make(self.driver.name(), LAYERS).map_err(told_of) }
     }
 
     /// Returns the directory that an item is made in; nothing of what is for people.

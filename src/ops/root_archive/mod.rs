@@ -32,6 +32,7 @@ pub use contents::{Bind, Contents, Item, Sums};
 pub(in crate::ops) use host::Told;
 pub use load::{Load, Loaded, load, outcome};
 pub use save::{Options, Save, Unsaved, save};
+pub use target::{Asked, AskedPool};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]

@@ -3,7 +3,10 @@
 //! ```text
 //! unpack      layers are directories, each what it comes to over those beneath: as overlay2 has them
 //! overlay2    what it keeps beside them is written
+//! devicemapper a pool on new files, with a volume for each; the directories go
 //! ```
+
+mod pool;
 
 use std::path::Path;
 
@@ -16,10 +19,36 @@ use crate::engine::docker_objects::{CONTAINERS, Objects};
 use crate::engine::driver::Driver;
 use crate::error::{Failure, Outcome};
 use crate::kernel::interrupt::Held;
-use crate::ops::contents::overlay2::{self, Ground, dress_layers};
+use crate::ops::State;
+use crate::ops::contents::devicemapper::Inner;
+use crate::ops::contents::overlay2::{self, Ground, dress_layers, has_no_default_acl};
 use crate::ops::progress::{Progress, Watcher};
 use crate::ops::rescue::copy::may_hold;
 use crate::units::Bytes;
+use pool::Pool;
+
+/// Which storage driver a root shall be for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// overlay2.
+    #[default]
+    Overlay2,
+    /// devicemapper, on files in the root.
+    Devicemapper(AskedPool),
+}
+
+/// What the pool shall be, as far as it is said: else as Docker is told, or as it does by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedPool {
+    /// How long its data file is.
+    pub data: Option<Bytes>,
+    /// How long its metadata file is.
+    pub metadata: Option<Bytes>,
+    /// How long the base device is.
+    pub base: Option<Bytes>,
+    /// The file system of every image and container.
+    pub inner: Option<Inner>,
+}
 
 /// What the next Docker is told.
 #[derive(Debug)]
@@ -33,23 +62,30 @@ pub(super) struct Next {
 #[derive(Debug)]
 pub(super) enum Target {
     Overlay2,
+    Devicemapper(Box<Pool>),
 }
 
 /// Refuses.
 type Refuse<'a> = &'a dyn Fn(String) -> Failure;
 
 impl Target {
-    /// Takes the only one there is.
+    /// Takes what is asked for, where `there` is the root or what is to be above it.
     ///
     /// # Errors
     /// Refused where Docker would not start on it.
-    pub(super) fn of(next: &Next, refuse: Refuse<'_>) -> Outcome<Self> {
-        is_told_overlay2(next, refuse).map(|()| Self::Overlay2)
+    pub(super) fn of(asked: &Asked, next: &Next, there: &Path, state: &State, refuse: Refuse<'_>) -> Outcome<Self> {
+        match asked {
+            Asked::Overlay2 => is_told_overlay2(next, refuse).map(|()| Self::Overlay2),
+            Asked::Devicemapper(asked) => {
+                Ok(Self::Devicemapper(Box::new(Pool::of(asked, next, there, state, refuse)?)))
+            }
+        }
     }
 
     pub(super) const fn driver(&self) -> Driver {
         match self {
             Self::Overlay2 => Driver::Overlay2,
+            Self::Devicemapper(_) => Driver::Devicemapper,
         }
     }
 
@@ -58,10 +94,19 @@ impl Target {
         [self.driver().name(), VOLUMES, "network", "image", CONTAINERS, "buildkit"]
     }
 
+    /// Returns what is to be known of it.
+    pub(super) fn notes(&self, next: &Next) -> Vec<String> {
+        match self {
+            Self::Overlay2 => Vec::new(),
+            Self::Devicemapper(pool) => pool.notes(next),
+        }
+    }
+
     /// Refuses a place where the driver cannot be.
     pub(super) fn may_be_there(&self, objects: &Objects, there: &Path, refuse: Refuse<'_>) -> Outcome<()> {
         match self {
             Self::Overlay2 => Ground::look(objects).may_have_overlay2(there, refuse),
+            Self::Devicemapper(_) => has_no_default_acl(there, refuse),
         }
     }
 
@@ -69,6 +114,7 @@ impl Target {
     pub(super) fn has_room(&self, contents: &Contents, there: &Path, root: &Path) -> Outcome<()> {
         match self {
             Self::Overlay2 => may_hold(Bytes::new(contents.bytes), there, root),
+            Self::Devicemapper(pool) => pool.has_room(contents, there, root),
         }
     }
 
@@ -86,6 +132,7 @@ impl Target {
     ) -> Outcome<Vec<String>> {
         match self {
             Self::Overlay2 => of_overlay2(new, whole, contents, steps).map_err(steps.bad),
+            Self::Devicemapper(pool) => pool.make(new, whole, contents, steps),
         }
     }
 }
@@ -140,8 +187,13 @@ fn is_told_overlay2(next: &Next, refuse: Refuse<'_>) -> Outcome<()> {
         "have \"storage-driver\": \"overlay2\" in /etc/docker/daemon.json, without storage-opts of another driver";
     let name = Driver::Overlay2.name();
     if let Some(driver) = next.configuration.driver().filter(|driver| *driver != name) {
-        return Err(refuse(format!("Docker is told the storage driver {driver}, and would not show what is loaded"))
-            .next(change));
+        let way = if driver == Driver::Devicemapper.name() {
+            format!("--driver {driver} makes a root for that; or {change}")
+        } else {
+            change.to_owned()
+        };
+        let why = format!("Docker is told the storage driver {driver}, and would not show what is loaded");
+        return Err(refuse(why).next(way));
     }
     if let Some(option) = next.configuration.given_options().into_iter().find(|option| option.starts_with("dm.")) {
         return Err(refuse(

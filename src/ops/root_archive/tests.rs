@@ -316,7 +316,11 @@ fn what_is_somebodys_is_no_empty_root() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().join("root");
     fs::create_dir_all(root.join("volumes/.backup")).unwrap();
-    let load = || super::load(&root, Path::new("/none.tar")).map(drop).unwrap_err();
+    let load = || {
+        super::load(&root, Path::new("/none.tar"), &super::Asked::Overlay2, &crate::ops::State::default())
+            .map(drop)
+            .unwrap_err()
+    };
     for file in ["volumes/dump.sql", "volumes/.backup/db.tar"] {
         fs::write(root.join(file), "mine").unwrap();
         let failure = load();

@@ -7,7 +7,6 @@
 //! make                a pool on new files, with a volume for each of a root's layers, and Docker's records
 //! ```
 
-#[allow(dead_code, reason = "load, whose layers these are, comes next")]
 mod made;
 mod new_pool;
 mod sizes;
@@ -27,6 +26,7 @@ use crate::ops::contents::tree::Tree;
 use crate::process;
 use crate::units::Bytes;
 
+pub(in crate::ops) use made::{BESIDE, Fits, Source, Unmade, Wanted, make, may_be_named};
 pub(in crate::ops) use sizes::sizes;
 pub(in crate::ops) use tried::{Tried, needed};
 

@@ -20,7 +20,7 @@ mod remove;
 mod shares;
 mod verify;
 
-pub(in crate::ops) use ground::{Ground, Host};
+pub(in crate::ops) use ground::{Ground, Host, has_no_default_acl};
 pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers, of_chain};
 pub use measure::Size;
 pub(in crate::ops) use measure::measured;

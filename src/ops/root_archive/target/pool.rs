@@ -1,0 +1,362 @@
+//! A root for devicemapper: a pool on two files in it, as Docker makes one by itself, and brings up when it starts.
+
+use std::path::Path;
+
+use super::{AskedPool, Next, Refuse, Steps};
+use crate::engine::configure::docker::key_of;
+use crate::engine::driver::Driver;
+use crate::engine::options::StorageOptions;
+use crate::engine::version::{Known, Version, installed};
+use crate::error::{Failure, Outcome};
+use crate::ops::contents::devicemapper::{self, BESIDE, Fits, Inner, Source, Tried, Unmade, Wanted};
+use crate::ops::contents::overlay2;
+use crate::ops::filesystem::{has_whole_seconds, in_kernel};
+use crate::ops::rescue::copy::may_hold;
+use crate::ops::root_archive::complete::{self, Complete, UNPACKED};
+use crate::ops::root_archive::contents::{Contents, Item};
+use crate::ops::steps::Kit;
+use crate::ops::{State, gate};
+use crate::process::{self, quote};
+use crate::units::{BlockSize, Bytes};
+
+/// What Docker makes by itself (`NewDeviceSet`, daemon/graphdriver/devmapper/deviceset.go; the base device of 1.8 and 1.9 was longer).
+const DATA: Bytes = Bytes::new(100 << 30);
+const METADATA: Bytes = Bytes::new(2 << 30);
+const BASE: Bytes = Bytes::new(10 << 30);
+/// The kernel takes no less for metadata.
+const LEAST: Bytes = Bytes::new(2 << 20);
+/// The first Docker that has no devicemapper.
+const GONE: Version = Version::new(25, 0);
+/// What a volume takes of its own at most, beside its files: what mounting writes, and blocks that are not full.
+const EACH: u64 = 4 << 20;
+/// What Docker keeps free before it makes a layer, in hundredths, when it is not told (`dm.min_free_space`).
+const KEPT: u8 = 10;
+/// What a proposed size is a multiple of.
+const ROUND: u64 = 1 << 30;
+/// Where options are told.
+const FILE: &str = "/etc/docker/daemon.json";
+
+/// The pool that is made.
+#[derive(Debug)]
+pub(in crate::ops::root_archive) struct Pool {
+    kit: Kit,
+    wanted: Wanted,
+    /// A file system as the base device will have one.
+    tried: Tried,
+    /// How many hundredths Docker keeps free.
+    kept: u8,
+}
+
+impl Pool {
+    /// Takes what is asked for, what Docker is told, and what it does by itself, in that order; tries whether such a base device can be.
+    pub(super) fn of(asked: &AskedPool, next: &Next, there: &Path, state: &State, refuse: Refuse<'_>) -> Outcome<Self> {
+        may_start(next, refuse)?;
+        let kit = gate::open(state.clone())?;
+        gate::may_change(&kit)?;
+        let given = next.configuration.given_options();
+        let options = StorageOptions::parse(given.iter().copied());
+        has_own_files(&options, refuse)?;
+        let told = |key: &str| {
+            let values = given.iter().filter(|option| key_of(option) == key);
+            values
+                .filter_map(|option| option.split_once('='))
+                .map(|(_, value)| value.trim().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let block = told("dm.blocksize").pop().map_or(Ok(BlockSize::DEFAULT), |text| {
+            let size = Bytes::parse(&text).map_err(|e| e.to_string());
+            size.and_then(|size| BlockSize::of_bytes(size).map_err(|e| e.to_string()))
+        });
+        let block = block.map_err(|why| unfit(refuse, "dm.blocksize", &why))?;
+        let inner = told("dm.fs").pop().map(|name| {
+            Inner::named(&name).ok_or_else(|| unfit(refuse, "dm.fs", &format!("`{name}` is neither xfs nor ext4")))
+        });
+        let inner =
+            agreed(asked.inner, inner.transpose()?, ("--fs", "dm.fs"), &|inner| inner.name().to_owned(), refuse)?;
+        let size = |asked, told, names| agreed(asked, told, names, &Bytes::typed, refuse);
+        let wanted = Wanted {
+            data: size(asked.data, options.loop_data_size, ("--data-size", "dm.loopdatasize"))?.unwrap_or(DATA),
+            metadata: size(asked.metadata, options.loop_metadata_size, ("--metadata-size", "dm.loopmetadatasize"))?
+                .unwrap_or(METADATA),
+            block,
+            base: size(asked.base, options.base_size, ("--base-size", "dm.basesize"))?.unwrap_or(BASE),
+            inner: file_system(inner, refuse)?,
+            arguments: told("dm.mkfsarg"),
+        };
+        can_be(&wanted, refuse)?;
+        let tried = tried(&wanted, there, refuse)?;
+        let kept = options.min_free_space_percent.unwrap_or(KEPT);
+        Ok(Self { kit, wanted, tried, kept })
+    }
+
+    /// Returns what is to be known of it.
+    pub(super) fn notes(&self, next: &Next) -> Vec<String> {
+        let Wanted { data, metadata, base, inner, .. } = &self.wanted;
+        let mut notes = vec![format!(
+            "the pool is two sparse files, of {} for data and {} for metadata; images and containers have an {} of {}",
+            data.human(),
+            metadata.human(),
+            inner.name(),
+            base.human()
+        )];
+        if next.is_here && next.configuration.driver().is_none() {
+            notes.push(format!(
+                "Docker is told no storage driver, and takes devicemapper when that is there; from 23.0 on it must be told: \
+                 \"storage-driver\": \"devicemapper\" in {FILE}"
+            ));
+        }
+        notes
+    }
+
+    /// Refuses what does not fit into the file system, or into the pool.
+    pub(super) fn has_room(&self, contents: &Contents, there: &Path, root: &Path) -> Outcome<()> {
+        let layers = contents.count(|item| matches!(item, Item::Layer { .. }));
+        let own = u64::try_from(layers).unwrap_or(u64::MAX).saturating_mul(EACH).saturating_add(self.tried.takes.get());
+        // The layers leave their directories one by one.
+        let all = Bytes::new(contents.bytes.saturating_add(own).saturating_add(BESIDE.get()));
+        may_hold(all, there, root)
+    }
+
+    /// Returns how many hundredths of the pool Docker fills.
+    const fn usable(&self) -> u8 {
+        100_u8.saturating_sub(self.kept)
+    }
+
+    fn is_full(&self, needed: Bytes) -> Failure {
+        let proposed = (needed.get() / u64::from(self.usable().max(1))).saturating_mul(100);
+        let proposed = Bytes::new(proposed.max(self.wanted.data.get()).saturating_add(ROUND) / ROUND * ROUND);
+        Failure::refused("cannot load the archive: it does not fit into the pool".to_owned())
+            .fact("needed", format!("about {}; Docker makes nothing more in the last {} %", needed.human(), self.kept))
+            .fact("found", format!("a data file of {}", self.wanted.data.human()))
+            .fact("state", "nothing was put in place; what was made is removed")
+            .next(format!(
+                "--data-size {0}, or dm.loopdatasize={0} where Docker is told one; the file is sparse",
+                proposed.typed()
+            ))
+    }
+
+    /// Makes the pool, and takes it down again.
+    pub(super) fn make(
+        &self,
+        new: &Path,
+        whole: &Complete,
+        contents: &Contents,
+        steps: &Steps<'_>,
+    ) -> Outcome<Vec<String>> {
+        let Complete { objects, parts, .. } = whole;
+        devicemapper::may_be_named(parts).map_err(steps.bad)?;
+        let layers = new.join(overlay2::LAYERS);
+        let source = Source { objects, parts, layers: &layers };
+        let home = new.join(Driver::Devicemapper.name());
+        let mut said = |number| steps.tell("making volumes", number, parts.len(), contents);
+        let made = devicemapper::make(
+            &self.kit.dm,
+            &home,
+            &self.wanted,
+            &Fits {
+                tried: &self.tried,
+                most: Bytes::new(self.wanted.data.get() / 100 * u64::from(self.usable())),
+                each: EACH,
+            },
+            &source,
+            &|| steps.goes_on(),
+            &mut said,
+        );
+        let differing = made.map_err(|why| self.unmade(why, steps))?;
+        let (image, driver) = (UNPACKED.name(), Driver::Devicemapper);
+        let read = complete::named(new, contents, image, driver).and_then(|()| complete::read(new, driver));
+        let (_, found) = read.map_err(steps.bad)?;
+        if found != *parts {
+            return Err((steps.bad)(anyhow::anyhow!("what was made of it has other layers")));
+        }
+        Ok(differing)
+    }
+
+    fn unmade(&self, why: Unmade, steps: &Steps<'_>) -> Failure {
+        let says = |why: String| {
+            Failure::refused(format!("cannot load the archive: {why}"))
+                .fact("state", "nothing was put in place; what was made is removed")
+        };
+        match why {
+            Unmade::TooSmall { whose, size, holds } => {
+                let proposed = holds.get().saturating_add(holds.get() / 8).max(size.get());
+                let proposed = Bytes::new(proposed.saturating_add(ROUND) / ROUND * ROUND);
+                says(format!("what is in {} does not fit into its volume", whose.escape_debug()))
+                    .fact(
+                        "found",
+                        format!("a volume of {}; in it and those beneath are up to {}", size.human(), holds.human()),
+                    )
+                    .next(format!(
+                        "--base-size {0}, or dm.basesize={0} where Docker is told one; no more is taken than is written",
+                        proposed.typed()
+                    ))
+            }
+            Unmade::PoolFull { needed } => self.is_full(needed),
+            Unmade::DiskFull { free, needed } => {
+                says("the file system that the root is on has no room left".to_owned())
+                    .fact("needed", needed.exact())
+                    .fact("free", free.exact())
+                    .next("make room there, or name a root on another file system with --root")
+            }
+            Unmade::Other(why) if steps.held.came() => says("a signal came".to_owned()).because(why),
+            Unmade::Other(why) => Failure::failed("cannot load the archive: its pool cannot be made")
+                .because(why)
+                .fact("state", "nothing was put in place; what was made is removed")
+                .next("dmesg | tail    # may say more"),
+        }
+    }
+}
+
+/// Refuses where Docker would start with another storage driver, or has none such.
+fn may_start(next: &Next, refuse: Refuse<'_>) -> Outcome<()> {
+    let name = Driver::Devicemapper.name();
+    let other = next.configuration.driver().filter(|driver| next.is_here && *driver != name);
+    if let Some(driver) = other {
+        return Err(refuse(format!("Docker is told the storage driver {driver}, and would not show what is loaded"))
+            .next(format!("have \"storage-driver\": \"{name}\" in {FILE}, without storage-opts of another driver")));
+    }
+    has_driver(installed(Path::new("/")), refuse)
+}
+
+/// Refuses a Docker that has no such driver.
+fn has_driver(docker: Option<Known>, refuse: Refuse<'_>) -> Outcome<()> {
+    match docker.filter(|docker| docker.exact && docker.version >= GONE) {
+        Some(docker) => Err(refuse(format!("Docker {} has no devicemapper any more", docker.version))
+            .fact("found", docker.mark)
+            .next("leave --driver out: overlay2 is what it has")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses where Docker is told a pool, or devices for one.
+fn has_own_files(options: &StorageOptions, refuse: Refuse<'_>) -> Outcome<()> {
+    if let Some(option) = options.unreadable.iter().find(|option| option.starts_with("dm.")) {
+        return Err(unfit(refuse, option, "Docker does not start with it"));
+    }
+    let found = options.named_pool().map(|pool| format!("the pool {pool}"));
+    let found = found.or_else(|| options.data_device.clone()).or_else(|| options.metadata_device.clone());
+    let Some(found) = found else { return Ok(()) };
+    Err(refuse("Docker is told a pool or devices of its own, and load makes files in the root".to_owned())
+        .fact("found", found)
+        .next(format!(
+            "take dm.thinpooldev, dm.directlvm_device, dm.datadev and dm.metadatadev out of {FILE}, run this again, start Docker, and  dmpool \
+             migrate --name NAME --data-device DISK  carries it onto a disk"
+        )))
+}
+
+fn unfit(refuse: Refuse<'_>, option: &str, why: &str) -> Failure {
+    refuse(format!("Docker's option {option} cannot be followed: {why}"))
+        .next(format!("change it in {FILE}, then run this again"))
+}
+
+/// Returns what is asked for, or else told. Docker would make something else of it, or not start, were these two things.
+fn agreed<T: Clone + PartialEq>(
+    asked: Option<T>,
+    told: Option<T>,
+    (flag, option): (&str, &str),
+    shown: &dyn Fn(T) -> String,
+    refuse: Refuse<'_>,
+) -> Outcome<Option<T>> {
+    match (asked, told) {
+        (Some(asked), Some(told)) if asked != told => {
+            Err(refuse(format!("Docker is told another {option}, and goes by that when it starts"))
+                .fact("found", format!("{option}={}; {flag} {}", shown(told), shown(asked)))
+                .next(format!("leave {flag} out, or change {option} in {FILE}")))
+        }
+        (asked, told) => Ok(asked.or(told)),
+    }
+}
+
+/// Returns the file system: XFS where it can be made and mounted, as Docker chooses (`determineDefaultFS`, deviceset.go).
+fn file_system(wanted: Option<Inner>, refuse: Refuse<'_>) -> Outcome<Inner> {
+    let missing = |inner: Inner| inner.programs().iter().find(|program| !process::is_there(program));
+    let can = |inner: Inner| missing(inner).is_none() && in_kernel(inner.name()).is_ok();
+    let inner = wanted.unwrap_or(if can(Inner::Xfs) { Inner::Xfs } else { Inner::Ext4 });
+    if let Some(program) = missing(inner) {
+        let package = if inner == Inner::Xfs { "xfsprogs" } else { "e2fsprogs" };
+        return Err(refuse(format!("there is no {program}, which makes the file systems"))
+            .next(format!("install {package}, then run this again")));
+    }
+    in_kernel(inner.name()).map_err(|why| {
+        refuse(format!("the kernel has no {}", inner.name()))
+            .fact("found", why)
+            .next(format!("modprobe {}    # says why not", inner.name()))
+    })?;
+    Ok(inner)
+}
+
+/// Refuses sizes that nothing can have.
+fn can_be(wanted: &Wanted, refuse: Refuse<'_>) -> Outcome<()> {
+    let Wanted { data, metadata, block, .. } = wanted;
+    for (what, flag, size, least) in
+        [("data", "--data-size", *data, block.bytes()), ("metadata", "--metadata-size", *metadata, LEAST)]
+    {
+        if size < least || size.sectors().bytes() != size {
+            return Err(refuse(format!("the pool cannot have {} of {what}", size.exact()))
+                .fact("needed", format!("at least {}, in sectors of 512 bytes", least.human()))
+                .next(format!("{flag} with more")));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a file system as the base device will have one, where the pool will be.
+fn tried(wanted: &Wanted, there: &Path, refuse: Refuse<'_>) -> Outcome<Tried> {
+    let Wanted { base, inner, arguments, .. } = wanted;
+    let untouched = "nothing was touched; it was tried in a file without a name";
+    let tried = Tried::make(there, *inner, arguments, *base).map_err(|e| {
+        refuse(format!("no {} of {} can be made in {}", inner.name(), base.human(), quote(&there.to_string_lossy())))
+            .because(e)
+            .fact("state", untouched)
+            .next("free some room there, or another --base-size, or --fs; a base device of less than 300 MiB takes no XFS")
+    })?;
+    if has_whole_seconds(&tried.head) {
+        return Err(refuse(format!(
+            "an ext4 of {} that is made here keeps the times of files in whole seconds",
+            base.human()
+        ))
+        .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
+        .fact("state", untouched)
+        .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
+    }
+    Ok(tried)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn refuse(why: String) -> Failure {
+        Failure::refused(why)
+    }
+
+    #[test]
+    fn a_docker_that_has_no_devicemapper_is_refused() {
+        let known = |major, exact| Some(Known { version: Version::new(major, 0), exact, mark: "a package".to_owned() });
+        assert!(has_driver(known(25, true), &refuse).unwrap_err().what.contains("Docker 25.0 has no devicemapper"));
+        for docker in [known(24, true), known(28, false), None] {
+            has_driver(docker, &refuse).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_docker_is_told_and_what_is_asked_are_one() {
+        let agreed = |asked, told| agreed(asked, told, ("--fs", "dm.fs"), &|fs: &str| fs.to_owned(), &refuse);
+        assert_eq!(agreed(None, None).unwrap(), None);
+        for (asked, told) in [(Some("xfs"), None), (None, Some("xfs")), (Some("xfs"), Some("xfs"))] {
+            assert_eq!(agreed(asked, told).unwrap(), Some("xfs"));
+        }
+        let other = agreed(Some("xfs"), Some("ext4")).unwrap_err();
+        assert!(other.facts.iter().any(|fact| fact.value == "dm.fs=ext4; --fs xfs"), "{other:?}");
+    }
+
+    #[test]
+    fn a_pool_that_is_elsewhere_is_refused() {
+        let of = |option: &str| has_own_files(&StorageOptions::parse([option]), &refuse);
+        of("dm.basesize=20G").unwrap();
+        for option in ["dm.thinpooldev=p0", "dm.directlvm_device=/dev/sdb", "dm.datadev=/dev/sdb", "dm.basesize=x"] {
+            of(option).unwrap_err();
+        }
+    }
+}
