@@ -19,6 +19,7 @@ mod health;
 mod health_link;
 mod held;
 mod interrupted;
+mod load_devicemapper;
 mod metrics;
 mod migrate;
 mod migrate_anew;
