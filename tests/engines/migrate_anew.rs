@@ -14,6 +14,8 @@ use crate::migrate_base::{SAME, checked, device_size, fill, images, inside, pict
 use crate::support::Bench;
 
 const M: u64 = 1 << 20;
+/// Every file of every volume is written, and read again: no second is meant.
+const LIMIT: Duration = Duration::from_secs(400);
 const NAMES: [&str; 5] = ["kept", "big", "one", "two", "odd"];
 
 /// Makes images of layers that take from each other, and a container with what is easily lost.
@@ -92,9 +94,7 @@ fn a_smaller_base_device_and_another_file_system_have_the_same_files() {
 
     let [stop, start] = by_scripts(&bench);
     let ways = ["--stop-command", &stop, "--start-command", &start];
-    // Every file of every volume is written, and read again: no second is meant.
-    let limit = Duration::from_secs(400);
-    let migrate = |args: &[&str]| bench.cmd(&[&["migrate"], args, &ways[..]].concat()).limit(limit).run();
+    let migrate = |args: &[&str]| bench.cmd(&[&["migrate"], args, &ways[..]].concat()).limit(LIMIT).run();
     assert_refused(&migrate(&["--base-size", "100M"]), 3, &["no xfs of 100.0 MiB can be made here"]);
     let described = migrate(&["--base-size", "500M", "--dry-run"]);
     println!("{described}");
@@ -125,7 +125,7 @@ fn a_smaller_base_device_and_another_file_system_have_the_same_files() {
     without_backups();
 }
 
-/// Dies, or fails, between two volumes and at each step, from ext4 to XFS; then it is taken back, and in the end finished; then into a pool of dmpool's.
+/// Dies, or fails, between two volumes and at each step, from ext4 to XFS; then it is taken back, and in the end finished.
 #[test]
 fn volumes_made_anew_are_taken_back_or_finished_after_a_death() {
     if !boot::full() {
@@ -169,8 +169,23 @@ fn volumes_made_anew_are_taken_back_or_finished_after_a_death() {
     assert_eq!(docker.storage_value("Backing Filesystem").unwrap(), "xfs");
     checked(&docker, &was, &NAMES, &had);
     sound(&bench, &docker, 400 * M);
+    docker.stop().unwrap();
+    without_backups();
+}
 
-    // What does not fit is found before anything is stopped, and a pool of dmpool's gets it as well.
+/// What does not fit is found before anything is stopped, and a pool of dmpool's gets it as well.
+#[test]
+fn volumes_are_made_anew_in_a_pool_of_dmpools() {
+    if !boot::full() {
+        boot::skip("minutes: with --full");
+    }
+    boot::time_limit(Duration::from_secs(900));
+    let bench = Bench::new();
+    let (disk, mut docker) = docker_with(&bench, &["dm.basesize=1G", "dm.fs=xfs"]);
+    let bench = bench.at(disk.dir());
+    stop_odd(&docker);
+    let was = NAMES.map(|name| told_of(&docker, name, &SAME));
+    let had = images(&docker);
     let fills = "dd if=/dev/urandom of=/large bs=1M count=250";
     docker.cmd(["run", "--name", "large", IMAGE, "sh", "-c", fills]).run().checked().unwrap();
     docker.stop().unwrap();
@@ -181,7 +196,8 @@ fn volumes_made_anew_are_taken_back_or_finished_after_a_death() {
         3,
         &["what is in some volumes does not fit into 300.0 MiB", "container large", "--base-size"],
     );
-    let ran = bench.run(&[&["migrate", "--base-size", "350M", "--fs", "ext4", "--yes"], &place[..]].concat());
+    let args = [&["migrate", "--base-size", "350M", "--fs", "ext4", "--yes"], &place[..]].concat();
+    let ran = bench.cmd(&args).limit(LIMIT).run();
     assert!(ran.ok(), "{ran}");
     println!("{ran}");
     docker.up().unwrap();
