@@ -158,7 +158,7 @@ fn needed_by(inspected: &Value) -> Vec<String> {
 }
 
 /// Stops those of the containers that run, each with the time that it has: side by side, and none before those that need it, as
-/// `inspected` says ([`no_others`]). Each is named before; `killed` is told of each that is still to end.
+/// `inspected` says ([`no_others`]). Each is named before; `killed` is told of each that was killed and is still to end.
 ///
 /// # Errors
 /// When one does not stop, with its name.
@@ -191,7 +191,8 @@ pub fn stop(
                 };
                 begun.into_iter().map(|begun| begun.map_err(Into::into).and_then(end)).collect()
             });
-            ended.iter().filter_map(|ended| ended.as_ref().err()?.downcast_ref()).for_each(&mut *killed);
+            let still = ended.iter().filter_map(|ended| ended.as_ref().err()?.downcast_ref::<RunsStill>());
+            still.filter(|still| still.waits.is_some()).for_each(&mut *killed);
             ended.into_iter().collect::<Result<()>>()?;
         }
     }
@@ -243,7 +244,7 @@ fn stop_one(api: &Api, ran: &Ran, is_paused: bool) -> Result<()> {
     }
 }
 
-/// A container that was killed and runs: one of its processes may wait in the kernel.
+/// A container that Docker has stopped and that runs: one of its processes was killed and waits in the kernel, or somebody has started it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunsStill {
     /// Its name.
@@ -254,12 +255,17 @@ pub struct RunsStill {
 
 impl fmt::Display for RunsStill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the container `{}` was killed and runs still", self.container)?;
         match &self.waits {
-            Some((pid, comm)) => {
-                write!(f, ": process {pid} ({comm}) in it waits in the kernel, where no signal reaches it")
-            }
-            None => Ok(()),
+            Some((pid, comm)) => write!(
+                f,
+                "the container `{}` was killed and runs still: process {pid} ({comm}) in it waits in the kernel, where no signal reaches it",
+                self.container
+            ),
+            None => write!(
+                f,
+                "the container `{}` runs still, or again, though Docker says that it has stopped it",
+                self.container
+            ),
         }
     }
 }
@@ -425,8 +431,11 @@ mod tests {
             "stopping the container `web`: Docker answered `POST /containers/web-id/stop` with 500: no luck"
         );
         let (_dir, api, _server) = answering(&[RUNS, DONE, RUNS]);
-        assert_eq!(stop_web(&api), "stopping the container `web`: the container `web` was killed and runs still");
-        assert_eq!(killed, ["web"]);
+        assert_eq!(
+            stop_web(&api),
+            "stopping the container `web`: the container `web` runs still, or again, though Docker says that it has stopped it"
+        );
+        assert_eq!(killed, [""; 0]);
     }
 
     #[test]
