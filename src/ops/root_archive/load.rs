@@ -234,7 +234,10 @@ impl Load {
         };
         let whole = complete(&new, &contents).map_err(bad)?;
         let steps = Steps { held: &held, watcher, bad: &bad };
-        let differing = self.target.finish(&new, &whole, &contents, &steps)?;
+        // A signal that has ended it would end this process before it could say so.
+        let differing = self.target.finish(&new, &whole, &contents, &steps).inspect_err(|_| {
+            let _ = held.take();
+        })?;
         sync_file_system(&new).map_err(|e| self.failed(e))?;
         docker_is_down(&self.root, &refuse)?;
         staging.place(&self.target.names()).map_err(|e| self.failed(e))?;
