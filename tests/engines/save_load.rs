@@ -289,13 +289,8 @@ fn a_root_is_saved_and_loaded() {
     saved.goes_on_from_overlay2(saved.starts("overlay2"));
 }
 
-/// Dear: it ends at each step, and where the archive has no room; Docker runs again each time, with what ran in it.
-#[test]
-fn a_save_that_ends_at_any_step_leaves_a_docker_that_runs() {
-    if !boot::full() {
-        boot::skip("takes minutes; --full");
-    }
-    boot::time_limit(std::time::Duration::from_secs(1800));
+/// A root whose containers run, on loop files.
+fn running() -> (Saved, Docker) {
     let config = |root: &Path| {
         Config::new(root).option("dm.loopdatasize=400M").option("dm.loopmetadatasize=16M").option("dm.basesize=1G")
     };
@@ -305,7 +300,17 @@ fn a_save_that_ends_at_any_step_leaves_a_docker_that_runs() {
         docker.exec("odd", &random).checked().unwrap();
         Menagerie::of(docker).unwrap()
     };
-    let (saved, docker) = Saved::new(Kind::Ext4, config, made);
+    Saved::new(Kind::Ext4, config, made)
+}
+
+/// Dear: it ends at each step; Docker runs again each time, with what ran in it.
+#[test]
+fn a_save_that_ends_at_any_step_leaves_a_docker_that_runs() {
+    if !boot::full() {
+        boot::skip("takes minutes; --full");
+    }
+    boot::time_limit(std::time::Duration::from_secs(1800));
+    let (saved, docker) = running();
     let archive = saved.path("root.tar");
     let dry = saved.save_running(&[&archive, "--dry-run"], "", 0);
     let is_step =
@@ -342,6 +347,20 @@ fn a_save_that_ends_at_any_step_leaves_a_docker_that_runs() {
             }
         }
     }
+    Cmd::new(&saved.ways[0]).run().checked().unwrap();
+    drop(docker);
+    without_backups();
+}
+
+/// Dear: where the archive has no room in the end.
+#[test]
+fn a_save_without_room_leaves_a_docker_that_runs() {
+    if !boot::full() {
+        boot::skip("takes a minute; --full");
+    }
+    let (saved, docker) = running();
+    let archive = saved.path("root.tar");
+    saved.save_running(&[&archive, "--yes"], "", 0);
     let length = fs::metadata(&archive).unwrap().len();
     let place = saved.path("full");
     fs::create_dir(&place).unwrap();
