@@ -72,10 +72,14 @@ impl Saved {
         while_told(&json!([]), || {
             let small = self.load(&["--yes", "--fs", "ext4", "--base-size", "12M", archive], "", 3);
             assert!(small.contains("does not fit into its volume") && small.contains("--base-size 1G"), "{small}");
-            let full = self.load(&["--yes", "--data-size", "8M", archive], "", 3);
-            assert!(full.contains("does not fit into the pool") && full.contains("--data-size 1G"), "{full}");
+            let short = self.load(&["--yes", "--data-size", "8M", archive], "", 3);
+            assert!(short.contains("100.0 GiB long when it starts") && short.contains("dm.loopdatasize=8M"), "{short}");
             let none = self.load(&["--yes", "--fs", "xfs", "--base-size", "16M", archive], "", 3);
             assert!(none.contains("no xfs of 16.0 MiB can be made"), "{none}");
+        });
+        while_told(&json!(["dm.loopdatasize=8M"]), || {
+            let full = self.load(&["--yes", archive], "", 3);
+            assert!(full.contains("does not fit into the pool") && full.contains("dm.loopdatasize=1G"), "{full}");
         });
         tell(|told| told["storage-driver"] = json!("overlay2"));
         let overlay2 = self.load(&["--yes", archive], "", 3);
@@ -166,7 +170,7 @@ fn one_of_everything_is_loaded_onto_devicemapper() {
     let ran = saved.piped(&format!("DMPOOL save --include-binds - > {archive}"));
     assert!(ran.ok(), "{ran}");
     saved.is_set_aside();
-    tell(|told| told["storage-opts"] = json!([]));
+    tell(|told| told["storage-opts"] = json!(["dm.loopdatasize=3G", "dm.loopmetadatasize=32M"]));
     let ran = saved.piped(&format!(
         "cat {archive} | DMPOOL load --driver devicemapper --base-size 3G --fs ext4 --data-size 3G --metadata-size 32M --yes -"
     ));

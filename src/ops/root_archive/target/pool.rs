@@ -45,6 +45,18 @@ pub(in crate::ops::root_archive) struct Pool {
     tried: Tried,
     /// How many hundredths Docker keeps free.
     kept: u8,
+    /// The files that Docker would make longer.
+    grown: Vec<Grown>,
+}
+
+/// A file that Docker makes longer when it starts (`ensureImage`, daemon/graphdriver/devmapper/deviceset.go).
+#[derive(Debug, PartialEq, Eq)]
+struct Grown {
+    what: &'static str,
+    /// The option that keeps it as it is.
+    option: String,
+    size: Bytes,
+    to: Bytes,
 }
 
 impl Pool {
@@ -84,9 +96,13 @@ impl Pool {
             arguments: told("dm.mkfsarg"),
         };
         can_be(&wanted, refuse)?;
+        let grown = grown(&options, &wanted);
+        if next.is_here {
+            lasts(&grown, refuse)?;
+        }
         let tried = tried(&wanted, there, refuse)?;
         let kept = options.min_free_space_percent.unwrap_or(KEPT);
-        Ok(Self { kit, wanted, tried, kept })
+        Ok(Self { kit, wanted, tried, kept, grown })
     }
 
     /// Returns what is to be known of it.
@@ -99,6 +115,14 @@ impl Pool {
             inner.name(),
             base.human()
         )];
+        // Of a root that is not the next Docker's nobody knows what will be told.
+        notes.extend(self.grown.iter().map(|Grown { what, option, size, to }| {
+            format!(
+                "a Docker that is not told {option} makes the {what} of {} {} long when it starts",
+                size.human(),
+                to.human()
+            )
+        }));
         if next.is_here && next.configuration.driver().is_none() {
             notes.push(format!(
                 "Docker is told no storage driver, and takes devicemapper when that is there; from 23.0 on it must be told: \
@@ -267,6 +291,33 @@ fn agreed<T: Clone + PartialEq>(
     }
 }
 
+/// Returns the files that Docker would make longer: those shorter than what it takes where it is told nothing.
+fn grown(options: &StorageOptions, wanted: &Wanted) -> Vec<Grown> {
+    let of_data = ("data file", "dm.loopdatasize", options.loop_data_size, wanted.data, DATA);
+    let of_metadata = ("metadata file", "dm.loopmetadatasize", options.loop_metadata_size, wanted.metadata, METADATA);
+    let grown = [of_data, of_metadata].into_iter().filter(|(_, _, told, size, to)| told.is_none() && size < to);
+    grown.map(|(what, key, _, size, to)| Grown { what, option: format!("{key}={}", size.typed()), size, to }).collect()
+}
+
+/// Refuses sizes that would not last.
+fn lasts(grown: &[Grown], refuse: Refuse<'_>) -> Outcome<()> {
+    let Some(first) = grown.first() else { return Ok(()) };
+    let said: Vec<_> = grown.iter().map(|Grown { option, .. }| format!("\"{option}\"")).collect();
+    let why = format!("Docker would make the pool's {} {} long when it starts", first.what, first.to.human());
+    let found = |grown: &Grown| {
+        format!(
+            "a {} of {} is wanted; Docker makes it {} where it is told nothing",
+            grown.what,
+            grown.size.human(),
+            grown.to.human()
+        )
+    };
+    Err(grown.iter().fold(refuse(why), |failure, grown| failure.fact("found", found(grown))).next(format!(
+        "put {} among the storage-opts in {FILE}, then run this again; or leave the size out: the files are sparse",
+        said.join(" and ")
+    )))
+}
+
 /// Returns the file system: XFS where it can be made and mounted, as Docker chooses (`determineDefaultFS`, deviceset.go).
 fn file_system(wanted: Option<Inner>, refuse: Refuse<'_>) -> Outcome<Inner> {
     let missing = |inner: Inner| inner.programs().iter().find(|program| !process::is_there(program));
@@ -349,6 +400,30 @@ mod tests {
         }
         let other = agreed(Some("xfs"), Some("ext4")).unwrap_err();
         assert!(other.facts.iter().any(|fact| fact.value == "dm.fs=ext4; --fs xfs"), "{other:?}");
+    }
+
+    #[test]
+    fn a_file_that_docker_would_make_longer_is_refused() {
+        let wanted = |data: u64, metadata: u64| Wanted {
+            data: Bytes::new(data << 30),
+            metadata: Bytes::new(metadata << 30),
+            block: BlockSize::DEFAULT,
+            base: BASE,
+            inner: Inner::Xfs,
+            arguments: Vec::new(),
+        };
+        let said = |told: &[&str], data, metadata| {
+            let grown = grown(&StorageOptions::parse(told.iter().copied()), &wanted(data, metadata));
+            lasts(&grown, &refuse).err().map(|failure| (failure.what, failure.next.unwrap()))
+        };
+        let (what, next) = said(&[], 20, 1).unwrap();
+        assert!(what.contains("make the pool's data file 100.0 GiB long"), "{what}");
+        assert!(next.contains("\"dm.loopdatasize=20G\" and \"dm.loopmetadatasize=1G\""), "{next}");
+        let told = ["dm.loopdatasize=20G", "dm.loopmetadatasize=1G"];
+        for (told, data, metadata) in [(&told[..], 20, 1), (&[], 100, 2), (&[], 200, 4), (&told[..1], 20, 2)] {
+            assert_eq!(said(told, data, metadata), None);
+        }
+        assert!(!said(&told[1..], 20, 1).unwrap().1.contains("metadata"));
     }
 
     #[test]
