@@ -28,7 +28,7 @@ pub struct StorageOptions {
     pub loop_metadata_size: Option<Bytes>,
     /// `dm.basesize`: the size of the base device, from which all others are made.
     pub base_size: Option<Bytes>,
-    /// Options whose value could not be read, as given. Docker refuses to start with these.
+    /// Options whose value could not be read, as given. Docker refuses to start with most of these.
     pub unreadable: Vec<String>,
 }
 
@@ -66,9 +66,9 @@ impl StorageOptions {
             "dm.use_deferred_removal" => set(&mut self.deferred_removal, go_bool(value)),
             "dm.use_deferred_deletion" => set(&mut self.deferred_deletion, go_bool(value)),
             "dm.override_udev_sync_check" => set(&mut self.override_udev_sync_check, go_bool(value)),
-            "dm.loopdatasize" => set(&mut self.loop_data_size, Bytes::parse(value).ok()),
-            "dm.loopmetadatasize" => set(&mut self.loop_metadata_size, Bytes::parse(value).ok()),
-            "dm.basesize" => set(&mut self.base_size, Bytes::parse(value).ok()),
+            "dm.loopdatasize" => set(&mut self.loop_data_size, length(value)),
+            "dm.loopmetadatasize" => set(&mut self.loop_metadata_size, length(value)),
+            "dm.basesize" => set(&mut self.base_size, length(value)),
             _ => true,
         }
     }
@@ -83,6 +83,39 @@ fn set<T>(field: &mut Option<T>, value: Option<T>) -> bool {
     let read = value.is_some();
     *field = value.or(field.take());
     read
+}
+
+/// Reads a size as Docker does (`RAMInBytes`, docker/go-units): a number, which may have a fraction, with an optional unit of `b k m g t p` in
+/// either case, with or without `i` and `B`; 1024 each time. What is less than a byte falls away. Nothing when it is none, or 2^63 bytes or more.
+pub fn ram_in_bytes(text: &str) -> Option<Bytes> {
+    /// More digits behind the point change no byte of what Docker can count.
+    const DIGITS: usize = 18;
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')?.checked_add(1)?;
+    let (number, unit) = text.split_at_checked(end)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let shift = match unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return None,
+    };
+    let fraction = fraction.get(..DIGITS).unwrap_or(fraction);
+    let parts = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let whole = u128::from(whole.parse::<u64>().ok()?) << shift;
+    let all = whole.checked_add((fraction.parse::<u128>().ok()? << shift) / parts)?;
+    u64::try_from(all).ok().filter(|all| *all < 1 << 63).map(Bytes::new)
+}
+
+/// Reads how long a file or a device shall be.
+fn length(text: &str) -> Option<Bytes> {
+    ram_in_bytes(text).filter(|length| length.get() > 0)
 }
 
 /// Reads a share that Docker takes: 0 to 99 (`dm.min_free_space`, `NewDeviceSet`,
@@ -102,6 +135,7 @@ fn go_bool(text: &str) -> Option<bool> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -122,6 +156,24 @@ mod tests {
         assert_eq!(options.loop_data_size, Some(Bytes::new(200 << 30)));
         assert_eq!(options.base_size, Some(Bytes::new(20 << 30)));
         assert!(options.unreadable.is_empty());
+    }
+
+    #[test]
+    fn sizes_are_read_as_docker_reads_them() {
+        let mib = |text: &str| ram_in_bytes(text).map(|size| size.get() >> 20);
+        for (text, wanted) in
+            [("25.5G", 26112), ("2gb", 2048), ("1 GiB", 1024), ("0.5t", 524_288), ("1.25P", 1_342_177_280)]
+        {
+            assert_eq!(mib(text), Some(wanted), "{text}");
+        }
+        assert_eq!(ram_in_bytes("1.1G").unwrap().get(), 1_181_116_006);
+        assert_eq!((ram_in_bytes("0"), ram_in_bytes("7.9")), (Some(Bytes::new(0)), Some(Bytes::new(7))));
+        for bad in ["", "G", "-1G", "1.5.2G", ".5G", "5.G", "1  G", "1x", "1GiBs", "9000P", "\u{e9}1\u{e9}", "1e3G"] {
+            assert_eq!(ram_in_bytes(bad), None, "{bad}");
+        }
+        let options = StorageOptions::parse(["dm.basesize=25.5G", "dm.loopdatasize=0"]);
+        assert_eq!((options.base_size, options.loop_data_size), (ram_in_bytes("25.5G"), None));
+        assert_eq!(options.unreadable, ["dm.loopdatasize=0"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 
 use super::new_pool::{NewPool, Volume, is_full};
+use super::sizes::unread;
 use super::{Inner, Tried, apply, needed, sizes};
 use crate::engine::bookkeeping::{BASE, DEVICE_SET, Device, DeviceSet, TRANSACTION, Transaction, is_device_file};
 use crate::engine::docker_objects::Objects;
@@ -120,6 +121,13 @@ pub(in crate::ops) enum Unmade {
         /// How much is in its layer and those beneath, some of it in each other's place.
         holds: Bytes,
     },
+    /// Nothing says how long it shall be.
+    NoSize {
+        /// The container.
+        whose: String,
+        /// What it was told.
+        told: String,
+    },
     /// The pool's data file has no room.
     PoolFull {
         /// How much there is in all layers.
@@ -169,6 +177,9 @@ pub(in crate::ops) fn make(
     goes_on: &dyn Fn() -> Result<()>,
     said: &mut dyn FnMut(usize),
 ) -> Result<Vec<String>, Unmade> {
+    if let Some((whose, told)) = unread(from.objects) {
+        return Err(Unmade::NoSize { whose: whose.to_owned(), told: told.to_owned() });
+    }
     let (sizes, measures) = (sizes_of(from, wanted.base), measures(from)?);
     fits.look(from, wanted.base, &sizes, &measures)?;
     let pool = NewPool::make(dm, &home.join("devicemapper"), wanted.data, wanted.metadata, wanted.block)

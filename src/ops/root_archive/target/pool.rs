@@ -215,6 +215,11 @@ impl Pool {
                         proposed.typed()
                     ))
             }
+            Unmade::NoSize { whose, told } => {
+                says(format!("how large container {} is cannot be read", whose.escape_debug()))
+                    .fact("found", format!("StorageOpt size={}", told.escape_debug()))
+                    .next("leave it out where the archive is made:  dmpool save --without NAME")
+            }
             Unmade::PoolFull { needed } => self.is_full(needed),
             Unmade::DiskFull { free, needed } => {
                 says("the file system that the root is on has no room left".to_owned())
