@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 
+use super::fits::{Fits, Unmade, holds};
 use super::new_pool::{NewPool, Volume, is_full};
 use super::sizes::unread;
-use super::{Inner, Tried, apply, needed, sizes};
+use super::{Inner, apply, sizes};
 use crate::engine::bookkeeping::{BASE, DEVICE_SET, Device, DeviceSet, TRANSACTION, Transaction, is_device_file};
 use crate::engine::docker_objects::Objects;
 use crate::engine::driver::Driver;
@@ -31,7 +32,7 @@ use crate::ops::contents::layer::{self, Stop};
 use crate::ops::contents::overlay2::{Part, of_chain, remove_tree};
 use crate::ops::contents::tree::{Follow, Layer, Marks, Namespace, Tree, shown};
 use crate::ops::fault::{self, Point};
-use crate::ops::filesystem::{self, HEAD, Used};
+use crate::ops::filesystem::{self, HEAD};
 use crate::units::{BlockSize, Bytes};
 
 /// The folder in each volume that has the files, and the file that says whose they are (graphdriver/devmapper/driver.go).
@@ -75,81 +76,6 @@ pub(in crate::ops) struct Source<'a> {
     pub(in crate::ops) layers: &'a Path,
 }
 
-/// What fits.
-#[derive(Debug)]
-pub(in crate::ops) struct Fits<'a> {
-    /// A file system as the base device will have one.
-    pub(in crate::ops) tried: &'a Tried,
-    /// How much of the pool's data may be in use.
-    pub(in crate::ops) most: Bytes,
-    /// What each volume takes beside its files.
-    pub(in crate::ops) each: u64,
-}
-
-impl Fits<'_> {
-    /// Refuses what is too much for its volume, or for the pool.
-    fn look(
-        &self,
-        from: &Source<'_>,
-        base: Bytes,
-        sizes: &BTreeMap<String, Bytes>,
-        measures: &BTreeMap<String, Measure>,
-    ) -> Result<(), Unmade> {
-        for part in from.parts {
-            let (size, own) = (sizes.get(&part.id).copied().unwrap_or(base), measures.get(&part.id));
-            let used = own.map(|own| Used { bytes: own.bytes, inodes: own.entries }).unwrap_or_default();
-            if self.tried.lacks(used, size.saturating_sub(base)).is_some() {
-                return Err(Unmade::TooSmall { whose: part.whose.clone(), size, holds: holds(measures, part) });
-            }
-        }
-        let all = measures
-            .values()
-            .fold(self.tried.takes.get(), |sum, own| sum.saturating_add(own.bytes.get()).saturating_add(self.each));
-        if all > self.most.get() { Err(Unmade::PoolFull { needed: Bytes::new(all) }) } else { Ok(()) }
-    }
-}
-
-/// Why a volume was not made.
-#[derive(Debug)]
-pub(in crate::ops) enum Unmade {
-    /// What is in it does not fit.
-    TooSmall {
-        /// Whose it is, in words.
-        whose: String,
-        /// How long the volume is.
-        size: Bytes,
-        /// How much is in its layer and those beneath, some of it in each other's place.
-        holds: Bytes,
-    },
-    /// Nothing says how long it shall be.
-    NoSize {
-        /// The container.
-        whose: String,
-        /// What it was told.
-        told: String,
-    },
-    /// The pool's data file has no room.
-    PoolFull {
-        /// How much there is in all layers.
-        needed: Bytes,
-    },
-    /// The file system beneath has none.
-    DiskFull {
-        /// How much there is.
-        free: Bytes,
-        /// How much there must be, for what comes next.
-        needed: Bytes,
-    },
-    /// Anything else.
-    Other(anyhow::Error),
-}
-
-impl From<anyhow::Error> for Unmade {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
-}
-
 /// Refuses layers that can have no volume by that name.
 ///
 /// # Errors
@@ -181,7 +107,7 @@ pub(in crate::ops) fn make(
         return Err(Unmade::NoSize { whose: whose.to_owned(), told: told.to_owned() });
     }
     let (sizes, measures) = (sizes_of(from, wanted.base), measures(from)?);
-    fits.look(from, wanted.base, &sizes, &measures)?;
+    fits.look(from, wanted, &sizes, &measures)?;
     let pool = NewPool::make(dm, &home.join("devicemapper"), wanted.data, wanted.metadata, wanted.block)
         .context("making the new pool")?;
     let empty = home.join("empty");
@@ -224,14 +150,6 @@ fn measures(from: &Source<'_>) -> Result<BTreeMap<String, Measure>> {
         Ok(measure(&tree, &root))
     };
     from.parts.iter().map(|part| Ok((part.id.clone(), of(part).with_context(|| part.whose.clone())?))).collect()
-}
-
-/// Returns how much is in a layer and those beneath.
-fn holds(measures: &BTreeMap<String, Measure>, part: &Part) -> Bytes {
-    let all = std::iter::once(&part.id).chain(&part.below).filter_map(|id| measures.get(id));
-    Bytes::new(
-        all.fold(0, |sum, measure| sum.saturating_add(needed(Used { bytes: measure.bytes, inodes: measure.entries }))),
-    )
 }
 
 struct Making<'a> {
@@ -481,15 +399,5 @@ mod tests {
         for id in [BASE, DEVICE_SET, TRANSACTION, &"a".repeat(91)] {
             assert!(!may(id), "{id}");
         }
-    }
-
-    #[test]
-    fn what_a_volume_may_hold_is_its_own_and_what_lies_beneath() {
-        let of = |mib: u64| Measure { entries: 2, bytes: Bytes::new(mib << 20) };
-        let measures: BTreeMap<String, Measure> =
-            [("a", 1), ("b", 2), ("other", 4)].into_iter().map(|(id, mib)| (id.to_owned(), of(mib))).collect();
-        let own = |id, below: &[&str]| holds(&measures, &part(id, below));
-        assert!(own("b", &["a"]) > own("b", &[]) && own("b", &["a"]).get() >= 3 << 20);
-        assert!(own("b", &["a"]) < own("other", &["b", "a"]));
     }
 }

@@ -7,6 +7,7 @@
 //! make                a pool on new files, with a volume for each of a root's layers, and Docker's records
 //! ```
 
+mod fits;
 mod made;
 mod new_pool;
 mod sizes;
@@ -26,7 +27,8 @@ use crate::ops::contents::tree::Tree;
 use crate::process;
 use crate::units::Bytes;
 
-pub(in crate::ops) use made::{BESIDE, Fits, Source, Unmade, Wanted, make, may_be_named};
+pub(in crate::ops) use fits::{Fits, LONGEST, Unmade};
+pub(in crate::ops) use made::{BESIDE, Source, Wanted, make, may_be_named};
 pub(in crate::ops) use sizes::sizes;
 pub(in crate::ops) use tried::{Tried, needed};
 

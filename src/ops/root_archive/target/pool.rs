@@ -8,7 +8,7 @@ use crate::engine::driver::Driver;
 use crate::engine::options::StorageOptions;
 use crate::engine::version::{Known, Version, installed};
 use crate::error::{Failure, Outcome};
-use crate::ops::contents::devicemapper::{self, BESIDE, Fits, Inner, Source, Tried, Unmade, Wanted};
+use crate::ops::contents::devicemapper::{self, BESIDE, Fits, Inner, LONGEST, Source, Tried, Unmade, Wanted};
 use crate::ops::contents::overlay2;
 use crate::ops::filesystem::{has_whole_seconds, in_kernel};
 use crate::ops::rescue::copy::may_hold;
@@ -214,6 +214,18 @@ impl Pool {
                         "--base-size {0}, or dm.basesize={0} where Docker is told one; no more is taken than is written",
                         proposed.typed()
                     ))
+            }
+            Unmade::TooLong { whose, size, longest } => {
+                let failure = says(format!("{} wants a volume that is too long", whose.escape_debug()))
+                    .fact("found", format!("a size of {}; it may have {}", size.exact(), longest.human()));
+                let leave = "leave it out where the archive is made:  dmpool save --without NAME";
+                if size > LONGEST {
+                    return failure.next(leave);
+                }
+                let proposed = Bytes::new(size.get().saturating_add(ROUND) / ROUND * ROUND).typed();
+                failure.next(format!(
+                    "--data-size {proposed}, or dm.loopdatasize={proposed} where Docker is told one; the file is sparse. Or {leave}"
+                ))
             }
             Unmade::NoSize { whose, told } => {
                 says(format!("how large container {} is cannot be read", whose.escape_debug()))
