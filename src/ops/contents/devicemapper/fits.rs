@@ -7,7 +7,8 @@ use super::{Tried, needed};
 use crate::ops::contents::archive::Measure;
 use crate::ops::contents::overlay2::Part;
 use crate::ops::filesystem::{Used, growth};
-use crate::units::{Bytes, DataBlocks};
+use crate::pool::Working;
+use crate::units::{BlockSize, Bytes, DataBlocks};
 
 /// No volume is longer: an archive is a stranger's word, and the kernel lays out each group of a file system that becomes longer.
 pub(in crate::ops) const LONGEST: Bytes = Bytes::new(16 << 40);
@@ -21,6 +22,8 @@ pub(in crate::ops) struct Fits<'a> {
     pub(in crate::ops) most: Bytes,
     /// What each volume takes beside its files.
     pub(in crate::ops) each: u64,
+    /// How many hundredths Docker keeps free, of data and of metadata.
+    pub(in crate::ops) kept: u8,
 }
 
 impl Fits<'_> {
@@ -53,6 +56,33 @@ impl Fits<'_> {
         }
         if all > self.most.get() { Err(Unmade::PoolFull { needed: Bytes::new(all) }) } else { Ok(()) }
     }
+
+    /// Refuses a pool in which Docker makes nothing more (`poolHasFreeSpace`, daemon/graphdriver/devmapper/deviceset.go).
+    pub(super) fn leaves_room(&self, pool: &Working, block: BlockSize) -> Result<(), Unmade> {
+        if is_short(pool.data_used.get(), pool.data_total.get(), self.kept) {
+            return Err(Unmade::PoolFull { needed: block.bytes_of(pool.data_used) });
+        }
+        if lacks_metadata(pool, self.kept) {
+            Err(Unmade::MetadataFull { used: pool.metadata_used.bytes() })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether that little of a pool's metadata is left that something may have failed for it.
+    pub(super) fn has_full_metadata(&self, pool: &Working) -> bool {
+        lacks_metadata(pool, self.kept.max(1))
+    }
+}
+
+fn lacks_metadata(pool: &Working, kept: u8) -> bool {
+    is_short(pool.metadata_used.get(), pool.metadata_total.get(), kept)
+}
+
+/// Whether less than that share is free.
+fn is_short(used: u64, total: u64, kept: u8) -> bool {
+    let least = u128::from(total) * u128::from(kept) / 100;
+    kept > 0 && u128::from(total.saturating_sub(used)) < least.max(1)
 }
 
 /// Why a volume was not made.
@@ -88,6 +118,11 @@ pub(in crate::ops) enum Unmade {
         /// How much there is in all layers.
         needed: Bytes,
     },
+    /// Its metadata file has none.
+    MetadataFull {
+        /// How much of it is in use.
+        used: Bytes,
+    },
     /// The file system beneath has none.
     DiskFull {
         /// How much there is.
@@ -120,7 +155,7 @@ mod tests {
     use crate::engine::docker_objects;
     use crate::ops::contents::devicemapper::Inner;
     use crate::ops::filesystem::HEAD;
-    use crate::units::BlockSize;
+    use crate::units::{DataBlocks, MetaBlocks};
 
     fn part(id: &str, below: &[&str]) -> Part {
         let below = below.iter().map(|id| (*id).to_owned()).collect();
@@ -158,7 +193,7 @@ mod tests {
                 arguments: Vec::new(),
             };
             let sizes = ["c-init", "c"].map(|id| (id.to_owned(), Bytes::new(gib << 30))).into_iter().collect();
-            let fits = Fits { tried: &tried, most: Bytes::new(most << 20), each: 1 << 20 };
+            let fits = Fits { tried: &tried, most: Bytes::new(most << 20), each: 1 << 20, kept: 10 };
             fits.look(&from, &wanted, &sizes, &BTreeMap::new())
         };
         look(1, 100, 19).unwrap();
@@ -173,6 +208,34 @@ mod tests {
         }
         // A base device may be longer than the pool, as Docker's may.
         assert!(look(1, 1, 19).is_ok());
+    }
+
+    #[test]
+    fn what_docker_keeps_free_is_left_of_data_and_metadata() {
+        let tried = tried();
+        let left = |data: u64, metadata: u64, kept: u8| {
+            let fits = Fits { tried: &tried, most: Bytes::new(0), each: 0, kept };
+            let pool = Working {
+                transaction_id: 1,
+                metadata_used: MetaBlocks::new(metadata),
+                metadata_total: MetaBlocks::new(1000),
+                data_used: DataBlocks::new(data),
+                data_total: DataBlocks::new(1000),
+                held_root: None,
+                mode: None,
+                discard: None,
+                no_space: None,
+                needs_check: None,
+                metadata_low_water: None,
+                unknown: Vec::new(),
+            };
+            fits.leaves_room(&pool, BlockSize::DEFAULT)
+        };
+        left(900, 900, 10).unwrap();
+        left(1000, 1000, 0).unwrap();
+        assert!(matches!(left(901, 0, 10), Err(Unmade::PoolFull { needed }) if needed.get() == 901 << 16));
+        assert!(matches!(left(0, 901, 10), Err(Unmade::MetadataFull { used }) if used.get() == 901 << 12));
+        assert!(matches!(left(0, 1000, 1), Err(Unmade::MetadataFull { .. })));
     }
 
     #[test]

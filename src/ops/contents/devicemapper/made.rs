@@ -113,7 +113,7 @@ pub(in crate::ops) fn make(
     let empty = home.join("empty");
     make_dir(&empty, 0o700)?;
     let (known, done) = (HashSet::new(), BTreeMap::new());
-    let mut making = Making { pool, home, empty, wanted, from, measures, known, done };
+    let mut making = Making { pool, home, empty, wanted, fits, from, measures, known, done };
     let uuid = making.base()?;
     let mut differing = Vec::new();
     for (number, part) in from.parts.iter().enumerate() {
@@ -126,6 +126,7 @@ pub(in crate::ops) fn make(
         fault::reached(from.parts.len() + number, Point::Layer)?;
     }
     let Making { pool, empty, done, .. } = making;
+    fits.leaves_room(&pool.working()?, wanted.block)?;
     fs::remove_dir(&empty).context("removing an empty directory")?;
     let last = u64::try_from(done.len()).context("counting volumes")?;
     pool.finish(last).context("taking the new pool down")?;
@@ -158,6 +159,7 @@ struct Making<'a> {
     /// A directory with nothing in it, on which the lowest layers lie.
     empty: PathBuf,
     wanted: &'a Wanted,
+    fits: &'a Fits<'a>,
     from: &'a Source<'a>,
     /// How much is in each layer, by their names.
     measures: BTreeMap<String, Measure>,
@@ -194,7 +196,7 @@ impl Making<'_> {
             Ok(uuid) => uuid,
             Err(why) => return Err(self.unmade(why, "the base device", size, Bytes::default())),
         };
-        self.pool.is_well()?;
+        self.pool.is_well().map_err(|why| self.unmade(why, "the base device", size, Bytes::default()))?;
         let device = Device { id, size, transaction_id: u64::from(id), initialized: true, deleted: false };
         self.done.insert(BASE.to_owned(), device);
         Ok(uuid)
@@ -208,7 +210,8 @@ impl Making<'_> {
         let id = self.next_id()?;
         let context = || format!("making the volume of {}", part.whose);
         self.has_room(part)?;
-        self.pool.create(id, Some(parent.id)).with_context(context)?;
+        let created = self.pool.create(id, Some(parent.id)).with_context(context);
+        created.map_err(|why| self.unmade(why, &part.whose, size, holds(&self.measures, part)))?;
         let device = Device { id, size, transaction_id: u64::from(id), initialized: false, deleted: false };
         let empty = self.empty.clone();
         // The base device has no files.
@@ -223,7 +226,7 @@ impl Making<'_> {
             Err(why) => return Err(self.unmade(why, &part.whose, size, holds(&self.measures, part))),
         };
         closed?;
-        self.pool.is_well()?;
+        self.pool.is_well().map_err(|why| self.unmade(why, &part.whose, size, holds(&self.measures, part)))?;
         self.done.insert(part.id.clone(), device);
         remove_tree(&own)?;
         Ok(differs)
@@ -272,9 +275,14 @@ impl Making<'_> {
 
     /// Says what it was that had no room.
     fn unmade(&self, why: anyhow::Error, whose: &str, size: Bytes, holds: Bytes) -> Unmade {
-        if self.pool.working().is_ok_and(|working| is_full(&working)) {
+        let pool = self.pool.working().ok();
+        if pool.as_ref().is_some_and(is_full) {
             let all = self.measures.values().fold(0_u64, |sum, own| sum.saturating_add(own.bytes.get()));
             return Unmade::PoolFull { needed: Bytes::new(all.max(self.wanted.data.get())) };
+        }
+        // The kernel writes no more some blocks before the last, and counts those that it keeps for that otherwise from version to version.
+        if let Some(pool) = pool.filter(|pool| self.fits.has_full_metadata(pool)) {
+            return Unmade::MetadataFull { used: pool.metadata_used.bytes() };
         }
         let free = FsFacts::of(self.home).map(|facts| facts.available).unwrap_or_default();
         if free < BESIDE {

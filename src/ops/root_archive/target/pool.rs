@@ -17,7 +17,7 @@ use crate::ops::root_archive::contents::{Contents, Item};
 use crate::ops::steps::Kit;
 use crate::ops::{State, gate};
 use crate::process::{self, quote};
-use crate::units::{BlockSize, Bytes};
+use crate::units::{BlockSize, Bytes, MAX_META_BLOCKS};
 
 /// What Docker makes by itself (`NewDeviceSet`, daemon/graphdriver/devmapper/deviceset.go; the base device of 1.8 and 1.9 was longer).
 const DATA: Bytes = Bytes::new(100 << 30);
@@ -159,6 +159,21 @@ impl Pool {
             ))
     }
 
+    fn has_full_metadata(&self, used: Bytes) -> Failure {
+        let proposed = self.wanted.metadata.get().max(LEAST.get()).saturating_mul(2).min(MAX_META_BLOCKS.bytes().get());
+        Failure::refused("cannot load the archive: the pool's metadata has no room for it".to_owned())
+            .fact(
+                "needed",
+                format!("more than {}; Docker makes nothing more in the last {} %", used.human(), self.kept),
+            )
+            .fact("found", format!("a metadata file of {}", self.wanted.metadata.human()))
+            .fact("state", "nothing was put in place; what was made is removed")
+            .next(format!(
+                "--metadata-size {0}, or dm.loopmetadatasize={0} where Docker is told one; the file is sparse",
+                Bytes::new(proposed).typed()
+            ))
+    }
+
     /// Makes the pool, and takes it down again.
     pub(super) fn make(
         &self,
@@ -181,6 +196,7 @@ impl Pool {
                 tried: &self.tried,
                 most: Bytes::new(self.wanted.data.get() / 100 * u64::from(self.usable())),
                 each: EACH,
+                kept: self.kept,
             },
             &source,
             &|| steps.goes_on(),
@@ -233,6 +249,7 @@ impl Pool {
                     .next("leave it out where the archive is made:  dmpool save --without NAME")
             }
             Unmade::PoolFull { needed } => self.is_full(needed),
+            Unmade::MetadataFull { used } => self.has_full_metadata(used),
             Unmade::DiskFull { free, needed } => {
                 says("the file system that the root is on has no room left".to_owned())
                     .fact("needed", needed.exact())
