@@ -17,6 +17,7 @@ use super::powers::Powers;
 use super::target::{Asked, Next, Steps, Target};
 use super::vacant;
 use super::walk::{Wrong, walk};
+use super::weight::Weight;
 use crate::engine::configuration::Configuration;
 use crate::engine::docker_objects::{self, Data, Objects};
 use crate::error::{Failure, Kind, Outcome};
@@ -43,6 +44,8 @@ pub struct Load {
     target: Target,
     /// What is in it, when it was read already.
     contents: Option<Contents>,
+    /// What was counted then.
+    weight: Weight,
     /// What is to be known beforehand.
     pub notes: Vec<String>,
     /// What its containers may do to the host once Docker starts; nothing is known of those in a pipe.
@@ -94,8 +97,16 @@ pub fn load(root: &Path, input: &Path, asked: &Asked, state: &State) -> Outcome<
         target.may_be_there(&objects, there, &refuse)?;
     }
     let mut from = opened(input)?;
-    let mut load =
-        Load { root: root.clone(), input: input.to_owned(), from, target, contents: None, notes, powers: Vec::new() };
+    let mut load = Load {
+        root: root.clone(),
+        input: input.to_owned(),
+        from,
+        target,
+        contents: None,
+        weight: Weight::default(),
+        notes,
+        powers: Vec::new(),
+    };
     from = load.from.try_clone().map_err(|e| refuse("the archive cannot be read".to_owned()).because(e))?;
     if can_be_read_twice(&mut from) {
         let is_roomy = |contents: &Contents| match Staging::has_leavings_in(root) {
@@ -103,11 +114,20 @@ pub fn load(root: &Path, input: &Path, asked: &Asked, state: &State) -> Outcome<
             true => Ok(()),
             false => load.has_room(contents).map_err(Wrong::Told),
         };
-        let mut powers = Powers::default();
-        let mut look = |item: &Item, entry: &Entry, entries: &mut Entries<_>| Ok(powers.look(item, entry, entries)?);
+        let (mut powers, mut weight) = (Powers::default(), Weight::default());
+        let mut look = |item: &Item, entry: &Entry, entries: &mut Entries<_>| {
+            weight.look(item, entry);
+            Ok(powers.look(item, entry, entries)?)
+        };
         let contents = checked(&from, &mut |contents| is_roomy(contents), &mut look);
+        let contents = contents.map_err(|wrong| failed(input, wrong))?;
+        load.weight = weight;
+        // Once more, with what was counted.
+        if !Staging::has_leavings_in(root) {
+            load.has_room(&contents)?;
+        }
         load.powers = powers.lines();
-        load.contents = Some(contents.map_err(|wrong| failed(input, wrong))?);
+        load.contents = Some(contents);
     }
     Ok(load)
 }
@@ -204,7 +224,7 @@ impl Load {
     }
 
     fn has_room(&self, contents: &Contents) -> Outcome<()> {
-        self.target.has_room(contents, existing(&self.root), &self.root)
+        self.target.has_room(contents, &self.weight, existing(&self.root), &self.root)
     }
 
     /// Makes the root.

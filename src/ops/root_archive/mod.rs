@@ -25,6 +25,7 @@ mod taken;
 mod target;
 mod vacant;
 mod walk;
+mod weight;
 mod whole;
 
 pub use check::check;

@@ -14,6 +14,7 @@ use anyhow::{Result, ensure};
 
 use super::complete::Complete;
 use super::contents::{Contents, VOLUMES};
+use super::weight::Weight;
 use crate::engine::configuration::Configuration;
 use crate::engine::docker_objects::{CONTAINERS, Objects};
 use crate::engine::driver::Driver;
@@ -110,11 +111,11 @@ impl Target {
         }
     }
 
-    /// Refuses an archive that does not fit.
-    pub(super) fn has_room(&self, contents: &Contents, there: &Path, root: &Path) -> Outcome<()> {
+    /// Refuses an archive that does not fit, with what was counted of it so far.
+    pub(super) fn has_room(&self, contents: &Contents, weight: &Weight, there: &Path, root: &Path) -> Outcome<()> {
         match self {
             Self::Overlay2 => may_hold(Bytes::new(contents.bytes), there, root),
-            Self::Devicemapper(pool) => pool.has_room(contents, there, root),
+            Self::Devicemapper(pool) => pool.has_room(contents, weight, there, root),
         }
     }
 

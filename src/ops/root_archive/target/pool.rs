@@ -8,12 +8,13 @@ use crate::engine::driver::Driver;
 use crate::engine::options::StorageOptions;
 use crate::engine::version::{Known, Version, installed};
 use crate::error::{Failure, Outcome};
+use crate::kernel::fs::FsFacts;
 use crate::ops::contents::devicemapper::{self, BESIDE, Fits, Inner, LONGEST, Source, Tried, Unmade, Wanted};
 use crate::ops::contents::overlay2;
 use crate::ops::filesystem::{has_whole_seconds, in_kernel};
-use crate::ops::rescue::copy::may_hold;
 use crate::ops::root_archive::complete::{self, Complete, UNPACKED};
 use crate::ops::root_archive::contents::{Contents, Item};
+use crate::ops::root_archive::weight::Weight;
 use crate::ops::steps::Kit;
 use crate::ops::{State, gate};
 use crate::process::{self, quote};
@@ -132,13 +133,28 @@ impl Pool {
         notes
     }
 
-    /// Refuses what does not fit into the file system, or into the pool.
-    pub(super) fn has_room(&self, contents: &Contents, there: &Path, root: &Path) -> Outcome<()> {
+    /// Refuses what does not fit into the file system.
+    pub(super) fn has_room(&self, contents: &Contents, weight: &Weight, there: &Path, root: &Path) -> Outcome<()> {
         let layers = contents.count(|item| matches!(item, Item::Layer { .. }));
-        let own = u64::try_from(layers).unwrap_or(u64::MAX).saturating_mul(EACH).saturating_add(self.tried.takes.get());
-        // The layers leave their directories one by one.
-        let all = Bytes::new(contents.bytes.saturating_add(own).saturating_add(BESIDE.get()));
-        may_hold(all, there, root)
+        let of_layers = u64::try_from(layers).unwrap_or(u64::MAX).saturating_mul(EACH);
+        // The layers leave their directories one by one: the largest is there twice for a time.
+        let largest = weight.largest_layer().get();
+        let all = [of_layers, self.tried.takes.get(), weight.of_entries().get(), largest, largest / 16, BESIDE.get()];
+        let all = Bytes::new(all.into_iter().fold(contents.bytes, u64::saturating_add));
+        // What cannot be known is met when it is written.
+        let Ok(facts) = FsFacts::of(there) else { return Ok(()) };
+        if all <= facts.available {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "cannot load into the Docker root `{}`: the file system at {} is too small",
+            root.display(),
+            facts.mount_point.display()
+        ))
+        .fact("needed", format!("about {}, the largest layer twice", all.exact()))
+        .fact("free", facts.available.exact())
+        .fact("state", "nothing was touched")
+        .next("make room there, or name a root on another file system with --root"))
     }
 
     /// Returns how many hundredths of the pool Docker fills.
