@@ -246,6 +246,7 @@ impl Load {
         has_nothing(&objects, &self.target, &refuse)?;
         may_be_renamed(&self.root, &self.target, &refuse)?;
         self.target.may_be_there(&objects, &self.root, &refuse)?;
+        self.target.begin(&self.root, &refuse)?;
         let new = staging.new_root();
         let contents = self.unpack(&new, &held, watcher)?;
         let bad = |e: anyhow::Error| {

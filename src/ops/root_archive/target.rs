@@ -95,6 +95,17 @@ impl Target {
         [self.driver().name(), VOLUMES, "network", "image", CONTAINERS, "buildkit"]
     }
 
+    /// Tries what could not be tried while there was something left of a load that was killed.
+    ///
+    /// # Errors
+    /// Refused when it cannot be.
+    pub(super) fn begin(&mut self, there: &Path, refuse: Refuse<'_>) -> Outcome<()> {
+        match self {
+            Self::Overlay2 => Ok(()),
+            Self::Devicemapper(pool) => pool.begin(there, refuse),
+        }
+    }
+
     /// Returns what is to be known of it.
     pub(super) fn notes(&self, next: &Next) -> Vec<String> {
         match self {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anyhow::Context;
+
 use super::{AskedPool, Next, Refuse, Steps};
 use crate::engine::configure::docker::key_of;
 use crate::engine::driver::Driver;
@@ -14,6 +16,7 @@ use crate::ops::contents::overlay2;
 use crate::ops::filesystem::{has_whole_seconds, in_kernel};
 use crate::ops::root_archive::complete::{self, Complete, UNPACKED};
 use crate::ops::root_archive::contents::{Contents, Item};
+use crate::ops::root_archive::place::Staging;
 use crate::ops::root_archive::weight::Weight;
 use crate::ops::steps::Kit;
 use crate::ops::{State, gate};
@@ -42,8 +45,8 @@ const FILE: &str = "/etc/docker/daemon.json";
 pub(in crate::ops::root_archive) struct Pool {
     kit: Kit,
     wanted: Wanted,
-    /// A file system as the base device will have one.
-    tried: Tried,
+    /// A file system as the base device will have one; nothing while a load that was killed may have taken the room for it.
+    tried: Option<Tried>,
     /// How many hundredths Docker keeps free.
     kept: u8,
     /// The files that Docker would make longer.
@@ -101,9 +104,17 @@ impl Pool {
         if next.is_here {
             lasts(&grown, refuse)?;
         }
-        let tried = tried(&wanted, there, refuse)?;
+        let tried = if Staging::has_leavings_in(there) { None } else { Some(tried(&wanted, there, refuse)?) };
         let kept = options.min_free_space_percent.unwrap_or(KEPT);
         Ok(Self { kit, wanted, tried, kept, grown })
+    }
+
+    /// Tries the file system when it was not yet tried, now that nothing is left there.
+    pub(super) fn begin(&mut self, there: &Path, refuse: Refuse<'_>) -> Outcome<()> {
+        if self.tried.is_none() {
+            self.tried = Some(tried(&self.wanted, there, refuse)?);
+        }
+        Ok(())
     }
 
     /// Returns what is to be known of it.
@@ -116,6 +127,12 @@ impl Pool {
             inner.name(),
             base.human()
         )];
+        if self.tried.is_none() {
+            notes.push(
+                "whether such a file system can be made is tried once what a killed load has left is removed"
+                    .to_owned(),
+            );
+        }
         // Of a root that is not the next Docker's nobody knows what will be told.
         notes.extend(self.grown.iter().map(|Grown { what, option, size, to }| {
             format!(
@@ -139,7 +156,8 @@ impl Pool {
         let of_layers = u64::try_from(layers).unwrap_or(u64::MAX).saturating_mul(EACH);
         // The layers leave their directories one by one: the largest is there twice for a time.
         let largest = weight.largest_layer().get();
-        let all = [of_layers, self.tried.takes.get(), weight.of_entries().get(), largest, largest / 16, BESIDE.get()];
+        let tried = self.tried.as_ref().map_or(0, |tried| tried.takes.get());
+        let all = [of_layers, tried, weight.of_entries().get(), largest, largest / 16, BESIDE.get()];
         let all = Bytes::new(all.into_iter().fold(contents.bytes, u64::saturating_add));
         // What cannot be known is met when it is written.
         let Ok(facts) = FsFacts::of(there) else { return Ok(()) };
@@ -200,6 +218,7 @@ impl Pool {
     ) -> Outcome<Vec<String>> {
         let Complete { objects, parts, .. } = whole;
         devicemapper::may_be_named(parts).map_err(steps.bad)?;
+        let tried = self.tried.as_ref().context("no file system was tried").map_err(steps.bad)?;
         let layers = new.join(overlay2::LAYERS);
         let source = Source { objects, parts, layers: &layers };
         let home = new.join(Driver::Devicemapper.name());
@@ -209,7 +228,7 @@ impl Pool {
             &home,
             &self.wanted,
             &Fits {
-                tried: &self.tried,
+                tried,
                 most: Bytes::new(self.wanted.data.get() / 100 * u64::from(self.usable())),
                 each: EACH,
                 kept: self.kept,
@@ -404,7 +423,7 @@ fn can_be(wanted: &Wanted, refuse: Refuse<'_>) -> Outcome<()> {
 /// Makes a file system as the base device will have one, where the pool will be.
 fn tried(wanted: &Wanted, there: &Path, refuse: Refuse<'_>) -> Outcome<Tried> {
     let Wanted { base, inner, arguments, .. } = wanted;
-    let untouched = "nothing was touched; it was tried in a file without a name";
+    let untouched = "nothing was made; it was tried in a file without a name";
     let tried = Tried::make(there, *inner, arguments, *base).map_err(|e| {
         refuse(format!("no {} of {} can be made in {}", inner.name(), base.human(), quote(&there.to_string_lossy())))
             .because(e)
