@@ -324,7 +324,7 @@ fn has_driver(docker: Option<Known>, refuse: Refuse<'_>) -> Outcome<()> {
 /// Refuses where Docker is told a pool, or devices for one.
 fn has_own_files(options: &StorageOptions, refuse: Refuse<'_>) -> Outcome<()> {
     if let Some(option) = options.unreadable.iter().find(|option| option.starts_with("dm.")) {
-        return Err(unfit(refuse, option, "Docker does not start with it"));
+        return Err(unfit(refuse, option, "it cannot be read, and Docker may read it otherwise"));
     }
     let found = options.named_pool().map(|pool| format!("the pool {pool}"));
     let found = found.or_else(|| options.data_device.clone()).or_else(|| options.metadata_device.clone());
