@@ -240,11 +240,29 @@ impl Pool {
         let differing = made.map_err(|why| self.unmade(why, steps))?;
         let (image, driver) = (UNPACKED.name(), Driver::Devicemapper);
         let read = complete::named(new, contents, image, driver).and_then(|()| complete::read(new, driver));
-        let (_, found) = read.map_err(steps.bad)?;
+        let (now, found) = read.map_err(steps.bad)?;
         if found != *parts {
             return Err((steps.bad)(anyhow::anyhow!("what was made of it has other layers")));
         }
+        self.has_no_namesake(now.device_prefix.as_deref())?;
         Ok(differing)
+    }
+
+    /// Refuses while a device has a name that Docker would give one of this root: it takes what is there, whatever that is. The names go by
+    /// the directory's inode, which stays when it is renamed into its place, and may have been another's.
+    fn has_no_namesake(&self, prefix: Option<&str>) -> Outcome<()> {
+        let state = "nothing was put in place; what was made is removed";
+        let failed = |why: &str| Failure::failed(format!("cannot load the archive: {why}")).fact("state", state);
+        let prefix = prefix.ok_or_else(|| failed("how Docker will name its devices cannot be told"))?;
+        let devices = self.kit.dm.list().map_err(|e| failed("the kernel's devices cannot be listed").because(e))?;
+        let Some(name) = devices.iter().map(|device| device.name.as_str()).find(|name| is_named(name, prefix)) else {
+            return Ok(());
+        };
+        Err(Failure::refused(format!(
+            "cannot load the archive: a device `{name}` is there, and Docker would take it for one of this root"
+        ))
+        .fact("state", state)
+        .next(format!("dmsetup remove {name}    # when nobody uses it; then run this again")))
     }
 
     fn unmade(&self, why: Unmade, steps: &Steps<'_>) -> Failure {
@@ -335,6 +353,11 @@ fn has_own_files(options: &StorageOptions, refuse: Refuse<'_>) -> Outcome<()> {
             "take dm.thinpooldev, dm.directlvm_device, dm.datadev and dm.metadatadev out of {FILE}, run this again, start Docker, and  dmpool \
              migrate --name NAME --data-device DISK  carries it onto a disk"
         )))
+}
+
+/// Whether a device is one of the root whose devices begin with that.
+fn is_named(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))
 }
 
 fn unfit(refuse: Refuse<'_>, option: &str, why: &str) -> Failure {
@@ -493,6 +516,12 @@ mod tests {
             assert_eq!(said(told, data, metadata), None);
         }
         assert!(!said(&told[1..], 20, 1).unwrap().1.contains("metadata"));
+    }
+
+    #[test]
+    fn a_device_of_another_root_is_no_namesake() {
+        assert!(is_named("docker-8:1-12-pool", "docker-8:1-12") && is_named("docker-8:1-12-base", "docker-8:1-12"));
+        assert!(!is_named("docker-8:1-123-pool", "docker-8:1-12") && !is_named("docker-8:1-12", "docker-8:1-12"));
     }
 
     #[test]
