@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::kernel::dm::{Dm, DmId, TargetLine};
+use crate::kernel::dm::{Dm, DmDevice, DmId, TargetLine};
 use crate::kernel::{block, identity, processes, udev};
 use crate::ops::fault::{self, Point};
 use crate::pool::DevNo;
@@ -127,12 +127,27 @@ pub(in crate::ops) fn sweep() {
         return;
     }
     let Ok(dm) = Dm::open() else { return };
-    let Ok(devices) = dm.list() else { return };
-    for device in devices {
-        if is_left(&device.name, processes::started) {
-            let _ = dm.remove_when_closed(&DmId::name(&device.name));
-            let _ = udev::remove_node(&device.name, device.devno);
+    let left = || -> Vec<DmDevice> {
+        let devices = dm.list().unwrap_or_default().into_iter();
+        devices.filter(|device| is_left(&device.name, processes::started)).collect()
+    };
+    rounds(left, |device| {
+        let _ = dm.remove_when_closed(&DmId::name(&device.name));
+        let _ = udev::remove_node(&device.name, device.devno);
+    });
+}
+
+/// Removes what is left again as long as there is less of it than before: a pool can be removed only once its volumes are, where the kernel
+/// does not wait for that by itself.
+fn rounds<T>(left: impl Fn() -> Vec<T>, remove: impl Fn(&T)) {
+    let mut before = usize::MAX;
+    loop {
+        let devices = left();
+        if devices.is_empty() || devices.len() >= before {
+            return;
         }
+        before = devices.len();
+        devices.iter().for_each(&remove);
     }
 }
 
@@ -150,6 +165,21 @@ fn is_left(name: &str, started: impl Fn(u32) -> Option<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_on_another_is_removed_before_it() {
+        use std::cell::RefCell;
+        let there = RefCell::new(vec!["pool", "volume", "held"]);
+        let remove = |device: &&str| {
+            let may = match *device {
+                "pool" => !there.borrow().contains(&"volume"),
+                device => device != "held",
+            };
+            there.borrow_mut().retain(|other| other != device || !may);
+        };
+        rounds(|| there.borrow().clone(), remove);
+        assert_eq!(*there.borrow(), ["held"]);
+    }
 
     #[test]
     fn only_the_devices_of_processes_that_ended_are_swept() {
