@@ -70,8 +70,11 @@ impl Saved {
             assert!(named.contains("the pool p0") && named.contains("dmpool migrate --name"), "{named}");
         });
         while_told(&json!([]), || {
-            let small = self.load(&["--yes", "--fs", "ext4", "--base-size", "12M", archive], "", 3);
-            assert!(small.contains("does not fit into its volume") && small.contains("--base-size 1G"), "{small}");
+            // All is unpacked before that is seen.
+            if boot::full() {
+                let small = self.load(&["--yes", "--fs", "ext4", "--base-size", "12M", archive], "", 3);
+                assert!(small.contains("does not fit into its volume") && small.contains("--base-size 1G"), "{small}");
+            }
             let short = self.load(&["--yes", "--data-size", "8M", archive], "", 3);
             assert!(short.contains("100.0 GiB long when it starts") && short.contains("dm.loopdatasize=8M"), "{short}");
             let none = self.load(&["--yes", "--fs", "xfs", "--base-size", "16M", archive], "", 3);
