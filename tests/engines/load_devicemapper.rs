@@ -158,7 +158,7 @@ fn a_root_is_loaded_onto_devicemapper() {
     without_backups();
 }
 
-/// Dear: with one of everything, from overlay2 and through a pipe; larger, on the other file system.
+/// Dear: with one of everything, through a pipe; larger, on the other file system.
 #[test]
 fn one_of_everything_is_loaded_onto_devicemapper() {
     if !boot::full() {

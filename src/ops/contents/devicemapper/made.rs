@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ use crate::kernel::errno_of;
 use crate::kernel::folder::Folder;
 use crate::kernel::fs::{FsFacts, make_dir};
 use crate::ops::contents::archive::{Difference, Measure, compare_with_flags, measure};
-use crate::ops::contents::layer::{self, Stop};
+use crate::ops::contents::layer;
 use crate::ops::contents::overlay2::{Part, of_chain, remove_tree};
 use crate::ops::contents::tree::{Follow, Layer, Marks, Namespace, Tree, shown};
 use crate::ops::fault::{self, Point};
@@ -323,16 +323,7 @@ fn digest(objects: &Objects, part: &Part, files: Tree) -> Option<String> {
     if !found.tar_split {
         return None;
     }
-    let length = match layer::length(objects, store, found) {
-        Ok(length) => length,
-        Err(why) => return Some(why),
-    };
-    match layer::write_from(objects, store, found, length, files, &mut io::sink()) {
-        Ok(()) => None,
-        Err(Stop::Source(why)) => Some(why),
-        Err(Stop::Output(e)) => Some(e.to_string()),
-        Err(Stop::Unreached(failure)) => Some(failure.to_string()),
-    }
+    layer::comes_out(objects, store, found, files).err()
 }
 
 /// Returns the folder of a layer's files in its volume, which has one from the layer beneath, or is made as Docker does.

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::Inner;
+use crate::error::{Failure, Outcome};
 use crate::kernel::fs::{FsFacts, nameless, room_in};
 use crate::kernel::loopdev;
-use crate::ops::filesystem::{HEAD, Used};
+use crate::ops::filesystem::{HEAD, Used, has_whole_seconds};
 use crate::units::Bytes;
 
 /// What an inode takes at most beside its content, and what is kept free: directories and what leads to a file's blocks may need more
@@ -56,6 +57,39 @@ impl Tried {
         file.read_exact_at(&mut head, 0).context("reading its beginning")?;
         let takes = Bytes::new(file.metadata().context("looking at it")?.blocks().saturating_mul(512));
         Ok(Self { room, inodes, takes, head })
+    }
+
+    /// Makes one, and refuses where it cannot be, or would not keep what is to be in it.
+    ///
+    /// # Errors
+    /// What of it; nothing is left of the try.
+    pub(in crate::ops) fn or_refused(
+        home: &Path,
+        inner: Inner,
+        arguments: &[String],
+        size: Bytes,
+        refuse: &dyn Fn(String) -> Failure,
+    ) -> Outcome<Self> {
+        let where_it_was = format!("in a file without a name in {}", home.display());
+        let tried = Self::make(home, inner, arguments, size).map_err(|e| {
+            refuse(format!("no {} of {} can be made here", inner.name(), size.human()))
+                .because(e)
+                .fact("tried", &where_it_was)
+                .next(
+                    "free some room where it was tried, or another --base-size, or --fs; a base device of less than 300 MiB takes \
+                     no XFS",
+                )
+        })?;
+        if has_whole_seconds(&tried.head) {
+            return Err(refuse(format!(
+                "an ext4 of {} that is made here keeps the times of files in whole seconds",
+                size.human()
+            ))
+            .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
+            .fact("tried", &where_it_was)
+            .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
+        }
+        Ok(tried)
     }
 
     /// Returns how many bytes are missing for what is in a volume that is longer by that; nothing when it fits.

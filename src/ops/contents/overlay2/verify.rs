@@ -1,7 +1,6 @@
 //! Looking whether what was written is what was there.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,7 +12,7 @@ use crate::engine::docker_objects::Objects;
 use crate::engine::driver::Driver;
 use crate::kernel::folder::Folder;
 use crate::ops::contents::archive::{Difference, compare};
-use crate::ops::contents::layer::{self, Stop};
+use crate::ops::contents::layer;
 use crate::ops::contents::source::Reach;
 use crate::ops::contents::tree::{Layer, Marks, Namespace, Tree, shown};
 
@@ -144,13 +143,7 @@ pub(in crate::ops) fn digest(
     let Some((store, layer)) = of_chain(objects, driver, chain).filter(|(_, layer)| layer.tar_split) else {
         return Ok(false);
     };
-    let length = layer::length(objects, store, layer)?;
     let own = Folder::open(&to.join(LAYERS).join(id).join("diff")).map_err(|e| e.to_string())?;
     let own = Layer::new(own, Marks::Overlay(Namespace::Trusted)).map_err(|e| e.to_string())?;
-    match layer::write_from(objects, store, layer, length, Tree::new(vec![own]), &mut io::sink()) {
-        Ok(()) => Ok(true),
-        Err(Stop::Source(why)) => Err(why),
-        Err(Stop::Output(e)) => Err(e.to_string()),
-        Err(Stop::Unreached(failure)) => Err(failure.to_string()),
-    }
+    layer::comes_out(objects, store, layer, Tree::new(vec![own])).map(|()| true)
 }

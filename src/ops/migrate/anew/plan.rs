@@ -11,7 +11,7 @@ use crate::engine::start::{self, Instead};
 use crate::error::{Failure, Outcome};
 use crate::ops::contents::devicemapper::{Inner, Tried, needed};
 use crate::ops::cost;
-use crate::ops::filesystem::{self, Used, growth, has_whole_seconds, used};
+use crate::ops::filesystem::{self, Used, growth, used};
 use crate::ops::migrate::Ground;
 use crate::ops::migrate::base::{named, no_file_system};
 use crate::ops::migrate::blocks::{Head, Records, Source};
@@ -62,24 +62,8 @@ pub(in crate::ops::migrate) fn look(
     }
     let arguments = arguments(wanted, refuse)?;
     let home = ground.root.path.join("devicemapper");
-    let tried = Tried::make(&home, inner, &arguments, size).map_err(|e| {
-        refuse(format!("no {} of {} can be made here", inner.name(), size.human()))
-            .because(e)
-            .fact("state", "nothing was touched; it was tried in a file without a name")
-            .next(
-                "free some room where it was tried, or another --base-size, or --fs; a base device of less than 300 MiB takes \
-                 no XFS",
-            )
-    })?;
-    if has_whole_seconds(&tried.head) {
-        return Err(refuse(format!(
-            "an ext4 of {} that is made here keeps the times of files in whole seconds",
-            size.human()
-        ))
-        .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
-        .fact("state", "nothing was touched")
-        .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
-    }
+    let tried =
+        Tried::or_refused(&home, inner, &arguments, size, &|why| refuse(why).fact("state", "nothing was touched"))?;
     let objects = docker_objects::read(&ground.root.path)
         .map_err(|e| refuse("Docker's records of containers and images cannot be read".to_owned()).because(e))?;
     let sizes = sizes(&objects, &records.volumes, size);

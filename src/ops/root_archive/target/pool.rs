@@ -13,14 +13,14 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::fs::FsFacts;
 use crate::ops::contents::devicemapper::{self, BESIDE, Fits, Inner, LONGEST, Source, Tried, Unmade, Wanted};
 use crate::ops::contents::overlay2;
-use crate::ops::filesystem::{has_whole_seconds, in_kernel};
+use crate::ops::filesystem::in_kernel;
 use crate::ops::root_archive::complete::{self, Complete, UNPACKED};
 use crate::ops::root_archive::contents::{Contents, Item};
 use crate::ops::root_archive::place::Staging;
 use crate::ops::root_archive::weight::Weight;
 use crate::ops::steps::Kit;
 use crate::ops::{State, gate};
-use crate::process::{self, quote};
+use crate::process;
 use crate::units::{BlockSize, Bytes, MAX_META_BLOCKS};
 
 /// What Docker makes by itself (`NewDeviceSet`, daemon/graphdriver/devmapper/deviceset.go; the base device of 1.8 and 1.9 was longer).
@@ -445,24 +445,7 @@ fn can_be(wanted: &Wanted, refuse: Refuse<'_>) -> Outcome<()> {
 
 /// Makes a file system as the base device will have one, where the pool will be.
 fn tried(wanted: &Wanted, there: &Path, refuse: Refuse<'_>) -> Outcome<Tried> {
-    let Wanted { base, inner, arguments, .. } = wanted;
-    let untouched = "nothing was made; it was tried in a file without a name";
-    let tried = Tried::make(there, *inner, arguments, *base).map_err(|e| {
-        refuse(format!("no {} of {} can be made in {}", inner.name(), base.human(), quote(&there.to_string_lossy())))
-            .because(e)
-            .fact("state", untouched)
-            .next("free some room there, or another --base-size, or --fs; a base device of less than 300 MiB takes no XFS")
-    })?;
-    if has_whole_seconds(&tried.head) {
-        return Err(refuse(format!(
-            "an ext4 of {} that is made here keeps the times of files in whole seconds",
-            base.human()
-        ))
-        .fact("found", "inodes of 128 bytes, by mke2fs.conf or dm.mkfsarg")
-        .fact("state", untouched)
-        .next("--base-size 512M or more, without `-I 128` in dm.mkfsarg; or --fs xfs"));
-    }
-    Ok(tried)
+    Tried::or_refused(there, wanted.inner, &wanted.arguments, wanted.base, refuse)
 }
 
 #[cfg(test)]
