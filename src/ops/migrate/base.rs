@@ -243,7 +243,7 @@ type Heads = Result<BTreeMap<String, Head>>;
 fn volumes(ground: &Ground<'_>, old: &Old, folder: &Path) -> Result<(Records, Heads)> {
     // Docker empties a volume before it deletes it.
     let is_whole = |heads: &Heads| match heads {
-        Ok(heads) => heads.values().all(|head| head.found.is_some()) || !is_live(ground, old),
+        Ok(heads) => heads.values().all(|head| head.found.is_some()) || !is_live(ground, old).unwrap_or(false),
         Err(_) => true,
     };
     let look = || -> Result<(Records, Heads)> {
@@ -262,13 +262,13 @@ fn volumes(ground: &Ground<'_>, old: &Old, folder: &Path) -> Result<(Records, He
     Ok(looked)
 }
 
-fn is_live(ground: &Ground<'_>, old: &Old) -> bool {
-    sight::live(&ground.kit.dm, &old.pool).is_ok_and(|live| live.is_some())
+fn is_live(ground: &Ground<'_>, old: &Old) -> Result<bool> {
+    Ok(sight::live(&ground.kit.dm, &old.pool)?.is_some())
 }
 
 fn heads_of(ground: &Ground<'_>, old: &Old, records: &Records) -> Heads {
     let dm = &ground.kit.dm;
-    let now = if is_live(ground, old) { Origin::Pool(old.pool.clone()) } else { old.origin.clone() };
+    let now = if is_live(ground, old)? { Origin::Pool(old.pool.clone()) } else { old.origin.clone() };
     let look = || -> Result<BTreeMap<String, Head>> {
         let source = Source::open(dm, &now)?;
         let heads = heads(&source, records)?;
