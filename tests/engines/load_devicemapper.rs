@@ -158,6 +158,32 @@ fn a_root_is_loaded_onto_devicemapper() {
     without_backups();
 }
 
+/// Layers that were directories become volumes.
+#[test]
+fn a_root_of_overlay2_is_loaded_onto_devicemapper() {
+    if !boot::full() {
+        boot::skip("takes minutes; --full");
+    }
+    boot::time_limit(Duration::from_secs(900));
+    let overlay2 = |root: &Path| Config { driver: "overlay2".to_owned(), options: Vec::new(), ..Config::new(root) };
+    let (saved, mut docker) = Saved::new(Kind::Ext4, overlay2, small);
+    let archive = saved.path("root.tar");
+    docker.stop().unwrap();
+    std::mem::forget(docker);
+    saved.dmpool(&["save", &archive], "", 0);
+    saved.is_set_aside();
+    tell(|told| {
+        told["storage-driver"] = json!("devicemapper");
+        told["storage-opts"] = json!(["dm.loopdatasize=400M", "dm.loopmetadatasize=16M", "dm.basesize=1G"]);
+    });
+    let said = saved.load(&["--yes", &archive], "", 0);
+    assert!(said.contains("loaded 3 containers, 8 layers, 1 volume"), "{said}");
+    let docker = saved.starts("devicemapper");
+    saved.goes_on(&docker);
+    drop(docker);
+    without_backups();
+}
+
 /// Dear: with one of everything, through a pipe; larger, on the other file system.
 #[test]
 fn one_of_everything_is_loaded_onto_devicemapper() {

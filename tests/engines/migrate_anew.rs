@@ -6,11 +6,13 @@ use std::time::Duration;
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
 use lab::guest::docker::{Config, Docker, IMAGE};
+use lab::guest::inventory::attributes;
 use lab::guest::run::Cmd;
 
 use crate::host::assert_refused;
 use crate::migrate::{WAITS, by_scripts, told_of, without_backups};
 use crate::migrate_base::{SAME, checked, device_size, fill, images, inside, picture, sound};
+use crate::rescue_files::acl;
 use crate::support::Bench;
 
 const M: u64 = 1 << 20;
@@ -45,6 +47,9 @@ fn make_odd(docker: &Docker) {
             if key == "security.capability" { b"\x01\0\0\x02\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" } else { b"x" };
         xattr::set(root.join(name), key, value).unwrap();
     }
+    for (name, kind) in [("owned", "access"), ("again", "default")] {
+        xattr::set(root.join(name), format!("system.posix_acl_{kind}"), &acl()).unwrap();
+    }
     for (name, flags) in [("sparse", "+d"), ("dir", "+i"), ("again", "+A")] {
         Cmd::new("chattr").args([flags, root.join(name).to_str().unwrap()]).run().checked().unwrap();
     }
@@ -55,9 +60,7 @@ fn odd(docker: &Docker) -> String {
     let mut seen = String::new();
     for name in ["dir", "d", "owned", "sparse", "again", "null", "sym"] {
         let path = root.join(name);
-        let mut keys: Vec<_> =
-            xattr::list(&path).unwrap().map(|key| (key.clone(), xattr::get(&path, key).unwrap())).collect();
-        keys.sort();
+        let keys = attributes(&path).unwrap();
         let flags = Cmd::new("lsattr").args(["-d", path.to_str().unwrap()]).run().stdout;
         let flags: String = flags.split(' ').next().unwrap().chars().filter(|flag| "iadA".contains(*flag)).collect();
         seen.push_str(&format!("{name} {keys:?} {flags}\n"));

@@ -14,7 +14,7 @@ use lab::guest::menagerie::{Container, Menagerie, names, served};
 use serde_json::Value;
 
 use crate::rescue_devicemapper::assert_nothing_left;
-use crate::rescue_files::{change_more, change_once, fill_image, mounted};
+use crate::rescue_files::{acl, change_more, change_once, fill_image, mounted};
 use crate::support::Bench;
 
 /// A migration of one of everything, on a machine that does other things too.
@@ -203,11 +203,7 @@ impl Stopped {
     /// A copy would have the default ACL of the directory in all that is made, and is refused before anything is stopped.
     fn refuses_what_a_copy_would_inherit(&mut self, root: &str) {
         let key = "system.posix_acl_default";
-        let entries = [(1u16, 7u16), (4, 5), (0x20, 5)];
-        let entries =
-            entries.iter().flat_map(|(tag, may)| [tag.to_le_bytes(), may.to_le_bytes(), [0xff; 2], [0xff; 2]]);
-        let acl: Vec<u8> = 2u32.to_le_bytes().into_iter().chain(entries.flatten()).collect();
-        xattr::set(root, key, &acl).unwrap();
+        xattr::set(root, key, &acl()).unwrap();
         let refused = self.dmpool(&["migrate", root, "--to-driver", "overlay2", "--dry-run"], "", 3);
         assert!(refused.contains("default ACL") && refused.contains("setfacl -k"), "{refused}");
         xattr::remove(root, key).unwrap();

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use lab::guest::boot;
 use lab::guest::disk::{Kind, Mounted};
 use lab::guest::docker::{Config, Docker};
+use lab::guest::inventory::attributes;
 use lab::guest::run::Cmd;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -46,10 +47,7 @@ pub(crate) fn picture(root: &Path) -> BTreeMap<String, String> {
             } else {
                 text += &format!(" {:x}", found.rdev());
             }
-            let mut attributes: Vec<_> =
-                xattr::list(&path).unwrap().map(|key| (key.clone(), xattr::get(&path, &key).unwrap())).collect();
-            attributes.sort();
-            text += &format!(" {attributes:?}");
+            text += &format!(" {:?}", attributes(&path).unwrap());
             all.insert(name, text);
         }
     }
@@ -121,11 +119,7 @@ pub(crate) fn change_more(at: &Path) {
     fs::write(&file, "x").unwrap();
     std::os::unix::fs::chown(&file, Some(12), Some(3_000_000)).unwrap();
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut acl = 2_u32.to_le_bytes().to_vec();
-    for (tag, may, id) in [(1_u16, 6_u16, u32::MAX), (2, 4, 5), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
-    {
-        acl.extend([&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat());
-    }
+    let acl = acl();
     for (key, value) in [
         ("user.mine", &b"1"[..]),
         ("trusted.root", &[0, 255]),
@@ -141,6 +135,16 @@ pub(crate) fn change_more(at: &Path) {
     for (path, time) in [("odd/one", "@-86400.5"), ("odd/attributes", "@1000000000.123456789"), ("odd/a", "@0")] {
         Cmd::new("touch").args(["-d", time]).arg(at.join(path)).run().checked().unwrap();
     }
+}
+
+/// An ACL, as the kernel takes it: for the owner, a user, a group, the mask and others.
+pub(crate) fn acl() -> Vec<u8> {
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, may, id) in [(1_u16, 6_u16, u32::MAX), (2, 4, 5), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
+    {
+        acl.extend([&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    acl
 }
 
 /// Runs `from | to` and returns the standard errors.

@@ -4,7 +4,7 @@
 //! and nobody can set the other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -402,10 +402,23 @@ fn describe(dir: &Dir, name: &OsStr, stat: &FileStat) -> Result<Entry> {
 /// By the directory's descriptor under /proc: no call takes a name relative to a descriptor.
 fn xattrs(dir: &Dir, name: &OsStr) -> Result<BTreeMap<Bytes, Bytes>> {
     let path = Path::new("/proc/self/fd").join(dir.as_fd().as_raw_fd().to_string()).join(name);
+    Ok(attributes(&path)?.into_iter().map(|(name, value)| (Bytes::from(&name), Bytes(value))).collect())
+}
+
+/// Returns the extended attributes of a file. XFS lists an ACL as `trusted.SGI_ACL_FILE` too, which is left out.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn attributes(path: &Path) -> Result<BTreeMap<OsString, Vec<u8>>> {
     let mut found = BTreeMap::new();
-    for name in xattr::list(&path)? {
-        if let Some(value) = xattr::get(&path, &name)? {
-            found.insert(Bytes::from(&name), Bytes(value));
+    for name in xattr::list(path)? {
+        if let Some(value) = xattr::get(path, &name)? {
+            found.insert(name, value);
+        }
+    }
+    for (acl, second) in [("access", "FILE"), ("default", "DEFAULT")] {
+        if found.contains_key(OsStr::new(&format!("system.posix_acl_{acl}"))) {
+            found.remove(OsStr::new(&format!("trusted.SGI_ACL_{second}")));
         }
     }
     Ok(found)

@@ -152,7 +152,8 @@ impl Folder {
         Ok(PathBuf::from(target))
     }
 
-    /// Returns the extended attributes of a name, of all namespaces, sorted by name; none where the file system has none.
+    /// Returns the extended attributes of a name, of all namespaces, sorted by name; none where the file system has none. XFS
+    /// lists an ACL twice, the second time as it is on disk (`SGI_ACL_FILE`, fs/xfs/xfs_xattr.c): that is left out.
     ///
     /// # Errors
     /// As llistxattr(2) and lgetxattr(2).
@@ -170,7 +171,7 @@ impl Folder {
             }
         }
         found.sort();
-        Ok(found)
+        Ok(without_second(found))
     }
 
     /// Returns one extended attribute of a name; nothing when it has none of that name.
@@ -210,6 +211,17 @@ fn quiet_only(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if flags.intersects(FsFlags::ST_RDONLY | FsFlags::ST_NOATIME) { Ok(fd) } else { Err(Errno::EPERM) }
 }
 
+/// What XFS lists an ACL as besides.
+const SECOND: [(&str, &str); 2] =
+    [("trusted.SGI_ACL_FILE", "system.posix_acl_access"), ("trusted.SGI_ACL_DEFAULT", "system.posix_acl_default")];
+
+fn without_second(mut found: Vec<Attribute>) -> Vec<Attribute> {
+    let there: Vec<_> = found.iter().map(|(key, _)| key.clone()).collect();
+    let is_second = |key: &OsStr| SECOND.iter().any(|(raw, acl)| key == *raw && there.iter().any(|key| key == *acl));
+    found.retain(|(key, _)| !is_second(key));
+    found
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -241,6 +253,18 @@ mod tests {
         let mut names = folder.names().unwrap();
         names.sort();
         assert_eq!(names, ["fifo", "file", "file-link", "link", "real"]);
+    }
+
+    #[test]
+    fn an_acl_of_xfs_is_there_once() {
+        let of = |keys: &[&str]| {
+            let found = keys.iter().map(|key| (OsString::from(key), Vec::new())).collect();
+            without_second(found).into_iter().map(|(key, _)| key.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let acl = ["system.posix_acl_access", "trusted.SGI_ACL_FILE", "trusted.root"];
+        assert_eq!(of(&acl), ["system.posix_acl_access", "trusted.root"]);
+        assert_eq!(of(&["system.posix_acl_default", "trusted.SGI_ACL_DEFAULT"]), ["system.posix_acl_default"]);
+        assert_eq!(of(&["system.posix_acl_default", "trusted.SGI_ACL_FILE"]).len(), 2);
     }
 
     #[test]
