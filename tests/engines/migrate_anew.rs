@@ -87,7 +87,8 @@ fn stop_odd(docker: &Docker) {
 
 #[test]
 fn a_smaller_base_device_and_another_file_system_have_the_same_files() {
-    boot::time_limit(Duration::from_secs(600));
+    // Both ways, with --full.
+    boot::time_limit(Duration::from_secs(if boot::full() { 1200 } else { 600 }));
     let bench = Bench::new();
     let (disk, docker) = docker_with(&bench, &["dm.basesize=1G", "dm.fs=xfs"]);
     let bench = bench.at(disk.dir());
