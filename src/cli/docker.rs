@@ -23,6 +23,11 @@ pub(super) struct DockerArgs {
     /// Also when containers were made with --rm: they are gone when Docker stops, and their anonymous volumes with them
     #[arg(long)]
     without_rm: bool,
+
+    /// Save containers that were made with --rm before anything stops: each as an image and a container `saved-NAME`, which is not
+    /// started, and has its volumes
+    #[arg(long, conflicts_with = "without_rm")]
+    keep_rm: bool,
 }
 
 impl DockerArgs {
@@ -41,6 +46,8 @@ impl DockerArgs {
             stop: words(&self.stop_command)?,
             start: words(&self.start_command)?,
             without_rm: self.without_rm,
+            keep_rm: self.keep_rm,
+            saved: None,
             agreed: None,
         })
     }

@@ -11,6 +11,7 @@ use crate::cli::docker::DockerArgs;
 use crate::cli::{Cli, Command, parse, show};
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::contents::devicemapper::Inner;
+use crate::ops::daemon::saved::Saved;
 use crate::ops::migrate::back::End;
 use crate::ops::migrate::delete_old::delete_old;
 use crate::ops::migrate::{self, To, prepare};
@@ -84,7 +85,7 @@ pub(super) struct Args {
     to_driver: Option<String>,
 
     /// There is no Docker to be asked, stopped or started: it is dead, or not installed any more
-    #[arg(long, requires = "to_driver", conflicts_with_all = ["docker_socket", "stop_command", "start_command", "without_rm"])]
+    #[arg(long, requires = "to_driver", conflicts_with_all = ["docker_socket", "stop_command", "start_command", "without_rm", "keep_rm"])]
     offline: bool,
 
     #[command(flatten)]
@@ -94,7 +95,7 @@ pub(super) struct Args {
     before: Before,
 
     /// Delete what finished migrations have set aside, once Docker has run without it; pools on devices stay
-    #[arg(long, conflicts_with_all = ["data_size", "metadata_size", "block_size", "base_size", "fs", "prepare", "drop_prepared", "name", "to_driver", "docker_socket", "stop_command", "start_command", "without_rm"])]
+    #[arg(long, conflicts_with_all = ["data_size", "metadata_size", "block_size", "base_size", "fs", "prepare", "drop_prepared", "name", "to_driver", "docker_socket", "stop_command", "start_command", "without_rm", "keep_rm"])]
     delete_old: bool,
 
     /// Do not ask
@@ -318,6 +319,12 @@ fn dropped(gone: Option<&str>, change: Change) -> Outcome<()> {
 pub(super) fn has_ended(end: Option<&End>) {
     let sentences = end.map(report::resume::ended).unwrap_or_default();
     sentences.iter().for_each(|sentence| show::error(&format!("note: {sentence}\n")));
+    saved(end.map(|end| end.saved.as_slice()).unwrap_or_default());
+}
+
+/// Says what containers of `--rm` were saved as.
+pub(super) fn saved(all: &[Saved]) {
+    all.iter().for_each(|saved| show::told(&report::migrate::saved(saved)));
 }
 
 /// Says what Docker says otherwise than before.

@@ -149,6 +149,7 @@ pub(super) fn told(saved: &Saved) -> Outcome<()> {
         lost = written.lost.len();
     }
     saved.notes.iter().for_each(|note| show::error(&archived::note(note)));
+    saved.kept.iter().for_each(|kept| show::told(&report::migrate::saved(kept)));
     let whole = archive::outcome(lost, "the archive");
     if saved.differences.is_empty() {
         return whole;

@@ -1,7 +1,7 @@
 //! Faults on demand, for the tests: with the feature `faults`, `DMPOOL_FAULT` names a step and what befalls it there.
 //!
 //! `DMPOOL_FAULT=STEP:POINT:HOW`, STEP counting from 1 as `--dry-run` numbers them, POINT one of `before`, `after`,
-//! `before-revert`, `after-revert`; `before-device`, `after-device` and `layer` count devices and layers in STEP's place. HOW is `fail`,
+//! `before-revert`, `after-revert`; `before-device`, `after-device`, `layer` and `saved` count devices, layers and containers of `--rm` in STEP's place. HOW is `fail`,
 //! `die`, or `wait` for somebody to want an end. Several are separated by commas. `suspended:die` is the moment in which a snapshot's origin is suspended.
 
 use anyhow::Result;
@@ -23,6 +23,8 @@ pub enum Point {
     AfterDevice,
     /// A layer is whole; the number is the layer's.
     Layer,
+    /// The image of a container of `--rm` is made, not yet the container; the number is its own.
+    Saved,
 }
 
 /// Fails or dies when a fault was asked for here.
@@ -40,6 +42,7 @@ pub fn reached(step: usize, point: Point) -> Result<()> {
         Point::BeforeDevice => "before-device",
         Point::AfterDevice => "after-device",
         Point::Layer => "layer",
+        Point::Saved => "saved",
     };
     for fault in faults.split(',') {
         if fault == format!("{}:{word}:fail", step + 1) {

@@ -28,6 +28,7 @@ pub mod handover;
 pub mod health;
 pub mod history;
 pub mod journal;
+mod keep_rm;
 pub mod lvm;
 pub mod members;
 pub mod metrics;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::failure::printable;
 use crate::ops::daemon::containers::Ran;
+use crate::ops::daemon::saved::Saved;
 use crate::ops::plan::Plan;
 use crate::ops::steps::Step;
 use crate::process::quote;
@@ -52,6 +53,12 @@ pub fn given_back(plan: &Plan) -> String {
         _ => 0,
     };
     format!("{} back", Bytes::new(plan.steps.iter().map(of).sum()).human())
+}
+
+/// Returns what a container of `--rm` was saved as, with the commands that run and remove it, each line ended.
+pub fn saved(saved: &Saved) -> String {
+    let lines = saved.to_string();
+    lines.lines().map(|line| format!("{}\n", printable(line))).collect()
 }
 
 /// Returns the command line that asks nothing: what was typed behind `dmpool`, and the words that the answers make.

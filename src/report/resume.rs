@@ -42,7 +42,7 @@ fn would(verb: &str, described: &Described, line: impl Fn(&Remaining, usize) -> 
 
 /// Returns what is to be known once a migration has ended, each a sentence: what was kept, what leads back, and what deletes the old pool.
 pub fn ended(end: &End) -> Vec<String> {
-    let End { over, records, is_undoable, deletes } = end;
+    let End { over, records, is_undoable, deletes, .. } = end;
     let kept = format!(
         "what was kept of Docker, its records and its configuration, is in {}, {}",
         over.records.display(),

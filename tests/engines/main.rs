@@ -26,6 +26,7 @@ mod migrate_anew;
 mod migrate_any_step;
 mod migrate_base;
 mod migrate_guide;
+mod migrate_keep_rm;
 mod migrate_menagerie;
 mod migrate_overlay2;
 mod migrate_power;

@@ -58,6 +58,8 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     docker.run_detached(&["--name", "web"], &WAITS).unwrap();
     assert!(docker.exec("web", &["sh", "-c", "echo by hand > /by-hand; sync"]).ok());
     let web = of_container(&docker, "web");
+    docker.run_detached(&["--rm", "--name", "job", "-v", "/x"], &WAITS).unwrap();
+    assert!(docker.exec("job", &["sh", "-c", "echo kept > /by-hand; cp /by-hand /x/file"]).ok());
     let [stop, start] = by_scripts(&bench);
 
     let unasked = bench.run(&["migrate"]);
@@ -77,6 +79,7 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
         ("are in use", "3G\\n"),
         ("How long", "512K\\n"),
         ("base device", "\\n"),
+        ("1 to 3", "1\\n"),
         ("another command later?", "n\\n"),
         ("Go on?", "y\\n"),
         ("copying volumes", "\\003"),
@@ -89,8 +92,12 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
         "nothing is copied and nothing stops:  dmpool grow docker SIZE",
         "`7` is not 1 to 5",
         "are in use",
-        &format!("migrate --stop-command {stop} --start-command {start} --data-size 3G --block-size 512K --yes"),
-        "the container web, then Docker. Go on? [y/N]",
+        &format!(
+            "migrate --stop-command {stop} --start-command {start} --data-size 3G --block-size 512K --keep-rm --yes"
+        ),
+        "  job (with its volume at /x)",
+        "2 containers (job, which is gone then, web), then Docker. Go on? [y/N]",
+        "saving the container job as saved-job",
         "dmpool migrate --delete-old",
         "step 1 of ",
         "  stopping the container web",
@@ -104,6 +111,9 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     println!("{ran}");
     assert!(ran.ok() && ran.stdout.contains("finished: migrate the pool"), "{ran}");
     assert!(ran.stderr.contains("  starting the container web"), "{ran}");
+    assert!(ran.stdout.contains("`job` was saved as `saved-job`:  docker start saved-job"), "{ran}");
+    docker.cmd(["start", "saved-job"]).run().checked().unwrap();
+    assert_eq!(docker.exec("saved-job", &["cat", "/by-hand", "/x/file"]).stdout, "kept\nkept\n");
     assert_eq!(docker.exec("web", &["cat", "/by-hand"]).stdout, "by hand\n");
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "3.221GB");
 

@@ -297,16 +297,24 @@ fn of_docker(now: &Now, talk: &mut Talk<'_>) -> Outcome<Vec<String>> {
         words.extend(words_of(&["--stop-command", &stop, "--start-command", &start]));
     }
     if !now.vanish.is_empty() {
-        talk.say("these were made with --rm, and are gone when Docker stops; a second terminal keeps what is in them:");
+        talk.say("these were made with --rm, and are gone when Docker stops:");
         for container in &now.vanish {
-            talk.say(&format!("  {container}:  {}", container.kept_by()));
+            talk.say(&format!("  {container}"));
         }
-        if !talk.agrees("Go on without them?")? {
-            return Err(Failure::refused("did not migrate: containers run that would be gone")
-                .fact("state", "nothing was touched")
-                .next("dmpool migrate    # again, when they have ended"));
+        let ways = words_of(&[
+            "save them first: each as an image and a container `saved-NAME`, with its volumes, to be started when it is wanted",
+            "go on without them: they and their volumes without a name are gone",
+            "stop here",
+        ]);
+        match talk.choose("What shall become of them?", &ways)? {
+            0 => words.push("--keep-rm".to_owned()),
+            1 => words.push("--without-rm".to_owned()),
+            _ => {
+                return Err(Failure::refused("did not migrate: containers run that would be gone")
+                    .fact("state", "nothing was touched")
+                    .next("dmpool migrate    # again, when they have ended"));
+            }
         }
-        words.push("--without-rm".to_owned());
     }
     Ok(words)
 }

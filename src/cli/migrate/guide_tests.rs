@@ -24,7 +24,7 @@ fn now() -> Now {
 
 fn job() -> Vanishing {
     let volume = Anonymous { name: "ab".repeat(32), place: "/x".to_owned() };
-    Vanishing { name: "job".to_owned(), volumes: vec![volume] }
+    Vanishing { id: "1".to_owned(), name: "job".to_owned(), volumes: vec![volume] }
 }
 
 fn choice(name: &str, room: u64, more: &str) -> Choice {
@@ -80,9 +80,11 @@ fn every_answer_is_a_flag() {
     assert_eq!(line(&now(), "3\n\np0\n\n\n\n\n"), "--name p0 --vg vg0 --data-size 90%FREE --block-size 64K");
     let by_hand = Now { by_hand: Some(7), vanish: vec![job()], ..now() };
     assert_eq!(
-        line(&by_hand, "5\n\n/root/stop 1\n/root/start\ny\n"),
+        line(&by_hand, "5\n\n/root/stop 1\n/root/start\n2\n"),
         "--to-driver overlay2 --stop-command /root/stop 1 --start-command /root/start --without-rm"
     );
+    let job = Now { vanish: vec![job()], ..now() };
+    assert_eq!(line(&job, "5\n\n"), "--to-driver overlay2 --keep-rm");
 }
 
 #[test]
@@ -116,10 +118,11 @@ fn where_the_input_ends_nothing_is_done() {
         assert!(failure.what.contains("the input ended"), "{typed:?}: {failure:?}");
     }
     let job = Now { vanish: vec![job()], ..now() };
-    let (words, shown) = asked(&job, "5\nn\n");
+    let (words, shown) = asked(&job, "5\n3\n");
     assert!(words.unwrap_err().what.contains("would be gone"));
     assert!(
-        shown.contains("  job (with its volume at /x):  docker commit job saved-job; docker cp -a job:/x "),
+        shown.contains("gone when Docker stops:\n  job (with its volume at /x)\n")
+            && shown.contains("1. save them first"),
         "{shown}"
     );
 }

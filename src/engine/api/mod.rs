@@ -104,7 +104,7 @@ impl Api {
     /// # Errors
     /// When nobody listens, Docker hangs, or answers with an error; also with what is no JSON.
     pub fn get(&self, path: &str, limit: Duration) -> Result<Value, ApiError> {
-        self.call("GET", path, limit)
+        self.call("GET", path, None, limit)
     }
 
     /// Has something done. The answer is null where Docker has nothing to say.
@@ -112,19 +112,36 @@ impl Api {
     /// # Errors
     /// As [`Self::get`]. What is so already (304) is none.
     pub fn post(&self, path: &str, limit: Duration) -> Result<Value, ApiError> {
-        self.call("POST", path, limit)
+        self.call("POST", path, None, limit)
     }
 
-    fn call(&self, method: &str, path: &str, limit: Duration) -> Result<Value, ApiError> {
+    /// Has something made that is described by `what`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn make(&self, path: &str, what: &Value, limit: Duration) -> Result<Value, ApiError> {
+        self.call("POST", path, Some(what), limit)
+    }
+
+    /// Has something removed.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; also when it is not there.
+    pub fn delete(&self, path: &str, limit: Duration) -> Result<Value, ApiError> {
+        self.call("DELETE", path, None, limit)
+    }
+
+    fn call(&self, method: &str, path: &str, sent: Option<&Value>, limit: Duration) -> Result<Value, ApiError> {
         let version = self.version.as_ref().map(|version| format!("/v{version}")).unwrap_or_default();
         let call = format!("{method} {version}{path}");
-        let Answer { status, body } = self.ask(&call, Instant::now() + limit).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ApiError::Silent(call.clone(), limit),
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-                ApiError::Nobody(self.socket.clone(), error)
-            }
-            _ => ApiError::Garbled(call.clone(), error),
-        })?;
+        let Answer { status, body } =
+            self.ask(&call, sent, Instant::now() + limit).map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ApiError::Silent(call.clone(), limit),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                    ApiError::Nobody(self.socket.clone(), error)
+                }
+                _ => ApiError::Garbled(call.clone(), error),
+            })?;
         match status {
             200..=299 | 304 if body.is_empty() => Ok(Value::Null),
             200..=299 => serde_json::from_slice(&body).map_err(|error| ApiError::Garbled(call, error.into())),
@@ -133,12 +150,15 @@ impl Api {
         }
     }
 
-    fn ask(&self, call: &str, until: Instant) -> io::Result<Answer> {
+    fn ask(&self, call: &str, sent: Option<&Value>, until: Instant) -> io::Result<Answer> {
         let mut stream = connected(&self.socket, until)?;
         stream.set_write_timeout(Some(left(until)?))?;
+        let body = sent.map(Value::to_string).unwrap_or_default();
+        let kind = if sent.is_some() { "Content-Type: application/json\r\n" } else { "" };
         // An empty body has a length too: old daemons wait for one.
         let request = format!(
-            "{call} HTTP/1.1\r\nHost: docker\r\nUser-Agent: dmpool\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "{call} HTTP/1.1\r\nHost: docker\r\nUser-Agent: dmpool\r\n{kind}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
         );
         stream.write_all(request.as_bytes())?;
         let mut came = Vec::new();
@@ -221,6 +241,10 @@ pub(crate) mod tests {
                 while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
                     request.extend(byte);
                 }
+                let head = String::from_utf8(request.clone()).unwrap();
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+                let mut body = vec![0; length.unwrap_or(0)];
+                stream.read_exact(&mut body).unwrap();
                 stream.write_all(text.as_bytes()).unwrap();
                 String::from_utf8(request).unwrap().lines().next().unwrap_or_default().to_owned()
             };

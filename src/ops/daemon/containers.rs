@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::saved;
 use crate::engine::api::{Api, ApiError, SOON};
 use crate::engine::docker_objects::CONTAINERS;
 use crate::engine::stuck::{Stuck, is_killed, stuck};
@@ -146,7 +147,7 @@ pub fn in_order(inspected: &[Value]) -> Vec<Ran> {
 
 /// Returns the containers, by name or id, that one needs to start: those of its links, whose network, IPC or processes it
 /// shares, and whose volumes it has.
-fn needed_by(inspected: &Value) -> Vec<String> {
+pub fn needed_by(inspected: &Value) -> Vec<String> {
     let host = inspected.get("HostConfig").unwrap_or(&Value::Null);
     let list = |key: &str| host.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let first = |entry: &str| entry.split(':').next().unwrap_or_default().trim_start_matches('/').to_owned();
@@ -302,13 +303,21 @@ pub fn start<'r>(api: &Api, containers: &'r [Ran], watcher: &Watcher) -> Vec<(&'
     containers.iter().filter_map(|ran| Some((ran, start_one(api, ran, watcher).err()?))).collect()
 }
 
-/// Returns those that Docker has removed since they were run with `--rm`, each a sentence.
+/// Returns those that Docker has removed since they were run with `--rm`, each a sentence, with what it was saved as.
 pub fn vanished(api: &Api, containers: &[Ran]) -> Vec<String> {
-    let gone = containers.iter().filter(|ran| ran.vanishes && matches!(state_of(api, &ran.id), Ok(None)));
+    let gone: Vec<_> =
+        containers.iter().filter(|ran| ran.vanishes && matches!(state_of(api, &ran.id), Ok(None))).collect();
+    let there = if gone.is_empty() { Vec::new() } else { inspected(api).unwrap_or_default() };
     let name = |ran: &Ran| {
-        format!("the container `{}` is gone: it was run with --rm, and Docker removed it when it stopped", ran.name)
+        let saved = there.iter().find(|it| saved::from(it) == Some(&ran.id)).map(name_of);
+        let saved = saved.map(|name| format!("; what was in it is in `{name}`:  docker start {name}"));
+        format!(
+            "the container `{}` is gone: it was run with --rm, and Docker removed it when it stopped{}",
+            ran.name,
+            saved.unwrap_or_default()
+        )
     };
-    gone.map(name).collect()
+    gone.into_iter().map(name).collect()
 }
 
 fn start_one(api: &Api, ran: &Ran, watcher: &Watcher) -> Result<(), String> {
@@ -459,7 +468,8 @@ mod tests {
     fn one_whose_port_is_taken_keeps_no_other_from_starting() {
         const TAKEN: &str = "HTTP/1.1 500 x\r\n\r\n{\"message\":\"port is already allocated\"}";
         const GONE: &str = "HTTP/1.1 404 x\r\n\r\n{}";
-        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, GONE, GONE]);
+        const NONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
+        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, GONE, GONE, NONE]);
         let mut job = named("job");
         job.vanishes = true;
         let all = [named("web"), named("db"), job];

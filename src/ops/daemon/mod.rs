@@ -2,6 +2,8 @@
 
 pub mod containers;
 pub mod kept;
+pub mod saved;
+pub mod saving;
 pub mod units;
 pub mod used;
 pub mod vanishing;

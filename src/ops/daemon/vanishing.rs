@@ -6,7 +6,6 @@ use std::fmt;
 use serde_json::Value;
 
 use super::containers::name_of;
-use crate::process::quote;
 
 /// The length of the name that Docker gives a volume that has none (stringid.GenerateRandomID).
 const LENGTH_OF_NAME: usize = 64;
@@ -14,6 +13,8 @@ const LENGTH_OF_NAME: usize = 64;
 /// A container that Docker removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vanishing {
+    /// Its id.
+    pub id: String,
     /// Its name.
     pub name: String,
     /// The volumes without a name of somebody's that go with it, since no other container has them.
@@ -41,20 +42,6 @@ impl fmt::Display for Vanishing {
     }
 }
 
-impl Vanishing {
-    /// Returns the commands that keep what is in it.
-    pub fn kept_by(&self) -> String {
-        let name = quote(&self.name);
-        let mut commands = vec![format!("docker commit {name} saved-{}", self.name.to_ascii_lowercase())];
-        let copy = |volume: &Anonymous| {
-            let from = quote(&format!("{}:{}", self.name, volume.place));
-            format!("docker cp -a {from} /root/saved-{}-{}", self.name, volume.name.get(..12).unwrap_or_default())
-        };
-        commands.extend(self.volumes.iter().map(copy));
-        commands.join("; ")
-    }
-}
-
 /// Returns whether Docker removes a container, of which `docker inspect` says this.
 pub fn is(inspected: &Value) -> bool {
     inspected.pointer("/HostConfig/AutoRemove").and_then(Value::as_bool) == Some(true)
@@ -68,6 +55,7 @@ pub fn all(inspected: &[Value]) -> Vec<Vanishing> {
         let goes = |name: &str| is_random(name) && !stay.contains(name) && !is_named(it, name);
         let volumes = mounted(it).filter(|(name, _)| goes(name));
         Vanishing {
+            id: it.get("Id").and_then(Value::as_str).unwrap_or_default().to_owned(),
             name: name_of(it),
             volumes: volumes
                 .map(|(name, place)| Anonymous { name: name.to_owned(), place: place.to_owned() })
@@ -78,13 +66,14 @@ pub fn all(inspected: &[Value]) -> Vec<Vanishing> {
 }
 
 /// Returns the volumes that a container has, each with where.
-fn mounted(inspected: &Value) -> impl Iterator<Item = (&str, &str)> {
+pub fn mounted(inspected: &Value) -> impl Iterator<Item = (&str, &str)> {
     let mounts = inspected.get("Mounts").and_then(Value::as_array).into_iter().flatten();
     let volumes = mounts.filter(|mount| mount.get("Type").and_then(Value::as_str) == Some("volume"));
     volumes.filter_map(|mount| Some((mount.get("Name")?.as_str()?, mount.get("Destination")?.as_str()?)))
 }
 
-fn is_random(name: &str) -> bool {
+/// Returns whether Docker has made that name up.
+pub fn is_random(name: &str) -> bool {
     name.len() == LENGTH_OF_NAME && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -123,6 +112,5 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].to_string(), "job (with its volume at /a)");
         assert_eq!(found[0].volumes[0].name, anonymous);
-        assert_eq!(found[0].kept_by(), "docker commit job saved-job; docker cp -a job:/a /root/saved-job-aaaaaaaaaaaa");
     }
 }

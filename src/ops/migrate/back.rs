@@ -9,10 +9,11 @@ use super::over::{self, Over};
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::{self as durable, Bounds, occupied};
 use crate::ops::daemon::nobody_runs_on;
+use crate::ops::daemon::saved::Saved;
 use crate::ops::journal::{self, Journal, ends_the_way_back};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::registry;
-use crate::ops::steps::{Hold, Kit, Step};
+use crate::ops::steps::{Hold, KeepRecords, Kit, Step};
 use crate::pool::Entry;
 use crate::units::Bytes;
 
@@ -30,6 +31,8 @@ pub struct End {
     pub is_undoable: bool,
     /// What deletes the old pool, where it is on devices and `migrate --delete-old` does not.
     pub deletes: Option<String>,
+    /// What containers of `--rm` were saved as.
+    pub saved: Vec<Saved>,
 }
 
 /// Returns what is to be known of a migration that has just ended; nothing of what is none.
@@ -40,7 +43,8 @@ pub fn end(kit: &Kit, plan: &Plan) -> Option<End> {
     let is_it = |journal: &Journal| journal.opened.plan.dropped_hold() == Some(hold);
     let is_undoable = last(kit).is_ok_and(|journal| journal.as_ref().is_some_and(is_it));
     let deletes = command_of(kit, &over);
-    Some(End { over, records, is_undoable, deletes })
+    let saved = KeepRecords::saved(&over.records);
+    Some(End { over, records, is_undoable, deletes, saved })
 }
 
 /// Returns the journal of the migration that has ended last, when it can be taken back: nothing once Docker was started on what was made,

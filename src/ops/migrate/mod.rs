@@ -29,7 +29,7 @@ use crate::error::{Failure, Outcome};
 use crate::ops::contents::devicemapper::Inner;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{Kit, Step};
-use crate::ops::{Change, Done, around, contents, docker, gate, journal, preflight, random, steps};
+use crate::ops::{Change, Done, around, contents, docker, gate, journal, keep_rm, preflight, random, steps};
 use crate::pool::{PoolUuid, Spec};
 use crate::units::{BlockSize, Bytes};
 
@@ -128,8 +128,14 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
     let _prepares = gate::lock(kit, prepare::LOCK, &first.what)?;
     // Of a death while volumes were read by files.
     contents::sweep();
-    let plan = plan(kit, options)?;
-    let ended = journal::carry_out(kit, plan.clone())?;
+    let mut options = options.clone();
+    let kept = keep_rm::first(kit, &root_of(kit, options.root.as_deref())?.path, &mut options.docker)?;
+    let carried = || -> Outcome<_> {
+        let plan = plan(kit, &options)?;
+        let ended = journal::carry_out(kit, plan.clone())?;
+        Ok((plan, ended))
+    };
+    let (plan, ended) = carried().map_err(|failure| kept.taken_back(failure))?;
     over::note(&kit.state, &plan);
     Ok(Done { left: kit.said(), ..Done::ended(plan, ended) })
 }

@@ -11,6 +11,7 @@ use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Opened, Record};
 use super::blocks::{Target, identity, listing};
 use super::own_pool::{self, OwnPool};
+use super::preflight::Options as Docker;
 use super::prepared::{self, command, drop_command};
 use super::size::Old;
 use super::target::{self, LoopFiles, Sizes};
@@ -94,9 +95,10 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         let judged = preflight::judge(&preflight::look(&ground.root.path, &docker), &docker)?;
         let mut planned = planned(&ground, options, &judged.info)?;
         let vanish: Vec<_> = vanishing::all(&judged.containers).iter().map(ToString::to_string).collect();
-        if !vanish.is_empty() && !options.docker.without_rm {
+        let Docker { without_rm, keep_rm, .. } = &options.docker;
+        if !vanish.is_empty() && !without_rm && !keep_rm {
             planned.notes.push(format!(
-                "the switch is refused while containers of --rm are there, unless it is told --without-rm: {}",
+                "the switch is refused while containers of --rm are there, unless it is told --keep-rm or --without-rm: {}",
                 vanish.join(", ")
             ));
         }

@@ -70,12 +70,15 @@ pub(super) fn asked(options: &Options) -> String {
         asked.extend(value.map(|value| format!(" {option} {}", quote(&value))));
     };
     let words = |words: &Vec<String>| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
-    let Docker { socket, stop, start, without_rm, .. } = &options.docker;
+    let Docker { socket, stop, start, without_rm, keep_rm, .. } = &options.docker;
     say("--docker-socket", socket.as_ref().map(|socket| socket.to_string_lossy().into_owned()));
     say("--stop-command", stop.as_ref().map(words));
     say("--start-command", start.as_ref().map(words));
     if *without_rm {
         asked.push_str(" --without-rm");
+    }
+    if *keep_rm {
+        asked.push_str(" --keep-rm");
     }
     asked
 }

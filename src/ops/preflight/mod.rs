@@ -20,6 +20,9 @@ pub use look::look;
 
 /// How many names a sentence has.
 const NAMED: usize = 5;
+/// What is done with containers of `--rm`, when they are kept.
+const SAVED_FIRST: &str = "before anything stops each is saved as it is then, with its volumes, as an image and a container `saved-NAME` that is not \
+    started, as docker commit and docker create do";
 
 /// What Docker is stopped for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,10 @@ pub struct Options {
     pub start: Option<Vec<String>>,
     /// Whether containers may be lost that vanish when they stop (`--rm`).
     pub without_rm: bool,
+    /// Whether what is in them is saved before anything stops.
+    pub keep_rm: bool,
+    /// The containers, by id, that were saved by then; nothing as long as none was.
+    pub saved: Option<BTreeSet<String>>,
     /// The containers, by id, that somebody has agreed to have stopped; nothing where nobody was asked.
     pub agreed: Option<BTreeSet<String>>,
 }
@@ -232,15 +239,24 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
     let running = containers::in_order(&asked.containers);
     let vanish = vanishing::all(&asked.containers);
     if options.purpose != Purpose::Prepare {
-        if let (Some(first), false) = (vanish.first(), options.without_rm) {
+        if !vanish.is_empty() && !options.without_rm && !options.keep_rm {
             let (they, them) = if vanish.len() == 1 { ("it stops", "it") } else { ("they stop", "them") };
             return Err(refuse(format!(
                 "{} made with --rm: Docker removes {them} when {they} or when it starts anew, and nothing brings {them} back",
                 counted(vanish.len(), "container was", "containers were")
             ))
             .fact("found", named(&vanish))
-            .fact("keeps it", first.kept_by())
-            .next("wait until they have ended; --without-rm goes on without them"));
+            .fact("state", "nothing was touched")
+            .next("wait until they have ended; --keep-rm saves them first, --without-rm goes on without them"));
+        }
+        let saved = |it: &&Vanishing| options.saved.as_ref().is_none_or(|saved| saved.contains(&it.id));
+        if let Some(other) = vanish.iter().find(|it| !saved(it)) {
+            return Err(refuse(format!(
+                "the container `{}` was made with --rm since the others were saved",
+                other.name
+            ))
+            .fact("state", "nothing was stopped")
+            .next("run this again: it is saved then, too"));
         }
         if let Some(build) = facts.builds.first() {
             return Err(refuse("an image is being built, and the build is cut off when Docker stops".to_owned())
@@ -258,7 +274,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
     Ok(Judged {
         purpose: options.purpose,
         root: root.clone(),
-        notes: notes(facts, asked, &vanish),
+        notes: notes(facts, asked, &vanish, options),
         daemon: Some(Daemon { root: root.clone(), socket, way, with: facts.with.clone() }),
         open: Vec::new(),
         running,
@@ -308,14 +324,17 @@ fn is_in_swarm(state: &str) -> bool {
     !matches!(state, "" | "inactive")
 }
 
-fn notes(facts: &Facts, asked: &Asked, vanish: &[Vanishing]) -> Vec<String> {
+fn notes(facts: &Facts, asked: &Asked, vanish: &[Vanishing], options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
-    if !vanish.is_empty() {
+    if !vanish.is_empty() && options.saved.is_none() {
         notes.push(format!(
             "{} made with --rm, and gone when Docker stops: {}",
             counted(vanish.len(), "container is", "containers are"),
             named(vanish)
         ));
+        if options.keep_rm {
+            notes.push(format!("{SAVED_FIRST}; what they write to their own files afterwards is gone with them"));
+        }
     }
     if !facts.with.is_empty() {
         notes.push(format!(

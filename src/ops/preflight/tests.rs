@@ -103,9 +103,14 @@ fn each_reason_not_to_stop_docker_is_told() {
     assert!(failure.what.contains("1 container was made with --rm"), "{failure:?}");
     let facts_of: Vec<_> = failure.facts.iter().map(|fact| fact.value.as_str()).collect();
     assert!(facts_of.contains(&"web (with its volume at /x)"), "{failure:?}");
-    assert!(facts_of.iter().any(|fact| fact.starts_with("docker commit web")), "{failure:?}");
+    assert!(failure.next.as_ref().is_some_and(|next| next.contains("--keep-rm saves them first")), "{failure:?}");
     let without = judge(&vanishes, &Options { without_rm: true, ..Options::default() }).unwrap();
     assert!(without.notes[0].contains("gone when Docker stops: web (with its volume at /x)"), "{:?}", without.notes);
+    let keep = Options { keep_rm: true, ..Options::default() };
+    assert!(judge(&vanishes, &keep).unwrap().notes[1].contains("before anything stops each is saved"));
+    let saved = |id: &str| judge(&vanishes, &Options { saved: Some([id.to_owned()].into()), ..keep.clone() });
+    assert!(!saved("1").unwrap().notes.iter().any(|note| note.contains("--rm")), "they are told of at the end");
+    assert!(saved("3").unwrap_err().what.contains("`web` was made with --rm since the others were saved"));
     let mut builds = facts();
     builds.builds.push(5);
     assert!(refusal(&builds).contains("an image is being built"));

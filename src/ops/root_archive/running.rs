@@ -14,11 +14,12 @@ use crate::kernel::fs::file_size_limit;
 use crate::ops::around::around;
 use crate::ops::contents::source::Reach;
 use crate::ops::daemon::Way;
+use crate::ops::daemon::saved::Saved as Kept;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::preflight::{self, Judged};
 use crate::ops::steps::write_archive::{WriteArchive, Written};
-use crate::ops::steps::{Kit, Step};
-use crate::ops::{cost, docker, gate, journal, named_file, rescue};
+use crate::ops::steps::{KeepRecords, Kit, Step};
+use crate::ops::{cost, docker, gate, journal, keep_rm, named_file, rescue};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -56,6 +57,8 @@ pub struct Saved {
     pub differences: Vec<String>,
     /// What should be known of the plan, each a sentence.
     pub notes: Vec<String>,
+    /// What containers of `--rm` were saved as, in Docker and in the archive.
+    pub kept: Vec<Kept>,
 }
 
 /// Says what [`save`] would do.
@@ -76,8 +79,14 @@ pub fn save(kit: &Kit, wanted: &Wanted) -> Outcome<Saved> {
     gate::may_change(kit)?;
     let first = plan(kit, wanted)?.plan;
     let _lock = gate::lock(kit, gate::EXISTENCE, &first.what)?;
-    let plan = plan(kit, wanted)?.plan;
-    journal::carry_out(kit, plan.clone())?;
+    let mut wanted = wanted.clone();
+    let kept = keep_rm::first(kit, &rescue::open(&kit.state)?.path, &mut wanted.docker)?;
+    let carried = || -> Outcome<Plan> {
+        let plan = plan(kit, &wanted)?.plan;
+        journal::carry_out(kit, plan.clone())?;
+        Ok(plan)
+    };
+    let plan = carried().map_err(|failure| kept.taken_back(failure))?;
     let mut saved = ended(&plan, kit.said())
         .ok_or_else(|| Failure::failed(format!("cannot {}: the plan has no archive", plan.what)))?;
     saved.notes = plan.notes;
@@ -92,11 +101,12 @@ pub fn ended(plan: &Plan, differences: Vec<String>) -> Option<Saved> {
     })?;
     let written = step.written().ok().flatten();
     let says_on = plan.stopped_docker().is_some_and(|daemon| matches!(daemon.way, Way::Commands { .. }));
+    let kept = KeepRecords::saved(&step.hold.records);
     if differences.is_empty() && !says_on {
         // It keeps nobody from anything.
         let _ = fs::remove_dir_all(&step.hold.records);
     }
-    Some(Saved { file: step.file.clone(), written, differences, notes: Vec::new() })
+    Some(Saved { file: step.file.clone(), written, differences, notes: Vec::new(), kept })
 }
 
 fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
@@ -166,7 +176,8 @@ fn unfinished(file: &Path, stamp: &str) -> PathBuf {
 /// Says how containers that run are in the archive.
 fn stopped(judged: &Judged, contents: &Contents) -> Option<String> {
     let is_in = |id: &str| contents.items.iter().any(|item| matches!(item, Item::Container { id: of, .. } if of == id));
-    let running: Vec<_> = judged.running.iter().filter(|ran| is_in(&ran.id)).map(|ran| quote(&ran.name)).collect();
+    let running: Vec<_> =
+        judged.running.iter().filter(|ran| !ran.vanishes && is_in(&ran.id)).map(|ran| quote(&ran.name)).collect();
     (!running.is_empty()).then(|| {
         format!(
             "they are in the archive as stopped; where that is loaded:  docker start {}    # those that ran",

@@ -13,6 +13,7 @@ use crate::engine::api::Api;
 use crate::kernel::Called;
 use crate::kernel::fs as durable;
 use crate::ops::daemon::kept::Kept;
+use crate::ops::daemon::saved::{self, Saved};
 use crate::ops::steps::hold_docker::MARKS;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::units::Bytes;
@@ -61,6 +62,11 @@ impl KeepRecords {
     pub fn docker(folder: &Path) -> Result<Option<Kept>> {
         let Some(bytes) = durable::read_limited(&folder.join(DOCKER), LONGEST)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", folder.join(DOCKER).display()))
+    }
+
+    /// Returns what containers of `--rm` had been saved as when that was kept; nothing where it cannot be read.
+    pub fn saved(folder: &Path) -> Vec<Saved> {
+        Self::docker(folder).ok().flatten().map(|kept| saved::all(&kept.containers)).unwrap_or_default()
     }
 
     /// Whether Docker may have started since: from then on what is kept is no more what Docker has, and who undoes needs the marks.
