@@ -169,7 +169,7 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
             {
                 return Ok(());
             }
-            kit.watcher.next(&format!("step {} of {}: {}", step + 1, log.journal.progress.len(), act.sentence()));
+            kit.watcher.next(&format!("step {} of {}: {}", step + 1, log.journal.progress.len(), act.brief()));
             log.write(Record::Begun(step))?;
             fault::reached(step, Point::Before)?;
             if let Err(why) = act.apply(kit, attempt) {
@@ -204,7 +204,7 @@ fn revert_all(kit: &Kit, log: &mut Log) -> Result<Back, Stop> {
                 return Ok(false);
             }
             let all = log.journal.progress.len();
-            kit.watcher.next(&format!("taking back step {} of {all}: {}", step + 1, it.act().sentence()));
+            kit.watcher.next(&format!("taking back step {} of {all}: {}", step + 1, it.act().brief()));
             let _ = log.write(Record::Reverting(step));
             fault::reached(step, Point::BeforeRevert)?;
             let (what, ends) = match it.act().revert(kit)? {
@@ -269,7 +269,7 @@ fn close(log: Log, how: &str) -> Outcome<()> {
 
 fn sentence(log: &Log, stop: &Stop) -> String {
     let steps = &log.journal.opened.plan.steps;
-    let says = steps.get(stop.step).map_or_else(String::new, |s| s.act().sentence());
+    let says = steps.get(stop.step).map_or_else(String::new, |s| s.act().brief());
     let became = if stop.unbegun { "was not begun" } else { "failed" };
     format!("step {} of {} {became}, {says}", stop.step + 1, steps.len())
 }

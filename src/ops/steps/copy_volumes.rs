@@ -290,6 +290,15 @@ impl Act for CopyVolumes {
         if made.is_empty() { copy } else { format!("{}; {copy}", made.join("; ")) }
     }
 
+    fn brief(&self) -> String {
+        let copy = match (&self.carried.anew, &self.carried.prepared) {
+            (Some(_), _) => "make every volume anew in the new pool",
+            (None, Some(_)) => "copy into the new pool what has changed since it was prepared",
+            (None, None) => "copy every volume into the new pool",
+        };
+        copy.to_owned()
+    }
+
     fn lasts(&self) -> bool {
         true
     }

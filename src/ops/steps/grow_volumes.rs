@@ -63,6 +63,10 @@ impl Act for GrowVolumes {
         )
     }
 
+    fn brief(&self) -> String {
+        format!("grow every volume that is shorter than {}", self.size.human())
+    }
+
     fn lasts(&self) -> bool {
         true
     }

@@ -168,6 +168,11 @@ pub trait Act {
     /// Returns what it does, as a sentence begins: "make the file /srv/p0/data, 100 GiB, sparse".
     fn sentence(&self) -> String;
 
+    /// Returns the same in a few words, for who has seen the plan.
+    fn brief(&self) -> String {
+        self.sentence()
+    }
+
     /// Returns whether its effect survives a reboot.
     fn lasts(&self) -> bool;
 
