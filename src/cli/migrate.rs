@@ -208,6 +208,8 @@ impl Args {
             show::error(&report::plan::steps(&described.plan));
             show::confirm(&report::migrate::question(&described.plan), &described.plan.what, yes)?;
             options.docker.agreed = Some(described.plan.stops().into_iter().map(|ran| ran.id.clone()).collect());
+        } else if !described.plan.is_empty() {
+            described.plan.notes.iter().for_each(|note| show::error(&format!("note: {note}\n")));
         }
         kit.watcher = show::progress();
         let mut done = migrate::migrate(&kit, &options, change)?;

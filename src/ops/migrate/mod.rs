@@ -131,7 +131,11 @@ pub fn migrate(kit: &Kit, options: &Options, change: Change) -> Outcome<Done> {
     let mut options = options.clone();
     let kept = keep_rm::first(kit, &root_of(kit, options.root.as_deref())?.path, &mut options.docker)?;
     let carried = || -> Outcome<_> {
-        let plan = plan(kit, &options)?;
+        let mut plan = plan(kit, &options)?;
+        // Who reads them has been told of the first ones, and what was planned is no news at the end.
+        for note in std::mem::take(&mut plan.notes).iter().filter(|note| !first.notes.contains(note)) {
+            kit.watcher.next(&format!("note: {note}"));
+        }
         let ended = journal::carry_out(kit, plan.clone())?;
         Ok((plan, ended))
     };
