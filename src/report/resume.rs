@@ -5,7 +5,7 @@ use std::path::Path;
 use super::failure::printable;
 use super::plan::step_text;
 use crate::ops::migrate::back::End;
-use crate::ops::migrate::over::{Former, Over, Since};
+use crate::ops::migrate::over::{Former, Over, Since, Sizes};
 use crate::ops::resume::{Described, Remaining};
 use crate::ops::steps::{Leftover, WayBack};
 use crate::process::quote;
@@ -73,14 +73,17 @@ pub fn over(over: &Over) -> String {
 
 fn way_back(over: &Over) -> String {
     let root = quote(&over.root.to_string_lossy());
+    let sizes = match over.sizes {
+        Some(Sizes { data, block }) => format!("--data-size {} --block-size {}", data.typed(), block.typed()),
+        None => "--data-size SIZE --block-size SIZE".to_owned(),
+    };
     match over.new {
         Since::LoopFiles => format!(
-            "what leads back and loses nothing is another migration, with sizes and blocks as they were:  dmpool migrate {root} \
-             --data-size SIZE --block-size SIZE"
+            "what leads back and loses nothing is another migration, with sizes and blocks as they were:  dmpool migrate {root} {sizes}"
         ),
         Since::Pool => format!(
             "what leads back and loses nothing is another migration, to a pool with sizes and blocks as they were:  dmpool migrate \
-             {root} --name OTHER --dir DIR --data-size SIZE --block-size SIZE"
+             {root} --name OTHER --dir DIR {sizes}"
         ),
         Since::Overlay2 => {
             "nothing carries that back into it but Docker itself (docker save and load, export and import)".to_owned()

@@ -44,7 +44,7 @@ pub fn end(kit: &Kit, plan: &Plan) -> Option<End> {
     let is_undoable = last(kit).is_ok_and(|journal| journal.as_ref().is_some_and(is_it));
     let deletes = command_of(kit, &over);
     let saved = KeepRecords::saved(&over.records);
-    Some(End { over, records, is_undoable, deletes, saved })
+    Some(End { over: over.measured(kit), records, is_undoable, deletes, saved })
 }
 
 /// Returns the journal of the migration that has ended last, when it can be taken back: nothing once Docker was started on what was made,

@@ -296,6 +296,7 @@ mod tests {
             besides: vec![root.join("image/devicemapper"), root.join("dmpool-migrate-1"), "/etc".into()],
             deleted: false,
             before: None,
+            sizes: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::blocks::Origin;
+use super::blocks::{Origin, Source};
 use crate::kernel::dm::DmId;
 use crate::kernel::fs as durable;
 use crate::ops::State;
@@ -45,6 +45,18 @@ pub struct Over {
     /// The one before it of that root, which is the last one again when this one is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<Over>>,
+    /// How large the old pool is, where that can be read now.
+    #[serde(skip)]
+    pub sizes: Option<Sizes>,
+}
+
+/// How large a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Its data.
+    pub data: Bytes,
+    /// The length of a block.
+    pub block: Bytes,
 }
 
 /// What Docker had before.
@@ -117,7 +129,20 @@ impl Over {
         let (root, records) = (hold.root.clone(), hold.records.clone());
         let pool = (new != Since::Overlay2).then(|| plan.pool.clone());
         let what = plan.what.clone();
-        Some(Self { what, root, old, devices, new, pool, records, besides, deleted: false, before: None })
+        Some(Self { what, root, old, devices, new, pool, records, besides, deleted: false, before: None, sizes: None })
+    }
+
+    /// Returns it with the sizes of the old pool.
+    pub(super) fn measured(self, kit: &Kit) -> Self {
+        let origin = match &self.old {
+            Former::Pool(name) => Origin::Pool(name.clone()),
+            Former::At(folder) => Origin::Parts { data: folder.join("data"), metadata: folder.join("metadata") },
+        };
+        let sizes = Source::open(&kit.dm, &origin).ok().map(|source| {
+            let superblock = source.metadata.superblock;
+            Sizes { data: superblock.block_size.bytes_of(superblock.data_total), block: superblock.block_size.bytes() }
+        });
+        Self { sizes, ..self }
     }
 
     /// Whether what there was before is there.
@@ -176,7 +201,7 @@ fn deleted_by<'a>(all: &'a mut [Over], plan: &Plan) -> Option<&'a mut Over> {
 
 /// Returns the migration that has ended last, as long as what there was before it is there.
 pub fn last(kit: &Kit) -> Option<Over> {
-    recorded(&kit.state).pop().filter(|over| over.is_there(kit))
+    recorded(&kit.state).pop().filter(|over| over.is_there(kit)).map(|over| over.measured(kit))
 }
 
 /// Returns the last migration of each root that has ended: the one that ended last comes last.
@@ -260,6 +285,7 @@ mod tests {
             besides: Vec::new(),
             deleted: false,
             before: None,
+            sizes: None,
         }
     }
 
