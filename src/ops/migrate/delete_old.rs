@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::blocks::record;
+use super::blocks::record::{self, Record};
 use super::over::{self, Devices, Former, Over, Since};
-use super::{preflight, told};
+use super::{preflight, prepare, told};
 use crate::engine::driver::Driver;
 use crate::error::{Failure, Outcome};
 use crate::kernel::dm::DmId;
@@ -17,7 +17,7 @@ use crate::kernel::fs::{Bounds, occupied};
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::steps::{DeleteFolder, Kit, Step, has_answered, in_use};
 use crate::ops::{Change, Done, docker, gate, journal, registry};
-use crate::pool::PoolName;
+use crate::pool::{Entry, PoolName};
 use crate::process::quote;
 
 /// What a folder's name ends with that is half deleted.
@@ -39,7 +39,25 @@ pub fn delete_old(kit: &Kit, root: Option<&str>, change: Change) -> Outcome<Done
     let plan = plan(kit, root)?;
     let ended = journal::carry_out(kit, plan.clone())?;
     over::note(&kit.state, &plan);
+    for over in over::recorded(&kit.state).iter().filter(|over| over.deleted) {
+        forget_prepared(kit, &over.root);
+    }
     Ok(Done { left: kit.said(), ..Done::ended(plan, ended) })
+}
+
+/// Removes the empty record of a pool of dmpool's that was prepared once, and that Docker has since or nobody.
+fn forget_prepared(kit: &Kit, root: &Path) {
+    let home = root.join("devicemapper");
+    let Ok(_lock) = gate::lock(kit, prepare::LOCK, "forget what was prepared") else { return };
+    let Ok(Some(record)) = Record::read(&home) else { return };
+    let Some(own) = &record.own else { return };
+    // One that is being made is not registered yet.
+    let is_open = gate::no_interrupted(kit, own.name.as_str()).is_err();
+    let is_over =
+        |entry: Option<Entry>| entry.is_none_or(|entry| entry.uuid != record.uuid || entry.prepared.is_none());
+    if !is_open && registry::read(&kit.state, &own.name).is_ok_and(is_over) {
+        let _ = Record::remove(&home);
+    }
 }
 
 fn plan(kit: &Kit, root: Option<&str>) -> Outcome<Plan> {
