@@ -18,7 +18,7 @@ use crate::engine::dockerd;
 use crate::error::{Failure, Outcome};
 use crate::ops::plan::Plan;
 use crate::ops::steps::{Carried, DeleteFile, SetAside, Step, Swap, UpdateEntry, devices_of};
-use crate::ops::{boot, create, own_disk};
+use crate::ops::{boot, create, own_disk, steps};
 use crate::pool::{Entry, Place, PoolName, Spec};
 use crate::units::Bytes;
 
@@ -172,8 +172,32 @@ pub(super) fn look(
 /// Returns what was prepared as it is there.
 fn there(ground: &Ground<'_>, record: &Record, own: &Prepared, refuse: &impl Fn(String) -> Failure) -> Outcome<Ready> {
     let entry = prepared::entry_of(ground, record)?.ok_or_else(|| refuse(format!("pool `{}` is gone", own.name)))?;
+    is_awake(ground, &entry, refuse)?;
     let directory = own.files.as_ref().and_then(|[_, data]| data.parent()).map(Path::to_owned);
     Ok(Ready { entry, data: record.data, metadata: record.metadata, made: None, directory })
+}
+
+/// Refuses a pool whose LVs are not active, as after a reboot: what was prepared in it cannot be looked at.
+fn is_awake(ground: &Ground<'_>, entry: &Entry, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+    let name = &entry.name;
+    let unclear = |e| refuse(format!("which LVs are those of the prepared pool `{name}` cannot be told")).because(e);
+    let asleep = steps::asleep(ground.kit, entry).map_err(unclear)?;
+    let words: Vec<_> = asleep.steps.iter().map(|wake| wake.volume.word()).collect();
+    let refusal = |why: &str, of: &[String], next: String| {
+        let why = format!("the prepared pool `{name}` is on LVs that {why}");
+        Err(refuse(why).fact("found", of.join(", ")).fact("state", "nothing was touched").next(next))
+    };
+    match (asleep.partial.as_slice(), words.as_slice()) {
+        ([], []) => Ok(()),
+        ([], words) => {
+            refusal("are not active", words, format!("lvchange -ay {}    # then run this again", words.join(" ")))
+        }
+        (partial, _) => refusal(
+            "are not whole: disks of the volume group are missing",
+            partial,
+            "connect them (pvs -a -o +pv_missing), then run this again".to_owned(),
+        ),
+    }
 }
 
 /// Returns what makes it, as `create` would.
