@@ -49,6 +49,7 @@ impl DockerArgs {
             keep_rm: self.keep_rm,
             saved: None,
             agreed: None,
+            begun: None,
         })
     }
 }

@@ -4,6 +4,7 @@ mod guide;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Parser;
 
@@ -200,6 +201,7 @@ impl Args {
         if drop_prepared {
             return dropped(prepare::drop_prepared(&kit, &options, change)?.as_deref(), change);
         }
+        options.docker.begun = Some(SystemTime::now());
         let described = migrate::migrate(&kit, &options, Change::Describe)?;
         if change == Change::Describe {
             return show::done(&described, change, "");

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::cli::docker::DockerArgs;
 use crate::cli::rescue::archive::{self, Teller};
@@ -119,6 +120,7 @@ impl Args {
             file: archive::file(named.as_deref()).map(ToOwned::to_owned),
         };
         let mut wanted = Wanted { options, docker };
+        wanted.docker.begun = Some(SystemTime::now());
         let mut kit = gate::open(state)?;
         let planned = running::describe(&kit, &wanted)?;
         if self.dry_run {

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::errno::Errno;
 
 use crate::error::{Failure, Kind, Outcome};
+use crate::ops::cost;
 use crate::ops::journal::Ended;
 use crate::ops::progress::{Told, Watcher};
 use crate::ops::{Change, Done};
@@ -63,7 +64,7 @@ pub(super) fn done(done: &Done, change: Change, sentence: &str) -> Outcome<()> {
     if done.ended == Some(Ended::Whole) {
         told(&format!("{sentence}\n"));
     }
-    for note in &done.plan.notes {
+    for note in done.plan.notes.iter().filter(|note| done.ended != Some(Ended::Whole) || !cost::is_estimate(note)) {
         match done.ended {
             Some(_) => error(&format!("note: {note}\n")),
             None => told(&format!("{note}\n")),

@@ -30,6 +30,11 @@ pub(crate) fn docker_stopped(more: u64) -> String {
     format!("~{} with Docker stopped", time(RESTART + more))
 }
 
+/// Whether a note is such an estimate, of which nothing is to be said once it is over.
+pub fn is_estimate(note: &str) -> bool {
+    note.starts_with('~')
+}
+
 /// A pool that is down for that long, and what uses it stopped.
 pub(crate) fn pool_stopped(more: u64) -> String {
     format!("~{} stopped", time(POOL_AGAIN + more))

@@ -9,7 +9,7 @@ pub mod boot;
 mod carrier;
 pub mod containerd;
 pub mod contents;
-mod cost;
+pub mod cost;
 pub mod create;
 pub mod daemon;
 pub mod deactivate;

@@ -106,6 +106,7 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     ] {
         assert!(ran.stdout.contains(said), "{said}: {ran}");
     }
+    let shown = ran.stdout;
     assert!(get("/_ping").is_err(), "it is held meanwhile");
     let ran = bench.run(&["continue"]);
     println!("{ran}");
@@ -116,6 +117,12 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     assert_eq!(docker.exec("saved-job", &["cat", "/by-hand", "/x/file"]).stdout, "kept\nkept\n");
     assert_eq!(docker.exec("web", &["cat", "/by-hand"]).stdout, "by hand\n");
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "3.221GB");
+    assert!(!ran.stdout.contains("with Docker stopped"), "{ran}");
+    let was_shown = shown.split_once("Go on?").unwrap().0;
+    assert!(was_shown.contains("with Docker stopped"), "{was_shown}");
+    for old in olds(&docker) {
+        assert!(was_shown.contains(&format!("aside, as {}", old.display())), "{old:?}: {was_shown}");
+    }
 
     // With Docker down: until it has run on the new pool the old one is all that is known to be good.
     Cmd::new(&stop).run().checked().unwrap();

@@ -190,7 +190,7 @@ fn ground<'k>(kit: &'k Kit, options: &Options) -> Outcome<Ground<'k>> {
     let ground = Ground {
         kit,
         root,
-        stamp: journal::stamp(SystemTime::now()),
+        stamp: journal::stamp(options.docker.begun.unwrap_or_else(SystemTime::now)),
         uuid: PoolUuid::from_random(random::bits().map_err(cannot)?),
         target: prepared::target_of(&options.to),
         asked: prepared::asked(options),

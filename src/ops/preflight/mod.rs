@@ -4,6 +4,7 @@ pub mod look;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -65,6 +66,8 @@ pub struct Options {
     pub saved: Option<BTreeSet<String>>,
     /// The containers, by id, that somebody has agreed to have stopped; nothing where nobody was asked.
     pub agreed: Option<BTreeSet<String>>,
+    /// When what somebody was shown was planned, so that what is made has the names that it said; nothing where nobody was asked.
+    pub begun: Option<SystemTime>,
 }
 
 /// A process that runs in a container.

@@ -89,7 +89,7 @@ pub fn save(kit: &Kit, wanted: &Wanted) -> Outcome<Saved> {
     let plan = carried().map_err(|failure| kept.taken_back(failure))?;
     let mut saved = ended(&plan, kit.said())
         .ok_or_else(|| Failure::failed(format!("cannot {}: the plan has no archive", plan.what)))?;
-    saved.notes = plan.notes;
+    saved.notes = plan.notes.into_iter().filter(|note| !cost::is_estimate(note)).collect();
     Ok(saved)
 }
 
@@ -145,7 +145,7 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     if judged.daemon.is_none() {
         return Err(refuse("its Docker has just stopped".to_owned()).next("run this again: it is saved as it is then"));
     }
-    let stamp = journal::stamp(SystemTime::now());
+    let stamp = journal::stamp(wanted.docker.begun.unwrap_or_else(SystemTime::now));
     let around = around(&judged, &kit.state, &format!("docker-{stamp}"), pool.as_deref(), &[], &[])?;
     let contents = found.contents().clone();
     let size = Bytes::new(contents.bytes);
