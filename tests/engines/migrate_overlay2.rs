@@ -298,7 +298,12 @@ fn a_dead_docker_comes_to_overlay2() {
     assert!(whole.iter().all(|layer| layers().contains(layer)));
     assert_nothing_left(&stopped.root);
     stopped.has_kept_every_configuration();
+    let again = stopped.migrate("", 3);
+    assert!(again.contains("it was migrated already") && again.contains("dmpool undo leads back"), "{again}");
     let docker = stopped.starts_on_overlay2();
+    let again = ["--to-driver", "overlay2", "--stop-command", "true", "--start-command", "true", "--yes"];
+    let again = stopped.dmpool(&[&["migrate", root.as_str()], &again[..]].concat(), "", 3);
+    assert!(again.contains("Docker runs on overlay2") && again.contains("dmpool migrate --delete-old"), "{again}");
     docker.cmd(["start", "odd"]).run().checked().unwrap();
     assert_eq!(docker.exec("odd", &["cat", "/img/touched"]).checked().unwrap().stdout, "7");
     stopped.builds(&docker);

@@ -60,12 +60,17 @@ impl Ground {
         }
     }
 
+    /// Returns what overlay2 has there already, as a sentence goes on.
+    pub(in crate::ops) fn taken(&self) -> Option<&str> {
+        self.taken.as_deref()
+    }
+
     /// Refuses where overlay2 cannot run, or has run.
     pub(in crate::ops) fn may_have_overlay2(&self, root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
         if let Some(taken) = &self.taken {
             return Err(refuse("overlay2 has something there already, which Docker would show instead".to_owned())
                 .fact("found", taken)
-                .next("remove what overlay2 has, when it is not needed: with Docker on overlay2, docker system prune --all"));
+                .next("dmpool rescue images    # shows what each driver has; what overlay2 has goes only where nobody needs it: docker rm, docker rmi, with Docker on overlay2"));
         }
         if !self.fixed.is_empty() {
             let failure = refuse("what overlay2 has is put in its place by a rename, which cannot be done".to_owned());

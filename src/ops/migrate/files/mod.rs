@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::over::{self, Over, Since};
 use super::preflight::Judged;
 use super::size;
 use super::{Own, Part as Planned};
@@ -98,6 +99,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     let state = migration.kit.state.clone();
     let mut facts = look(&migration.root.path, &Reach { state: state.clone(), ..Reach::default() })?;
     facts.missing = missing(migration, judged);
+    is_not_over(&over::recorded(&state), &facts, judged, &refuse)?;
     let (layers, size) = may_be_done(&facts, &refuse)?;
     let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, &refuse))?;
     if telling.root != facts.root {
@@ -133,6 +135,30 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
         ]
     });
     Ok((part, own))
+}
+
+/// Refuses where Docker has all in overlay2 already: what is there is not in the way, it is what counts.
+fn is_not_over(ended: &[Over], facts: &Facts, judged: &Judged, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
+    let Some(taken) = facts.ground.taken() else { return Ok(()) };
+    let runs = judged.info.get("Driver").and_then(Value::as_str) == Some(Driver::Overlay2.name());
+    let over = ended.iter().find(|over| over.root == facts.root && over.new == Since::Overlay2);
+    match over {
+        Some(over) if runs => {
+            let failure = refuse("it was migrated already, and Docker runs on overlay2".to_owned()).fact("found", taken);
+            Err(match over.deleted {
+                true => failure.next("docker info    # shows the driver"),
+                false => failure
+                    .next("dmpool migrate --delete-old    # deletes what devicemapper has still, when Docker has run well without it"),
+            })
+        }
+        None if runs => Err(refuse("Docker runs on overlay2, and has something there already".to_owned())
+            .fact("found", taken)
+            .next("dmpool rescue images    # shows what each driver has; rescue save and rescue export carry it over one by one")),
+        Some(_) if judged.daemon.is_none() => Err(refuse("it was migrated already".to_owned())
+            .fact("found", taken)
+            .next("start Docker, which is told of overlay2; until then dmpool undo leads back")),
+        _ => Ok(()),
+    }
 }
 
 /// Returns how many layers there are, and how much in them.
