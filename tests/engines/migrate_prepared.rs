@@ -83,11 +83,14 @@ fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
     let [stop, start] = by_scripts(&bench);
     let ways = ["--stop-command", &stop, "--start-command", &start];
     let prepare = [&["migrate", "--prepare", "--data-size", "6G"], &ways[..]].concat();
+    let untold = bench.run(&[&["migrate", "--prepare"], &ways[..]].concat());
+    assert_refused(&untold, 2, &["nothing says what the pool shall become"]);
     let first = ok(bench.run(&prepare));
     let next = format!(
         "next: dmpool migrate --data-size 6G --stop-command {stop} --start-command {start}    # when Docker may"
     );
     assert!(copied(&first) > 8 * M && first.stdout.contains(&next), "{next}");
+    assert!(!first.stdout.contains(".old") && first.stdout.matches("with Docker stopped").count() == 1, "{first}");
     no_journal(&bench);
 
     // Docker goes on, and its pool can be grown.

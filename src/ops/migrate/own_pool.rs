@@ -127,7 +127,7 @@ pub(super) fn look(
     };
     let Ready { entry, data, metadata, made, directory } = ready;
     if let Some(record) = &record {
-        notes.extend(prepared::judge(ground, record, &home, &old, prepares, &refuse)?);
+        notes.extend(prepared::judge(ground, record, &home, &mut old, prepares, &refuse)?);
     }
     fits(&old, data, metadata, block, &refuse)?;
     let there = record
@@ -152,10 +152,11 @@ pub(super) fn look(
         }
     }
     let edits = told(ground, &entry, larger.as_ref(), &refuse)?;
-    notes.extend(of_copy(&old, data, block));
+    notes.extend(of_copy(&old, data, block, prepares));
     notes.extend(made.iter().flat_map(|plan| plan.notes.clone()));
     notes.extend(of_base);
-    let files = set_aside(ground, &old, &mut notes, &refuse)?;
+    let (files, stays) = set_aside(ground, &old, &refuse)?;
+    notes.extend(stays.into_iter().filter(|_| !prepares));
     let prepared = prepares || record.is_some();
     let own = prepared.then(|| Prepared {
         name: name.clone(),
@@ -266,23 +267,22 @@ fn told(
 fn set_aside(
     ground: &Ground<'_>,
     old: &Old,
-    notes: &mut Vec<String>,
     refuse: &impl Fn(String) -> Failure,
-) -> Outcome<Option<Swap>> {
+) -> Outcome<(Option<Swap>, Vec<String>)> {
     let folder = ground.root.path.join("devicemapper/devicemapper");
     let aside = folder.with_file_name(format!("devicemapper.dmpool-{}.old", ground.stamp));
     match &old.origin {
         Origin::Parts { data, metadata } => {
-            notes.extend(stays(data, metadata, &folder, &aside));
+            let notes = stays(data, metadata, &folder, &aside);
             let has_folder = folder.symlink_metadata().is_ok();
             if has_folder {
                 is_renamed(&folder, refuse)?;
             }
-            Ok(has_folder.then(|| Swap { folder, aside, made: PathBuf::new() }))
+            Ok((has_folder.then(|| Swap { folder, aside, made: PathBuf::new() }), notes))
         }
         Origin::Pool(pool) => {
-            notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human()));
-            Ok(None)
+            let note = format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human());
+            Ok((None, vec![note]))
         }
     }
 }

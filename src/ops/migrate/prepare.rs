@@ -17,9 +17,10 @@ use super::size::Old;
 use super::target::{self, LoopFiles, Sizes};
 use super::{Ground, Options, To, around, ground, preflight};
 use crate::engine::configure::Edit;
-use crate::error::{Failure, Outcome};
+use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::hold_signals;
 use crate::kernel::fs::FsFacts;
+use crate::ops::cost;
 use crate::ops::daemon::vanishing;
 use crate::ops::fault::{self, Point};
 use crate::ops::plan::Plan;
@@ -117,9 +118,15 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         Ok((ground, planned))
     };
     if change == Change::Describe {
-        let (ground, planned) = look()?;
-        let switch = command(&ground, "");
-        return Ok(Ready { what: planned.what, notes: planned.notes, next: switch });
+        let (ground, mut planned) = look()?;
+        let into = match &planned.wanted.own {
+            Some(own) => format!("pool `{}`", own.name),
+            None => record::folder(&ground.root.path.join("devicemapper")).display().to_string(),
+        };
+        planned
+            .notes
+            .insert(0, format!("what can be copied while containers run goes into {into}; nothing is stopped"));
+        return Ok(Ready { what: planned.what, notes: planned.notes, next: command(&ground, "") });
     }
     let _lock = gate::lock(kit, LOCK, "prepare a migration")?;
     let existence = gate::lock(kit, gate::EXISTENCE, "prepare a migration")?;
@@ -161,7 +168,8 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
     ));
     notes.push(match prepared::left(&ground, &record, &home, &planned.old) {
         Some(left) => {
-            format!("{} are left to copy and to compare while Docker is down, as the pool is now", left.human())
+            let then = cost::docker_stopped(cost::carry(left));
+            format!("{} are left to copy and to compare, as the pool is now: {then}", left.human())
         }
         None => "Docker writes to the pool, and how much is left to copy cannot be told now".to_owned(),
     });
@@ -182,6 +190,12 @@ fn planned(ground: &Ground<'_>, options: &Options, info: &Value) -> Outcome<Plan
             let sizes = Sizes { data: *data, metadata: *metadata, block: *block, base: Asked::default() };
             let planned = target::new_loop_files(ground, info, &sizes, true)?;
             let LoopFiles { what, old, wanted, pool, make, up, edits, notes, record, .. } = planned;
+            if record.is_none() && data.is_none() && metadata.is_none() && block.is_none() {
+                return Err(Failure::new(Kind::Usage, "cannot prepare a migration: nothing says what the pool shall become")
+                    .fact("needed", "--data-size or --block-size for new loop files; or --name with --dir, --data-device or --vg for a pool of dmpool's")
+                    .fact("state", "nothing was touched")
+                    .next("dmpool migrate    # on a terminal it asks, and whether to prepare, too"));
+            }
             let keeps = Some(ground.root.path.join("devicemapper"));
             return Ok(Planned { what, old, wanted, pool, up, edits, notes, record, make, create: None, keeps });
         }

@@ -170,7 +170,7 @@ pub(super) fn is_for(
         .next(format!("{}    # or name no sizes: then it is what was prepared", drop_command(ground))))
 }
 
-/// Says how much was prepared, and how much is left; with `prepares`, why it is begun anew.
+/// Says how much was prepared, and how much is left, which `old` has then too; with `prepares`, why it is begun anew.
 ///
 /// # Errors
 /// Refused when a migration cannot go on from it.
@@ -178,7 +178,7 @@ pub(super) fn judge(
     ground: &Ground<'_>,
     record: &Record,
     home: &Path,
-    old: &Old,
+    old: &mut Old,
     prepares: bool,
     refuse: &impl Fn(String) -> Failure,
 ) -> Outcome<Vec<String>> {
@@ -209,7 +209,8 @@ pub(super) fn judge(
         None => {}
     }
     let (volumes, bytes) = record.ready(&ground.kit.dm, home).map_err(unread)?;
-    let left = left(ground, record, home, old).map_or_else(
+    old.left = left(ground, record, home, old);
+    let left = old.left.map_or_else(
         || "how much is left to copy cannot be told while Docker writes".to_owned(),
         |left| format!("{} are left to copy and to compare as it is now", left.human()),
     );

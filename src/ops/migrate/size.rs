@@ -44,6 +44,8 @@ pub(super) struct Old {
     pub need: Bytes,
     /// Whether nobody wrote to it while it was read: then all of that is so.
     pub is_steady: bool,
+    /// What of that is left when the rest was prepared; nothing when nothing was, or it cannot be told.
+    pub left: Option<Bytes>,
     /// How long it takes when its volumes are made anew, in seconds; nothing when blocks are copied.
     pub by_files: Option<u64>,
 }
@@ -99,6 +101,7 @@ pub(super) fn look(
             missing: family.missing,
             need: if is_steady { need? } else { superblock.block_size.bytes_of(superblock.data_used) },
             is_steady,
+            left: None,
             by_files: None,
             superblock,
         })

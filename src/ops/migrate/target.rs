@@ -154,7 +154,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     }
     if let Some(record) = of {
         prepared::is_for(ground, record, data, metadata, block, &refuse)?;
-        told_of_record = prepared::judge(ground, record, &home, &old, prepares, &refuse)?;
+        told_of_record = prepared::judge(ground, record, &home, &mut old, prepares, &refuse)?;
     }
     let made = home.join(format!("devicemapper.dmpool-{}", ground.stamp));
     let place = Swap {
@@ -200,7 +200,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     ];
     let wanted = Wanted { own: None, uuid, data, metadata, block };
     let up = up_of([metadata_file, data_file], &name, &wanted);
-    let mut notes = notes(&old, data, block);
+    let mut notes = notes(&old, data, block, prepares);
     notes.extend(promises(
         ground,
         &old,
@@ -212,6 +212,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         notes.insert(0, grow_instead::sentence(ground, &old, data, metadata));
     }
     match &old.origin {
+        _ if prepares => {}
         Origin::Parts { data, metadata } => notes.extend(stays(data, metadata, &place.folder, &place.aside)),
         Origin::Pool(pool) => {
             notes.push(format!("the old pool `{pool}` stays up, {}, and is not written any more", old.data.human()));
@@ -353,8 +354,8 @@ fn is_no_link(folder: &Path, refuse: &impl Fn(String) -> Failure) -> Outcome<()>
         .next("dmpool migrate --name NAME --dir DIR    # a pool of its own, in a directory on that disk"))
 }
 
-/// Says what is copied, and what of it should be known.
-pub(super) fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
+/// Says what is copied, and what of it should be known; with `prepares`, nothing of Docker being stopped.
+pub(super) fn notes(old: &Old, data: Bytes, block: BlockSize, prepares: bool) -> Vec<String> {
     let need = old.need.human();
     let mut notes = vec![format!(
         "{} copied: {}, in blocks of {} (now {}), into {} (now {})",
@@ -365,7 +366,10 @@ pub(super) fn notes(old: &Old, data: Bytes, block: BlockSize) -> Vec<String> {
         data.human(),
         old.data.human()
     )];
-    notes.push(cost::docker_stopped(old.by_files.unwrap_or_else(|| cost::carry(old.need))));
+    if !prepares {
+        let copied = cost::carry(old.left.unwrap_or(old.need));
+        notes.push(cost::docker_stopped(old.by_files.unwrap_or(copied)));
+    }
     if !old.is_steady {
         notes.push(
             "Docker writes to the pool all the while, and how much is in it cannot be told exactly: whether it fits is looked at again \
