@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How much of a program's standard error an error message carries.
 const STDERR_KEPT: usize = 1024;
+/// How much of it is read: some programs end with all their options, behind the reason.
+const STDERR_READ: usize = 8192;
 
 /// A program that could not be run, or ended with another status than 0.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub struct ProgramError {
     pub line: String,
     /// How it ended: `exit status: 5`, or why it could not be started.
     pub ended: String,
-    /// The last 1024 bytes of what it said on standard error.
+    /// The last 1024 bytes of what it said on standard error, without a list of its options behind.
     pub stderr: String,
     /// Whether it did not end in time.
     pub gave_up: bool,
@@ -46,7 +48,18 @@ impl std::error::Error for ProgramError {}
 pub fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let may_run = |file: PathBuf| file.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+    if program.contains('/') {
+        return may_run(program.into());
+    }
     std::env::split_paths(&path).any(|folder| may_run(folder.join(program)))
+}
+
+/// Returns the last words on standard error that say why.
+fn why(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let text = text.split("\nUsage:").next().unwrap_or_default();
+    let from = text.ceil_char_boundary(text.len().saturating_sub(STDERR_KEPT));
+    text.get(from..).unwrap_or_default().to_owned()
 }
 
 /// Runs a program to its end with no standard input and returns what it wrote to standard output.
@@ -62,12 +75,10 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<Vec<u8>, Progra
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let from = output.stderr.len().saturating_sub(STDERR_KEPT);
-    let last = output.stderr.get(from..).unwrap_or_default();
     Err(ProgramError {
         line,
         ended: output.status.to_string(),
-        stderr: String::from_utf8_lossy(last).into_owned(),
+        stderr: why(&output.stderr),
         gave_up: false,
         missing: false,
     })
@@ -149,7 +160,7 @@ pub fn change_within<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration
     };
     let (send, receive) = mpsc::channel();
     if let Some(stderr) = child.stderr.take() {
-        std::thread::spawn(move || send.send(last_of(stderr, STDERR_KEPT)));
+        std::thread::spawn(move || send.send(last_of(stderr, STDERR_READ)));
     }
     let until = Instant::now() + limit;
     let status = loop {
@@ -167,7 +178,7 @@ pub fn change_within<S: AsRef<OsStr>>(program: &str, args: &[S], limit: Duration
     }
     // A daemon that it began may keep its standard error open.
     let said = receive.recv_timeout(Duration::from_secs(1)).ok().and_then(Result::ok).unwrap_or_default();
-    failed(status.to_string(), String::from_utf8_lossy(&said).into_owned(), false, false)
+    failed(status.to_string(), why(&said), false, false)
 }
 
 /// A program that was begun, and may have ended since.
@@ -219,8 +230,8 @@ pub fn begin<S: AsRef<OsStr>>(
 
 /// Returns the end of what a program that was begun has said; empty when that cannot be read.
 pub fn end_of(says: &Path) -> String {
-    let bytes = File::open(says).and_then(|file| last_of(file, STDERR_KEPT)).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+    let bytes = File::open(says).and_then(|file| last_of(file, STDERR_READ)).unwrap_or_default();
+    why(&bytes)
 }
 
 /// Returns the last `most` bytes, and holds never more than twice as many.
@@ -318,6 +329,13 @@ mod tests {
     fn a_failing_program_says_its_line_its_status_and_its_last_words() {
         let error = run("sh", &["-c", "echo no luck >&2; exit 5"]).unwrap_err().to_string();
         assert_eq!(error, "`sh -c 'echo no luck >&2; exit 5'` ended with exit status: 5: no luck");
+    }
+
+    #[test]
+    fn options_listed_behind_the_reason_are_left_out() {
+        assert_eq!(why(b"size is too small\nUsage: mkfs.xfs\n\t[-b size]\n"), "size is too small");
+        let long = format!("{}no luck", "\u{e4}".repeat(2000));
+        assert!(why(long.as_bytes()).len() <= STDERR_KEPT && why(long.as_bytes()).ends_with("no luck"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::kernel::{mounts, processes};
 use crate::ops::daemon::containers::{inspected, name_of, shims};
 use crate::ops::daemon::{stopped_on, units};
 use crate::ops::steps::configure::{is_systemd, runs};
+use crate::process;
 
 /// Where BuildKit has a folder for each step that it carries out, in Docker's root (builder/builder-next/executor_unix.go).
 const BUILDKIT: &str = "buildkit/executor";
@@ -60,6 +61,7 @@ pub fn look(root: &Path, options: &Options) -> Facts {
     let pid = daemon.as_ref().map(|daemon| daemon.pid);
     Facts {
         builds: builds(&root),
+        elsewhere: elsewhere(&root),
         seers: seers(&root, daemon.as_ref(), containers),
         orphans: if daemon.is_none() { shims(&root) } else { Vec::new() },
         pid,
@@ -74,7 +76,30 @@ pub fn look(root: &Path, options: &Options) -> Facts {
         active,
         open,
         units: held,
+        missing: missing(options),
     }
+}
+
+/// Returns where in our own mount namespace file systems of containers are mounted that are no places of Docker's: its root may be
+/// seen at another path as well, and its runtime has places of its own.
+fn elsewhere(root: &Path) -> Vec<PathBuf> {
+    let places = root.join("devicemapper/mnt");
+    let seen = mounts::everywhere().unwrap_or_default();
+    let of_docker = seen.iter().filter(|seen| seen.mount.mount_point.parent() == Some(places.as_path()));
+    let devices: BTreeSet<_> = of_docker.map(|seen| seen.mount.devno).collect();
+    let own = mounts::own().unwrap_or_default().into_iter();
+    let own = own.filter(|mount| devices.contains(&mount.devno)).map(|mount| mount.mount_point);
+    let is_dockers = |point: &Path| {
+        let of_driver = point.parent().is_some_and(|parent| parent.ends_with("devicemapper/mnt"));
+        of_driver || point.starts_with(root) || point.starts_with("/run")
+    };
+    own.filter(|point| !is_dockers(point)).collect()
+}
+
+/// Returns the programs of commands that are not there.
+fn missing(options: &Options) -> Vec<String> {
+    let programs = options.stop.iter().chain(&options.start).filter_map(|words| words.first());
+    programs.filter(|program| !process::is_there(program)).cloned().collect()
 }
 
 fn socket_that_listens(daemon: &Dockerd) -> Option<PathBuf> {

@@ -134,6 +134,10 @@ pub struct Facts {
     pub orphans: Vec<(u32, String)>,
     /// Who else sees mounts below the root.
     pub seers: Vec<Seer>,
+    /// Where else file systems of containers are mounted, beside where Docker and they have them.
+    pub elsewhere: Vec<PathBuf>,
+    /// The programs that were named to stop and to start it, and that are not there.
+    pub missing: Vec<String>,
 }
 
 impl Facts {
@@ -261,6 +265,15 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             .fact("state", "nothing was stopped")
             .next("run this again: it is saved then, too"));
         }
+        if let Some(first) = facts.elsewhere.first() {
+            let all: Vec<_> = facts.elsewhere.iter().take(NAMED).map(|point| point.display().to_string()).collect();
+            return Err(refuse(
+                "file systems of containers are mounted elsewhere too, and stay in use when Docker stops".to_owned(),
+            )
+            .fact("found", all.join(", "))
+            .fact("state", "nothing was touched")
+            .next(format!("umount {}    # then run this again", quote(&first.to_string_lossy()))));
+        }
         if let Some(build) = facts.builds.first() {
             return Err(refuse("an image is being built, and the build is cut off when Docker stops".to_owned())
                 .fact("found", format!("BuildKit runs a step of it (process {build})"))
@@ -290,7 +303,15 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
 
 fn way(facts: &Facts, options: &Options, pid: u32) -> Result<Way, (String, String)> {
     match (&options.stop, &options.start) {
-        (Some(stop), Some(start)) => return Ok(Way::Commands { stop: stop.clone(), start: start.clone() }),
+        (Some(stop), Some(start)) => {
+            return match facts.missing.first() {
+                None => Ok(Way::Commands { stop: stop.clone(), start: start.clone() }),
+                Some(program) => Err((
+                    format!("there is no program `{program}`, which shall stop or start it"),
+                    "name one that can be run; a script has to be executable (chmod +x)".to_owned(),
+                )),
+            };
+        }
         (None, None) => {}
         _ => {
             return Err((

@@ -28,6 +28,8 @@ fn facts() -> Facts {
         builds: Vec::new(),
         orphans: Vec::new(),
         seers: vec![Seer { pid: 9, comm: "ntpd".to_owned() }],
+        elsewhere: Vec::new(),
+        missing: Vec::new(),
     }
 }
 
@@ -114,6 +116,8 @@ fn each_reason_not_to_stop_docker_is_told() {
     let mut builds = facts();
     builds.builds.push(5);
     assert!(refusal(&builds).contains("an image is being built"));
+    builds.elsewhere.push("/mnt/web 1".into());
+    assert!(refusal(&builds).contains("mounted elsewhere too"));
     builds.asked.clone_from(&vanishes.asked);
     let prepare = Options { purpose: Purpose::Prepare, ..Options::default() };
     assert!(judge(&builds, &prepare).is_ok(), "who only prepares stops nothing");
@@ -128,6 +132,8 @@ fn a_docker_that_is_down_is_left_down_and_commands_come_first() {
     let words = |text: &str| Some(vec![text.to_owned()]);
     let told = Options { stop: words("/s"), start: words("/t"), ..Options::default() };
     assert_eq!(judge(&facts(), &told).unwrap().daemon.unwrap().way.starts(), "/t");
+    let gone = Facts { missing: vec!["/t".to_owned()], ..facts() };
+    assert!(judge(&gone, &told).unwrap_err().what.contains("there is no program `/t`"));
     let half = Options { start: None, ..told };
     assert!(judge(&facts(), &half).is_err());
 }
