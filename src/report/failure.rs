@@ -38,7 +38,11 @@ fn cause(error: &anyhow::Error) -> String {
     let mut chain: Vec<String> = error.chain().map(ToString::to_string).collect();
     chain.reverse();
     chain.dedup();
-    chain.join(", while ")
+    let mut links = chain.into_iter();
+    let first = links.next().unwrap_or_default();
+    // What could not be done is no doing, as other links are.
+    let joined = |link: &str| if link.starts_with("cannot ") { "; " } else { ", while " };
+    links.fold(first, |all, link| format!("{all}{}{link}", joined(&link)))
 }
 
 /// Returns a text that cannot steer a terminal: names in it may come from a hostile disk. Line ends stay.

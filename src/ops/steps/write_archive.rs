@@ -119,7 +119,8 @@ impl WriteArchive {
 
 impl Act for WriteArchive {
     fn sentence(&self) -> String {
-        format!("write {}, about {}, from {}", self.file.display(), self.size.human(), self.hold.root.display())
+        let (file, root) = (self.file.display(), self.hold.root.display());
+        format!("write {file} from {root}: about {}, and what containers have changed", self.size.human())
     }
 
     fn lasts(&self) -> bool {
