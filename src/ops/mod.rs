@@ -44,6 +44,7 @@ pub mod promised;
 mod random;
 pub mod registry;
 pub mod rescue;
+mod reserved;
 pub mod resume;
 pub mod root_archive;
 pub mod show;

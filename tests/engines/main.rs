@@ -31,6 +31,7 @@ mod migrate_menagerie;
 mod migrate_overlay2;
 mod migrate_power;
 mod migrate_prepared;
+mod migrate_room;
 mod migrate_trouble;
 mod named;
 mod parity;

@@ -265,7 +265,7 @@ fn a_dead_docker_comes_to_overlay2() {
     stopped.refuses_what_a_copy_would_inherit(&root);
     stopped.assert_is_as_before(&before);
     // Everything is in its place, and one step later it would have been done.
-    stopped.migrate("7:after:die", 9);
+    stopped.migrate("8:after:die", 9);
     let held = stopped.migrate("", 3);
     assert!(held.contains("dmpool undo"), "{held}");
     // As a Docker does that was started, and that nobody used.
@@ -274,10 +274,10 @@ fn a_dead_docker_comes_to_overlay2() {
     stopped.dmpool(&["undo"], "", 0);
     stopped.assert_is_as_before(&before);
     if boot::full() {
-        let failed = stopped.migrate("5:after:fail", 1);
+        let failed = stopped.migrate("6:after:fail", 1);
         assert!(failed.contains("everything that had been done was taken back"), "{failed}");
         stopped.assert_is_as_before(&before);
-        for step in 1..=8 {
+        for step in 1..=9 {
             stopped.migrate(&format!("{step}:before:die"), 9);
             stopped.dmpool(&["undo"], &format!("{step}:after-revert:die"), 9);
             stopped.dmpool(&["undo"], "", 0);

@@ -5,6 +5,7 @@ mod durable;
 pub(crate) mod facts;
 mod longer;
 mod nameless;
+mod room;
 mod tree;
 
 pub use self::alike::write_alike;
@@ -16,4 +17,5 @@ pub use self::durable::{
 pub use self::facts::{FsFacts, allocated, file_size_limit, is_network};
 pub use self::longer::{longer_ext4, longer_xfs, room_in, sync_open};
 pub use self::nameless::nameless;
+pub use self::room::{give_blocks, occupies, take_unwritten};
 pub use self::tree::{Bounds, Occupied, occupied, occupied_in};

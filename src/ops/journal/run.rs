@@ -193,6 +193,8 @@ fn forward(kit: &Kit, log: &mut Log, attempt: Attempt) -> Result<(), Stop> {
 ///
 /// After a reboot also those steps that do not outlast one: a device that was not yet to be removed is gone all the same.
 fn revert_all(kit: &Kit, log: &mut Log) -> Result<Back, Stop> {
+    // Docker, which is started on the way back, may need it.
+    kit.room.give_up();
     let mut stands: Vec<String> = Vec::new();
     let operation = log.journal.opened.plan.operation;
     let rebooted = log.journal.opened.boot != log.journal.boot;

@@ -28,7 +28,7 @@ use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
 use crate::ops::contents::devicemapper::Inner;
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{Kit, Step};
+use crate::ops::steps::{Kit, ReserveRoom, Step};
 use crate::ops::{Change, Done, around, contents, docker, gate, journal, keep_rm, preflight, random, steps};
 use crate::pool::{PoolUuid, Spec};
 use crate::units::{BlockSize, Bytes};
@@ -92,6 +92,10 @@ struct Part {
     edits: Vec<Edit>,
     /// What should be known, each a sentence.
     notes: Vec<String>,
+    /// The room that is reserved before Docker is stopped.
+    room: Option<ReserveRoom>,
+    /// What is made before Docker is stopped.
+    first: Vec<Step>,
     /// What is done when Docker runs again.
     at_last: Vec<Step>,
 }
@@ -175,6 +179,9 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     let around = around::around(&judged, &kit.state, &name, part.old.as_deref(), &part.edits, &[records])?;
     part.notes.extend(around.says_of_start(&judged));
     let mut steps: Vec<Step> = around.before;
+    // What is kept for the way back comes before all else.
+    let first = part.room.into_iter().map(Step::from).chain(part.first);
+    steps.splice(steps.len().min(1)..steps.len().min(1), first);
     steps.extend(own(&around.hold));
     steps.extend(around.told);
     steps.extend(around.after);

@@ -252,6 +252,7 @@ mod tests {
                 metadata: None,
                 prepared: None,
                 anew: None,
+                room: None,
             };
             let plan = Plan {
                 operation: Operation::Migrate,
@@ -312,7 +313,7 @@ mod tests {
         let mut hold = Hold::of_nothing();
         hold.root = "/srv/a".into();
         let (root, to) = (hold.root.clone(), "/srv/a/dmpool-migrate-1".into());
-        let copy = CopyLayers { root, to, hold, layers: 1, size: Bytes::new(0), old: None };
+        let copy = CopyLayers { root, to, hold, layers: 1, size: Bytes::new(0), old: None, room: Bytes::new(0) };
         note(&state, &plan(Operation::Migrate, vec![copy.into()]));
         let all: Vec<_> = recorded(&state).into_iter().map(|over| (over.root, over.deleted)).collect();
         assert_eq!(all, [("/srv/a/b".into(), true), ("/srv/a".into(), false)]);
@@ -326,7 +327,15 @@ mod tests {
             let mut hold = Hold::of_nothing();
             hold.records = records.into();
             let (root, to) = ("/d".into(), "/d/dmpool-migrate-1".into());
-            let copy = CopyLayers { root, to, hold: hold.clone(), layers: 1, size: Bytes::new(0), old: None };
+            let copy = CopyLayers {
+                root,
+                to,
+                hold: hold.clone(),
+                layers: 1,
+                size: Bytes::new(0),
+                old: None,
+                room: Bytes::new(0),
+            };
             plan(Operation::Migrate, vec![copy.into(), DropHold { hold }.into()])
         };
         let records = || recorded(&state).into_iter().map(|over| over.records).collect::<Vec<_>>();
@@ -347,7 +356,7 @@ mod tests {
     fn an_old_pool_on_devices_is_known_after_overlay2_too() {
         let of = |old: Option<Origin>| {
             let (root, to, hold) = ("/d".into(), "/d/dmpool-migrate-1".into(), Hold::of_nothing());
-            let copy = CopyLayers { root, to, hold, layers: 1, size: Bytes::new(0), old };
+            let copy = CopyLayers { root, to, hold, layers: 1, size: Bytes::new(0), old, room: Bytes::new(0) };
             Over::of(&plan(Operation::Migrate, vec![copy.into()])).unwrap().devices
         };
         let parts = |data: &str| Some(Origin::Parts { data: data.into(), metadata: "/x".into() });

@@ -8,7 +8,7 @@ use super::base::{Asked, NewBase};
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Own as Prepared};
-use super::room::{Room, fits, has_room, has_room_for};
+use super::room::{Room, fits, has_room, has_room_for, reserved};
 use super::size::{self, Old};
 use super::target::{edits, filled, is_renamed, notes as of_copy, stays, while_filled};
 use super::{Ground, Own, Part, apart, base, prepared};
@@ -17,7 +17,7 @@ use crate::engine::configure::docker::{self as configure, key_of};
 use crate::engine::dockerd;
 use crate::error::{Failure, Outcome};
 use crate::ops::plan::Plan;
-use crate::ops::steps::{Carried, DeleteFile, SetAside, Step, Swap, UpdateEntry, devices_of};
+use crate::ops::steps::{Carried, DeleteFile, InFiles, ReserveRoom, SetAside, Step, Swap, UpdateEntry, devices_of};
 use crate::ops::{boot, create, own_disk, steps};
 use crate::pool::{Entry, Place, PoolName, Spec};
 use crate::units::Bytes;
@@ -46,6 +46,8 @@ pub(super) struct OwnPool {
     larger: Option<NewBase>,
     /// The folder of the old pool's files, which is put aside.
     files: Option<Swap>,
+    /// What is reserved for the copy, where it lies in files and can be.
+    room: Option<(ReserveRoom, InFiles)>,
 }
 
 /// What is there of it already, or makes it.
@@ -134,13 +136,12 @@ pub(super) fn look(
         .as_ref()
         .and_then(|record| record.ready(&ground.kit.dm, &home).ok())
         .map_or_else(Bytes::default, |(_, bytes)| bytes);
+    let mut room = None;
     if let Some(directory) = &directory {
-        has_room(
-            own_disk::there(directory),
-            &old,
-            &Room { there, beside: Bytes::default(), keeps: prepares },
-            &refuse,
-        )?;
+        let place = own_disk::there(directory);
+        let needed = has_room(place, &old, &Room { there, beside: Bytes::default(), keeps: prepares }, &refuse)?;
+        // While Docker runs nothing is kept from it.
+        room = if prepares { None } else { reserved(place, &old, needed, &mut notes) };
     }
     if prepares {
         has_room_for(&home, record::list_of(old.mapped), &refuse)?;
@@ -167,7 +168,7 @@ pub(super) fn look(
         files: entry.files().map(|files| files.map(|store| store.file.clone())),
     });
     let wanted = Wanted { own, uuid: entry.uuid.clone(), data, metadata, block };
-    Ok(OwnPool { what, old, wanted, entry, made, up, edits, notes, record, larger, files })
+    Ok(OwnPool { what, old, wanted, entry, made, up, edits, notes, record, larger, files, room })
 }
 
 /// Returns what was prepared as it is there.
@@ -298,10 +299,10 @@ pub(super) fn plan(
     new_base: Asked,
 ) -> Outcome<(Part, Own)> {
     let planned = look(ground, info, asked, new_base, false)?;
-    let OwnPool { what, old, wanted, entry, made, up, edits, mut notes, record, larger, files } = planned;
+    let OwnPool { what, old, wanted, entry, made, up, edits, mut notes, record, larger, files, room } = planned;
     let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}"));
     let home = ground.root.path.join("devicemapper");
-    let (before, after) = match made {
+    let (first, after) = match made {
         Some(made) => split(made, &refuse)?,
         None => {
             let boot = boot::plan(&boot::look(ground.kit, Some(entry.name.as_str())), &refuse)?;
@@ -317,6 +318,7 @@ pub(super) fn plan(
     // Where nobody starts Docker, an undo makes it a prepared pool again, of which nobody would know without the record.
     let at_last = prepared.iter().filter(|_| !info.is_null()).flat_map(|home| Record::written_in(home));
     let at_last = at_last.map(|path| DeleteFile { path, file: None }.into()).collect();
+    let (room, in_files) = room.unzip();
     let own: Own = Box::new(move |hold| {
         let carried = Carried {
             hold: hold.clone(),
@@ -329,16 +331,16 @@ pub(super) fn plan(
             metadata: entry.files().map(|[metadata, _]| metadata.file.clone()),
             prepared,
             anew: larger.as_ref().and_then(NewBase::anew),
+            room: in_files,
         };
-        let mut steps = before;
-        steps.extend(filled(carried, Vec::new(), larger.as_ref()));
+        let mut steps = filled(carried, Vec::new(), larger.as_ref());
         steps.extend(devices);
         steps.extend(after);
         steps.extend(files.map(|Swap { folder, aside, .. }| Step::from(SetAside { from: folder, to: aside })));
         steps.extend(larger.into_iter().flat_map(NewBase::swap));
         steps
     });
-    Ok((Part { what, pool: name, old: Some(old.pool), edits, notes, at_last }, own))
+    Ok((Part { what, pool: name, old: Some(old.pool), edits, notes, room, first, at_last }, own))
 }
 
 /// Returns what `create` does before it brings the pool up, and after.

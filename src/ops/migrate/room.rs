@@ -7,7 +7,8 @@ use super::size::Old;
 use super::{Ground, prepare};
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::FsFacts;
-use crate::ops::promised;
+use crate::ops::steps::{InFiles, ReserveRoom};
+use crate::ops::{promised, reserved};
 use crate::units::{BlockSize, Bytes};
 
 /// Refuses a pool that what is in the old one does not fit in.
@@ -76,12 +77,13 @@ pub(super) fn has_room_for(home: &Path, list: Bytes, refuse: &impl Fn(String) ->
         .next("free some, or migrate without --prepare"))
 }
 
-/// Refuses where the sparse files could not get the blocks that the copy needs.
-pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+/// Refuses where the sparse files could not get the blocks that the copy needs; returns how much that is at most.
+pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(String) -> Failure) -> Outcome<Bytes> {
     let fs = FsFacts::of(place).map_err(|e| refuse(format!("{} cannot be looked at", place.display())).because(e))?;
     let needed = Bytes::new(old.need.get().saturating_add(old.metadata_used.bytes().get().saturating_mul(2)));
     let beside = room.beside.get().saturating_add(old.metadata_longer.bytes().get());
-    let needed = needed.saturating_sub(room.there).get().saturating_add(beside);
+    let written = Bytes::new(needed.saturating_sub(room.there).get().saturating_add(beside));
+    let needed = written.get();
     let kept = if room.keeps { prepare::kept(&fs) } else { Bytes::default() };
     let needed = Bytes::new(needed.saturating_add(kept.get()));
     if needed > fs.available {
@@ -95,7 +97,24 @@ pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(St
         .fact("free", fs.available.exact())
         .next("free some, or name a pool elsewhere:  dmpool migrate --name NAME --dir DIR"));
     }
-    Ok(())
+    Ok(written)
+}
+
+/// Returns what reserves that much on the file system of a folder, and what the new pool's files get of it; where the file system cannot,
+/// nothing, and `notes` says so.
+pub(super) fn reserved(
+    place: &Path,
+    old: &Old,
+    needed: Bytes,
+    notes: &mut Vec<String>,
+) -> Option<(ReserveRoom, InFiles)> {
+    if !reserved::can_be(place) {
+        notes.push(reserved::cannot_be(place));
+        return None;
+    }
+    let metadata = old.metadata_used.bytes().get().saturating_mul(2).saturating_add(old.metadata_longer.bytes().get());
+    let files = InFiles { data: old.need, metadata: Bytes::new(metadata) };
+    Some((ReserveRoom { folder: place.to_owned(), room: needed }, files))
 }
 
 /// Says that sparse files are promised more than there is: `files` is what the new ones may take still, and the old ones take no more.

@@ -8,7 +8,7 @@ use super::base::{Asked, NewBase};
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
-use super::room::{Room, fits, has_room, promises};
+use super::room::{Room, fits, has_room, promises, reserved};
 use super::size::{self, Old};
 use super::{Ground, Options, Own, Part, To, base, grow_instead, own_pool, prepared};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
@@ -18,7 +18,8 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::fs::allocated;
 use crate::kernel::{block, mounts};
 use crate::ops::steps::{
-    Carried, CopyVolumes, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap, VerifyVolumes,
+    Carried, CopyVolumes, InFiles, MakeDirectory, MakeFile, MakePool, MapFile, ReserveRoom, SetAside, SettleCopy, Step,
+    Swap, VerifyVolumes,
 };
 use crate::ops::{cost, on_devices, sight, target as file};
 use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
@@ -87,6 +88,8 @@ pub(super) struct LoopFiles {
     pub record: Option<Record>,
     /// What changes with another base device.
     pub larger: Option<NewBase>,
+    /// What is reserved for the copy, where it can be.
+    room: Option<(ReserveRoom, InFiles)>,
 }
 
 /// Returns what brings up a pool that is filled, on its files for metadata and data.
@@ -183,7 +186,7 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
         record.ready(&ground.kit.dm, &home).map_or_else(|_| Bytes::default(), |(_, bytes)| bytes)
     });
     let beside = if prepares { record::list_of(old.mapped) } else { Bytes::default() };
-    has_room(&home, &old, &Room { there, beside, keeps: prepares }, &refuse)?;
+    let needed = has_room(&home, &old, &Room { there, beside, keeps: prepares }, &refuse)?;
     let told = |given: &[&str]| {
         let mut options = options(given, data, metadata, block);
         options.extend(larger.iter().flat_map(|larger| larger.options(given)));
@@ -220,19 +223,22 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     }
     notes.extend(of_base);
     notes.splice(0..0, told_of_record);
+    // While Docker runs nothing is kept from it.
+    let room = if prepares { None } else { reserved(&home, &old, needed, &mut notes) };
     let pool = name.to_string();
-    Ok(LoopFiles { what, old, wanted, pool, place, make, up, edits, notes, record, larger })
+    Ok(LoopFiles { what, old, wanted, pool, place, make, up, edits, notes, record, larger, room })
 }
 
 fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part, Own)> {
     let planned = new_loop_files(ground, info, sizes, false)?;
-    let LoopFiles { what, old, wanted, pool, place, make, up, edits, mut notes, record, larger } = planned;
+    let LoopFiles { what, old, wanted, pool, place, make, up, edits, mut notes, record, larger, room } = planned;
     if record.is_none() {
         notes.extend(prepared::is_not_used(ground));
     }
     let (uuid, block) = (wanted.uuid.pool(), wanted.block);
     let prepared = record.map(|_| ground.root.path.join("devicemapper"));
     let (origin, metadata_file) = (old.origin, place.made.join("metadata"));
+    let (room, in_files) = room.unzip();
     let own: Own = Box::new(move |hold| {
         let carried = Carried {
             hold: hold.clone(),
@@ -245,6 +251,7 @@ fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part
             metadata: Some(metadata_file),
             prepared,
             anew: larger.as_ref().and_then(NewBase::anew),
+            room: in_files,
         };
         let Swap { folder, aside, made } = place;
         let is_there = folder.symlink_metadata().is_ok();
@@ -254,7 +261,8 @@ fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part
         steps.extend(larger.into_iter().flat_map(NewBase::swap));
         steps
     });
-    Ok((Part { what, pool: ground.root.own_pool(), old: Some(old.pool), edits, notes, at_last: Vec::new() }, own))
+    let (pool, old) = (ground.root.own_pool(), Some(old.pool));
+    Ok((Part { what, pool, old, edits, notes, room, first: Vec::new(), at_last: Vec::new() }, own))
 }
 
 /// Returns the steps that fill the new pool and look at it.

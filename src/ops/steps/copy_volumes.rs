@@ -14,9 +14,10 @@ use crate::kernel::fs::{FsFacts, write_replace};
 use crate::metadata::Superblock;
 use crate::ops::migrate::anew::{self, Anew};
 use crate::ops::migrate::blocks::record::{self, Record};
-use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill};
+use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill, need};
 use crate::ops::sight;
-use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, Step, WayBack};
+use crate::ops::steps::reserve_room::give_back;
+use crate::ops::steps::{Act, Attempt, Hold, InFiles, Kit, Reverted, Step, WayBack};
 use crate::units::{BlockSize, Bytes};
 
 /// What was compared, in the folder of the records.
@@ -51,6 +52,9 @@ pub struct Carried {
     /// What every volume gets for a file system, when they are written by files and not by blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anew: Option<Anew>,
+    /// What is reserved in the new pool's files while they are filled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<InFiles>,
 }
 
 /// Two folders that change places.
@@ -232,6 +236,8 @@ pub(in crate::ops) fn take_down(kit: &Kit, up: &[Step], target: &Target) -> Resu
 impl CopyVolumes {
     fn copy(&self, kit: &Kit) -> Result<()> {
         self.carried.hold.still_stands()?;
+        // What is written beside the copy has room, too.
+        kit.room.draw(0);
         self.carried.hold.note_root()?;
         if self.carried.prepared.is_none() {
             self.make.iter().try_for_each(|step| step.act().apply(kit, Attempt::Again))?;
@@ -242,15 +248,26 @@ impl CopyVolumes {
             // A death in the preparing may have left it up.
             self.carried.take_down(kit)?;
             let opened = record::take(kit, home, &self.carried.old, &source)?;
-            let fill = |target: &Target| record::fill_prepared(kit, &source, &family, target, &opened);
+            let fill = |target: &Target| {
+                self.reserve(kit, Bytes::default())?;
+                record::fill_prepared(kit, &source, &family, target, &opened)
+            };
             self.carried.with(kit, fill)?;
         } else if let Some(anew) = &self.carried.anew {
             let root = &self.carried.hold.root;
+            self.reserve(kit, Bytes::default())?;
             self.carried.with(kit, |target| anew::fill(kit, root, &source, &family, target, anew))?;
         } else {
+            self.reserve(kit, need(&source.metadata, &family, self.carried.block)?)?;
             self.carried.with(kit, |target| fill(kit, &source, &family, target))?;
         }
         is_unchanged(kit, &self.carried, source.metadata.seal)
+    }
+
+    /// Gives the new pool's files the blocks that the copy takes at most: as planned, or what it is now.
+    fn reserve(&self, kit: &Kit, now: Bytes) -> Result<()> {
+        let (Some(room), Some(metadata)) = (&self.carried.room, &self.carried.metadata) else { return Ok(()) };
+        InFiles { data: room.data.max(now), ..*room }.take(kit, metadata)
     }
 
     /// The kernel says `EIO` of a loop device whose file gets no more blocks: what it lacks only its file system tells.
@@ -308,7 +325,9 @@ impl Act for CopyVolumes {
     }
 
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
-        self.copy(kit).map_err(|why| self.with_room(why))
+        let copied = self.copy(kit).map_err(|why| self.with_room(why));
+        kit.room.give_up();
+        copied
     }
 
     fn is_one_thing(&self) -> bool {
@@ -437,6 +456,9 @@ impl SettleCopy {
                 }
             }
         })?;
+        if let (Some(_), Some(metadata)) = (self.carried.room, self.carried.metadata_now()) {
+            give_back(kit, &metadata);
+        }
         self.carried.prepared.as_deref().map_or(Ok(()), Record::end)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -12,7 +13,8 @@ use crate::engine::docker_objects::{CONTAINERS, is_id};
 use crate::engine::driver::Driver;
 use crate::kernel::KernelError;
 use crate::kernel::fs::{
-    make_dir_durably, read_limited, remove_dir_durably, remove_durably, sync_dir, write_alike, write_replace,
+    Bounds, make_dir_durably, occupied, read_limited, remove_dir_durably, remove_durably, sync_dir, write_alike,
+    write_replace,
 };
 use crate::ops::contents::overlay2;
 use crate::ops::contents::source::Reach;
@@ -24,6 +26,8 @@ use crate::units::Bytes;
 
 /// No container's configuration is longer.
 const LONGEST: Bytes = Bytes::new(16 << 20);
+/// How far a copy that was begun is looked through.
+const BOUNDS: Bounds = Bounds { entries: u64::MAX, time: Duration::from_secs(60) };
 /// How many differences are told when there are some; the report has them all.
 const TOLD: usize = 5;
 
@@ -43,6 +47,9 @@ pub struct CopyLayers {
     /// The pool that they are in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Origin>,
+    /// How much room it takes at most, where that can be reserved.
+    #[serde(default)]
+    pub room: Bytes,
 }
 
 /// What was copied: beside the copy, until Docker looks at it.
@@ -75,6 +82,37 @@ impl CopyLayers {
             write_replace(&self.to.join(COPIED), &serde_json::to_vec(found)?, 0o600)?;
         }
         Ok(())
+    }
+
+    fn copy(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
+        self.hold.still_stands()?;
+        if attempt == Attempt::First && self.to.symlink_metadata().is_ok() {
+            let object = self.to.display().to_string();
+            return Err(KernelError { errno: Errno::EEXIST, call: "mkdir", object }.into());
+        }
+        let begun = Copied { records: overlay2::records(&self.root)?, layers: overlay2::count(&self.root)? };
+        kit.room.draw(0);
+        self.begin(&begun)?;
+        // After a death some of it is there.
+        let there = occupied(&self.to, BOUNDS)?.bytes;
+        kit.room.take(&self.root, self.room.saturating_sub(there), false)?;
+        let mut failed = Ok(());
+        let [shares, _] = overlay2::shares(&self.root, self.size)?;
+        overlay2::copy_layers(&self.root, &self.to, &reach(kit), &|bytes| kit.room.draw(bytes), &mut |number, _| {
+            kit.watcher.tell(&progress("copying layers", &shares, number));
+            if failed.is_ok() {
+                failed = fault::reached(number - 1, Point::Layer);
+            }
+        })?;
+        failed?;
+        overlay2::copy_database(&self.root, &self.to)?;
+        // What was read while somebody wrote it is worth nothing.
+        ensure!(
+            overlay2::records(&self.root)? == begun.records,
+            "Docker has written to {} meanwhile",
+            self.root.display()
+        );
+        self.hold.still_stands()
     }
 
     /// Fails when layers are where Docker looks for them, or on the way: what else is below `to` then is all there is of what was
@@ -119,30 +157,9 @@ impl Act for CopyLayers {
     }
 
     fn apply(&self, kit: &Kit, attempt: Attempt) -> Result<()> {
-        self.hold.still_stands()?;
-        if attempt == Attempt::First && self.to.symlink_metadata().is_ok() {
-            let object = self.to.display().to_string();
-            return Err(KernelError { errno: Errno::EEXIST, call: "mkdir", object }.into());
-        }
-        let begun = Copied { records: overlay2::records(&self.root)?, layers: overlay2::count(&self.root)? };
-        self.begin(&begun)?;
-        let mut failed = Ok(());
-        let [shares, _] = overlay2::shares(&self.root, self.size)?;
-        overlay2::copy_layers(&self.root, &self.to, &reach(kit), &mut |number, _| {
-            kit.watcher.tell(&progress("copying layers", &shares, number));
-            if failed.is_ok() {
-                failed = fault::reached(number - 1, Point::Layer);
-            }
-        })?;
-        failed?;
-        overlay2::copy_database(&self.root, &self.to)?;
-        // What was read while somebody wrote it is worth nothing.
-        ensure!(
-            overlay2::records(&self.root)? == begun.records,
-            "Docker has written to {} meanwhile",
-            self.root.display()
-        );
-        self.hold.still_stands()
+        let copied = self.copy(kit, attempt);
+        kit.room.give_up();
+        copied
     }
 
     fn is_one_thing(&self) -> bool {
@@ -495,8 +512,15 @@ mod tests {
         let metadata = root.join("devicemapper/metadata");
         fs::create_dir_all(&metadata).unwrap();
         let now = || Copied { records: overlay2::records(&temp.path().join("root")).unwrap(), layers: 0 };
-        let copy =
-            CopyLayers { root, to: to.clone(), hold: hold(temp.path()), layers: 0, size: Bytes::default(), old: None };
+        let copy = CopyLayers {
+            root,
+            to: to.clone(),
+            hold: hold(temp.path()),
+            layers: 0,
+            size: Bytes::default(),
+            old: None,
+            room: Bytes::default(),
+        };
         let begun = now();
         copy.begin(&begun).unwrap();
         copy.is_of_now(&begun).unwrap();

@@ -19,6 +19,7 @@ mod layers;
 mod lvextend;
 mod named_device;
 mod register;
+mod reserve_room;
 mod resize;
 mod set_aside;
 mod snapshot;
@@ -58,6 +59,7 @@ pub use layers::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
 pub use lvextend::{ExtendThinPool, ExtendVolume};
 pub use named_device::NamedDevice;
 pub use register::{Register, Unregister, UpdateEntry};
+pub use reserve_room::{InFiles, ReserveRoom};
 pub use resize::{Part, ReloadLinear, ReloadPool, SetCapacity};
 pub use set_aside::SetAside;
 pub use snapshot::MakeSnapshot;
@@ -75,6 +77,7 @@ pub use write_records::WriteRecords;
 use crate::kernel::dm::Dm;
 use crate::ops::State;
 use crate::ops::progress::Watcher;
+use crate::ops::reserved::Held;
 
 /// What steps work with.
 #[derive(Debug)]
@@ -87,12 +90,14 @@ pub struct Kit {
     said: RefCell<Vec<String>>,
     /// Who is told how far a long step has come.
     pub watcher: Watcher,
+    /// The room that is reserved for what is written.
+    pub(in crate::ops) room: Held,
 }
 
 impl Kit {
     /// Returns what steps work with.
     pub const fn new(dm: Dm, state: State) -> Self {
-        Self { dm, state, said: RefCell::new(Vec::new()), watcher: Watcher::none() }
+        Self { dm, state, said: RefCell::new(Vec::new()), watcher: Watcher::none(), room: Held::nothing() }
     }
 
     /// Keeps what a step has to say of what it left as it is.
@@ -301,6 +306,7 @@ steps!(
     PlaceLayers,
     SetDriver,
     KeepRecords,
+    ReserveRoom,
     StopContainers,
     HoldDocker,
     StopDocker,

@@ -24,6 +24,8 @@ pub(crate) use upper::{Upper, plant_upper, unfit};
 pub(super) use upper::{WHITEOUT, is_whiteout, take_marks};
 
 const TEMPORARY: &str = ".dmpool-rescue";
+/// What an entry takes beside its content.
+const ENTRY: u64 = 4096;
 const ACCESS: &str = "system.posix_acl_access";
 pub(crate) const DEFAULT: &str = "system.posix_acl_default";
 
@@ -48,6 +50,7 @@ pub fn plant(tree: &Tree, from: &Resolved, to: Destination, tell: &mut Tell<'_>)
         inherits,
         may_own,
         is_upper: false,
+        writes: &|_| (),
         links: Links::default(),
         ground: Ground { root: to.folder, levels: Vec::new() },
         made: 0,
@@ -91,6 +94,8 @@ struct Planting<'a, 't> {
     may_own: bool,
     /// Whether overlayfs will read it, which has marks of its own.
     is_upper: bool,
+    /// Gets how many bytes are written next.
+    writes: &'a dyn Fn(u64),
     /// By their paths below the destination.
     links: Links,
     ground: Ground,
@@ -144,6 +149,7 @@ impl Planting<'_, '_> {
         self.leave(self.ground.depth_of(parent))?;
         let Some(name) = path.file_name() else { return Ok(true) };
         let is_directory = entry.node.status.is_directory();
+        (self.writes)(ENTRY);
         let tried = if is_directory { self.directory(entry, path, name) } else { self.other(entry, path, name) };
         let made = match tried {
             Err(stop) => {
@@ -232,11 +238,14 @@ impl Planting<'_, '_> {
         };
         let folder = self.ground.folder()?;
         let file = folder.make_file(temporary)?;
-        let held = self.held;
+        let (held, writes) = (self.held, self.writes);
         let written = file.set_len(content.size()).and_then(|()| {
             content.read(&mut |at, bytes| match held.came() {
                 true => Err(io::Error::new(io::ErrorKind::TimedOut, "a signal came")),
-                false => file.write_all_at(bytes, at),
+                false => {
+                    writes(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+                    file.write_all_at(bytes, at)
+                }
             })
         });
         match written {

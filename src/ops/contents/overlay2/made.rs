@@ -25,7 +25,8 @@ use crate::units::Bytes;
 /// How many losses are named.
 const NAMED: usize = 5;
 
-/// Writes every layer that is not whole yet below `to`. `said` gets how many are whole and how many there are, after each.
+/// Writes every layer that is not whole yet below `to`. `writes` gets how many bytes are written next, `said` how many layers are whole and how
+/// many there are, after each.
 ///
 /// # Errors
 /// When one cannot be read whole or kept exactly, nothing more can be written, or a signal comes.
@@ -33,6 +34,7 @@ pub(in crate::ops) fn copy_layers(
     root: &Path,
     to: &Path,
     reach: &Reach,
+    writes: &dyn Fn(u64),
     said: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
     let (objects, parts) = read(root)?;
@@ -50,7 +52,7 @@ pub(in crate::ops) fn copy_layers(
         may_go_on()?;
         if !to.join(WHOLE).join(&part.id).exists() {
             let is_committed = committed.contains(&part.id);
-            one(&objects, part, &links, is_committed, &place, &mut opener)
+            one(&objects, part, &links, is_committed, &place, writes, &mut opener)
                 .with_context(|| format!("copying {} ({})", part.whose, part.id))?;
         }
         said(number + 1, parts.len());
@@ -79,6 +81,7 @@ fn one(
     links: &BTreeMap<&str, String>,
     is_committed: bool,
     place: &Place<'_>,
+    writes: &dyn Fn(u64),
     opener: &mut Opener<'_>,
 ) -> Result<()> {
     let layers = place.to.join(LAYERS);
@@ -98,7 +101,7 @@ fn one(
     let always = always(objects, Driver::Devicemapper, part)?;
     let mut lost = Vec::new();
     let mut tell = |remark: Remark| lost.push(remark.to_string());
-    let upper = Upper { old: &old, new: &new, always: &|path| always.contains(path) };
+    let upper = Upper { old: &old, new: &new, always: &|path| always.contains(path), writes };
     plant_upper(&upper, &Folder::open(&own)?, OsStr::new("diff"), &mut tell)?;
     if !lost.is_empty() {
         let more = lost.len().saturating_sub(NAMED);

@@ -18,9 +18,9 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::identity;
 use crate::ops::contents::overlay2::{self, Ground, Host, Part, Size};
 use crate::ops::contents::source::Reach;
-use crate::ops::cost;
-use crate::ops::steps::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
+use crate::ops::steps::{CopyLayers, PlaceLayers, ReserveRoom, SetDriver, VerifyLayers};
 use crate::ops::target::refusal;
+use crate::ops::{cost, reserved};
 use crate::process::quote;
 use crate::units::Bytes;
 
@@ -100,7 +100,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     let mut facts = look(&migration.root.path, &Reach { state: state.clone(), ..Reach::default() })?;
     facts.missing = missing(migration, judged);
     is_not_over(&over::recorded(&state), &facts, judged, &refuse)?;
-    let (layers, size) = may_be_done(&facts, &refuse)?;
+    let (layers, size, needed) = may_be_done(&facts, &refuse)?;
     let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, &refuse))?;
     if telling.root != facts.root {
         return Err(refuse("Docker is configured for another root".to_owned())
@@ -121,14 +121,20 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     }
     let pool = migration.root.own_pool();
     let old = migration.root.pool().or_else(|| Some(pool.clone()));
-    let part = Planned { what, old, pool, edits: telling.edits.clone(), notes, at_last: Vec::new() };
+    let room = reserved::can_be(&facts.root).then(|| ReserveRoom { folder: facts.root.clone(), room: needed });
+    if room.is_none() {
+        notes.push(reserved::cannot_be(&facts.root));
+    }
+    let needed = room.as_ref().map_or_else(Bytes::default, |room| room.room);
+    let edits = telling.edits.clone();
+    let part = Planned { what, old, pool, edits, notes, room, first: Vec::new(), at_last: Vec::new() };
     let (_, origin) = size::origin_of(&migration.root);
     let (root, containers, aside) = (facts.root.clone(), facts.containers, facts.ground.aside.clone());
     let own: Own = Box::new(move |hold| {
         let of = || (root.clone(), to.clone(), hold.clone());
         let ((root, to, hold), verify, place, driver) = (of(), of(), of(), of());
         vec![
-            CopyLayers { root, to, hold, layers, size: Bytes::new(size.bytes), old: Some(origin) }.into(),
+            CopyLayers { root, to, hold, layers, size: Bytes::new(size.bytes), old: Some(origin), room: needed }.into(),
             VerifyLayers { root: verify.0, to: verify.1, hold: verify.2, size: Bytes::new(size.bytes), report }.into(),
             PlaceLayers { root: place.0, to: place.1, hold: place.2, aside }.into(),
             SetDriver { root: driver.0, to: driver.1, hold: driver.2, containers }.into(),
@@ -161,8 +167,8 @@ fn is_not_over(ended: &[Over], facts: &Facts, judged: &Judged, refuse: &dyn Fn(S
     }
 }
 
-/// Returns how many layers there are, and how much in them.
-fn may_be_done(facts: &Facts, refuse: &dyn Fn(String) -> Failure) -> Outcome<(usize, Size)> {
+/// Returns how many layers there are, how much is in them, and how much room that takes at most.
+fn may_be_done(facts: &Facts, refuse: &dyn Fn(String) -> Failure) -> Outcome<(usize, Size, Bytes)> {
     let parts = facts.parts.as_ref().map_err(|broken| {
         let failure = refuse("not all of it is whole".to_owned());
         let more = broken.len().saturating_sub(NAMED);
@@ -181,7 +187,7 @@ fn may_be_done(facts: &Facts, refuse: &dyn Fn(String) -> Failure) -> Outcome<(us
     facts.ground.may_have_overlay2(&facts.root, refuse)?;
     let needed = size.bytes.saturating_add(size.entries.saturating_mul(ENTRY)).saturating_add(SPARE);
     facts.ground.has_room(needed, size.entries, refuse)?;
-    Ok((parts.len(), size))
+    Ok((parts.len(), size, Bytes::new(needed)))
 }
 
 /// Returns the layers whose volume the pool does not have. A pool that cannot be read so is looked at layer by layer, when it is copied.

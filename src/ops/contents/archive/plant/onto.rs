@@ -54,6 +54,7 @@ pub(crate) fn plant_onto(onto: &Onto<'_>, to: &Folder, tell: &mut Tell<'_>) -> R
         inherits: true,
         may_own: true,
         is_upper: false,
+        writes: &|_| (),
         links: Links::default(),
         ground: Ground { root: to.enter(OsStr::new("."))?, levels: Vec::new() },
         made: 0,

@@ -41,6 +41,8 @@ pub(crate) struct Upper<'a> {
     pub(crate) new: &'a Tree,
     /// Files that belong in it although they are those beneath.
     pub(crate) always: &'a dyn Fn(&Path) -> bool,
+    /// Gets how many bytes are written next.
+    pub(crate) writes: &'a dyn Fn(u64),
 }
 
 /// Makes a directory of that name with all that differs. What cannot be kept is told, and missing then.
@@ -56,6 +58,7 @@ pub(crate) fn plant_upper(upper: &Upper<'_>, to: &Folder, name: &OsStr, tell: &m
         inherits: false,
         may_own: true,
         is_upper: true,
+        writes: upper.writes,
         links: Links::default(),
         ground: Ground { root: to.enter(OsStr::new("."))?, levels: Vec::new() },
         made: 0,
@@ -162,7 +165,7 @@ mod tests {
         fs::create_dir(&up).unwrap();
         let [old_tree, new_tree] = [&old, &new].map(|path| Tree::new(vec![layer(path, Marks::None)]));
         let mut lost = Vec::new();
-        let upper = Upper { old: &old_tree, new: &new_tree, always };
+        let upper = Upper { old: &old_tree, new: &new_tree, always, writes: &|_| () };
         let mut tell = |remark: Remark| lost.push(remark.to_string());
         plant_upper(&upper, &Folder::open(&up).unwrap(), OsStr::new("diff"), &mut tell).unwrap();
         let merged = vec![layer(&up.join("diff"), Marks::Overlay(Namespace::Trusted)), layer(&old, Marks::None)];

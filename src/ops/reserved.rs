@@ -1,0 +1,317 @@
+//! Room on a file system that nobody else gets: blocks of a file without a name, which go back when this process ends, however it ends.
+//!
+//! A migration takes it while Docker runs ([`crate::ops::steps::ReserveRoom`]) and gives it up piece by piece for what it writes
+//! ([`draw`]), or hands it over to the loop files that it fills ([`give_to_files`]): those keep it also after a death. The kernel writes to a loop
+//! file when it likes, long after the copy has written, so that only the blocks of the file itself are there for sure.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+
+use crate::kernel::fs::{FsFacts, give_blocks, nameless, occupies, open_existing, take_unwritten};
+use crate::kernel::{Called, errno_of};
+use crate::ops::sight;
+use crate::units::Bytes;
+
+/// So much is free at least for what is written next.
+const PIECE: u64 = 16 << 20;
+/// What is kept beside what is asked for: for records, reports, and the first that Docker writes.
+const BESIDE: u64 = 64 << 20;
+/// What a file system may keep for itself of what it says is free.
+const OVERHEAD: u64 = 16 << 20;
+/// What is left to Docker while it runs: that share of the file system, and no more than this.
+const FOR_DOCKER: (u64, u64) = (20, 4 << 30);
+/// So much of a file gets its blocks at once, and so much when little is free.
+const STRIDE: u64 = 64 << 20;
+const LEAST: u64 = 1 << 20;
+
+/// What is reserved.
+#[derive(Debug, Default)]
+pub(in crate::ops) struct Held(RefCell<Option<Reserved>>);
+
+#[derive(Debug)]
+struct Reserved {
+    file: File,
+    /// How much of it is left.
+    left: u64,
+    /// How much was taken from it and not written yet.
+    ahead: u64,
+}
+
+impl Held {
+    pub(in crate::ops) const fn nothing() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    fn left(&self) -> u64 {
+        self.0.borrow().as_ref().map_or(0, |reserved| reserved.left)
+    }
+
+    /// Reserves that much on the file system of a folder, and something beside it; less while Docker runs, when little would be left to it: the
+    /// rest is taken when it is down. What was reserved before counts.
+    ///
+    /// # Errors
+    /// When that much is not free.
+    pub(in crate::ops) fn take(&self, folder: &Path, bytes: Bytes, docker_runs: bool) -> Result<()> {
+        if bytes == Bytes::default() {
+            return Ok(());
+        }
+        let fs = FsFacts::of(folder)?;
+        let had = self.left();
+        let free = fs.available.get().saturating_add(had);
+        if bytes.get() > free {
+            bail!(too_little(&fs, bytes, Bytes::new(free)));
+        }
+        let kept = if docker_runs { kept_for_docker(&fs) } else { 0 };
+        let wanted = bytes.get().saturating_add(BESIDE).min(free.saturating_sub(kept));
+        if bytes.get().min(wanted) <= had {
+            return Ok(());
+        }
+        let mut held = self.0.borrow_mut();
+        let reserved = match &mut *held {
+            Some(reserved) => reserved,
+            none => none.insert(Reserved { file: nameless(folder)?, left: 0, ahead: 0 }),
+        };
+        // The last of what is free a file system may not give.
+        let mut taken = reserved.grow(folder, wanted);
+        if taken.as_ref().is_err_and(|e| errno_of(e) == Some(Errno::ENOSPC)) {
+            taken = reserved.grow(folder, wanted.min(bytes.get()).saturating_sub(OVERHEAD));
+        }
+        let Err(why) = taken else { return Ok(()) };
+        *held = None;
+        match errno_of(&why) {
+            Some(Errno::EOPNOTSUPP) => Ok(()),
+            _ => Err(why.context(too_little(&fs, bytes, Bytes::new(free)))),
+        }
+    }
+
+    /// Gives up what is written next.
+    pub(in crate::ops) fn draw(&self, bytes: u64) {
+        let mut held = self.0.borrow_mut();
+        let Some(reserved) = &mut *held else { return };
+        reserved.ahead = reserved.ahead.saturating_sub(bytes);
+        if reserved.ahead < PIECE {
+            let short = bytes.max(PIECE).saturating_add(PIECE);
+            reserved.ahead = reserved.ahead.saturating_add(short.min(reserved.left));
+            reserved.shrink(short);
+        }
+    }
+
+    /// Gives all of it up.
+    pub(in crate::ops) fn give_up(&self) {
+        *self.0.borrow_mut() = None;
+    }
+
+    fn shrink(&self, bytes: u64) {
+        if let Some(reserved) = &mut *self.0.borrow_mut() {
+            reserved.shrink(bytes);
+        }
+    }
+
+    /// Gives files blocks from their beginning on, each so much as is said, out of what is reserved and what is free. What was reserved beside is
+    /// left. A file system that cannot has given nothing.
+    ///
+    /// # Errors
+    /// When there is too little; then the files have what they had, or less.
+    pub(in crate::ops) fn give_to_files(&self, files: &[(PathBuf, Bytes)]) -> Result<()> {
+        let Some((first, _)) = files.first() else { return Ok(()) };
+        let open = |(path, bytes): &(PathBuf, Bytes)| -> Result<_> {
+            let file = open_existing(path)?;
+            let length = bytes.get().min(file.metadata()?.len());
+            Ok((file, path.clone(), length))
+        };
+        let files: Vec<_> = files.iter().map(open).collect::<Result<_>>()?;
+        let mut lacks = 0_u64;
+        for (file, path, length) in &files {
+            lacks = lacks.saturating_add(length.saturating_sub(occupies(file, path)?.get()));
+        }
+        let fs = FsFacts::of(first)?;
+        let free = fs.available.get().saturating_add(self.left());
+        if lacks > free {
+            bail!(too_little(&fs, Bytes::new(lacks), Bytes::new(free)));
+        }
+        let (needed, mut given) = (Bytes::new(lacks), Ok(()));
+        for (file, path, length) in &files {
+            given = given.and_then(|()| self.give_to_file(file, path, *length, &mut lacks));
+        }
+        match given {
+            Err(e) if errno_of(&e) == Some(Errno::EOPNOTSUPP) => Ok(()),
+            Err(e) => {
+                let paths: Vec<_> = files.into_iter().map(|(_, path, _)| path).collect();
+                // A file that is attached goes, or is copied into again.
+                let _ = out_of_files(&paths);
+                Err(e.context(too_little(&fs, needed, Bytes::new(free))))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn give_to_file(&self, file: &File, path: &Path, length: u64, lacks: &mut u64) -> Result<()> {
+        let (mut at, mut most) = (0, STRIDE);
+        while at < length {
+            let stride = (length - at).min(most);
+            let before = occupies(file, path)?;
+            match give_blocks(file, path, Bytes::new(at), Bytes::new(stride)) {
+                Ok(()) => at += stride,
+                // XFS wants as much free as is asked for, whatever the file has of it.
+                Err(e) if e.errno == Errno::ENOSPC && most > LEAST => most = LEAST,
+                Err(e) if e.errno == Errno::ENOSPC && self.left() > 0 => self.shrink(LEAST),
+                Err(e) if e.errno == Errno::ENOSPC && *lacks <= OVERHEAD => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+            // Only now: as long as something is free, nobody can come between.
+            let got = occupies(file, path)?.saturating_sub(before).get();
+            *lacks = lacks.saturating_sub(got);
+            self.shrink(got.min(self.left().saturating_sub(BESIDE)));
+        }
+        file.sync_all().with_context(|| format!("writing out {}", path.display()))
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // XFS frees what a file has that is gone when it likes, and at once what is cut off.
+        let _ = self.file.set_len(0);
+    }
+}
+
+impl Reserved {
+    fn grow(&mut self, folder: &Path, to: u64) -> Result<()> {
+        let to = to.max(self.left);
+        self.file.set_len(to).called("ftruncate", folder.display())?;
+        // XFS wants as much free as is asked for, whatever the file has of it.
+        if to > self.left {
+            give_blocks(&self.file, folder, Bytes::new(self.left), Bytes::new(to - self.left))?;
+        }
+        self.left = to;
+        Ok(())
+    }
+
+    fn shrink(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+        if self.file.set_len(self.left).is_err() {
+            self.left = 0;
+        }
+    }
+}
+
+fn kept_for_docker(fs: &FsFacts) -> u64 {
+    let (share, most) = FOR_DOCKER;
+    (fs.total.get() / share).min(most)
+}
+
+fn too_little(fs: &FsFacts, needed: Bytes, free: Bytes) -> String {
+    format!(
+        "the file system at {} has too little space: {} at most are needed for the copy, and {} are free",
+        fs.mount_point.display(),
+        needed.exact(),
+        free.exact()
+    )
+}
+
+/// Whether the file system of a folder gives a file blocks before anything is written.
+pub(in crate::ops) fn can_be(folder: &Path) -> bool {
+    let given = nameless(folder).and_then(|file| give_blocks(&file, folder, Bytes::default(), Bytes::new(4096)));
+    !matches!(given, Err(e) if e.errno == Errno::EOPNOTSUPP)
+}
+
+/// Says that nothing is reserved on the file system of a folder.
+pub(in crate::ops) fn cannot_be(folder: &Path) -> String {
+    let (what, at) = FsFacts::of(folder)
+        .map_or_else(|_| ("its type".to_owned(), folder.to_owned()), |fs| (fs.fs_type, fs.mount_point));
+    format!(
+        "the room for the copy cannot be reserved at {} ({what} gives no blocks before they are written): where somebody takes it meanwhile, \
+         the copy fails and is taken back",
+        at.display()
+    )
+}
+
+/// Takes from loop files what was reserved in them and not used. One that is attached is left alone.
+///
+/// # Errors
+/// When it cannot be told who uses one, or it cannot be made sparse.
+pub(in crate::ops) fn out_of_files(files: &[PathBuf]) -> Result<()> {
+    for path in files.iter().filter(|path| path.is_file()) {
+        if sight::loops_on(path)?.is_empty() {
+            let giving = || format!("giving back what was reserved in {}", path.display());
+            take_unwritten(&open_existing(path)?, path).with_context(giving)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_reserved_is_given_up_ahead_of_what_is_written_and_no_name_tells_of_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let held = Held::nothing();
+        held.draw(1);
+        held.take(temp.path(), Bytes::new(40 * MIB), false).unwrap();
+        if held.left() == 0 {
+            return;
+        }
+        assert_eq!(held.left(), 40 * MIB + BESIDE);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+        held.take(temp.path(), Bytes::new(20 * MIB), false).unwrap();
+        assert_eq!(held.left(), 40 * MIB + BESIDE, "what was reserved counts");
+        let all = held.left();
+        held.draw(0);
+        assert_eq!(all - held.left(), 2 * PIECE);
+        held.draw(PIECE);
+        assert_eq!(all - held.left(), 2 * PIECE, "that much is free already");
+        held.draw(1);
+        assert_eq!(all - held.left(), 4 * PIECE);
+        held.draw(1 << 40);
+        assert_eq!(held.left(), 0);
+        held.give_up();
+        held.draw(1);
+    }
+
+    #[test]
+    fn files_get_what_is_reserved_and_give_back_what_is_not_used() {
+        let temp = tempfile::tempdir().unwrap();
+        let held = Held::nothing();
+        held.take(temp.path(), Bytes::new(30 * MIB), false).unwrap();
+        if held.left() == 0 {
+            return;
+        }
+        let [metadata, data] = ["metadata", "data"].map(|name| temp.path().join(name));
+        for (path, length) in [(&metadata, 4), (&data, 1000)] {
+            File::create_new(path).unwrap().set_len(length * MIB).unwrap();
+        }
+        let occupies = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+        held.give_to_files(&[(metadata.clone(), Bytes::new(9 * MIB)), (data.clone(), Bytes::new(21 * MIB))]).unwrap();
+        assert_eq!([occupies(&metadata), occupies(&data)], [4 * MIB, 21 * MIB]);
+        assert!(held.left() >= BESIDE && held.left() <= BESIDE + 30 * MIB - 25 * MIB);
+        out_of_files(&[metadata.clone(), data.clone(), temp.path().join("none")]).unwrap();
+        assert_eq!([occupies(&metadata), occupies(&data)], [0, 0]);
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused_with_what_is_free() {
+        let temp = tempfile::tempdir().unwrap();
+        let held = Held::nothing();
+        let why = held.take(temp.path(), Bytes::new(1 << 60), true).unwrap_err().to_string();
+        assert!(why.contains("too little space") && why.contains("are free"), "{why}");
+        let data = temp.path().join("data");
+        let file = File::create_new(&data).unwrap();
+        if file.set_len(1 << 43).is_err() {
+            return;
+        }
+        let why = held.give_to_files(&[(data.clone(), Bytes::new(1 << 43))]).unwrap_err().to_string();
+        assert!(why.contains("too little space"), "{why}");
+        assert_eq!(fs::metadata(&data).unwrap().blocks(), 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! The step that reserves the room for what is written while Docker is down, before it is stopped.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::ops::reserved;
+use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
+use crate::units::Bytes;
+
+/// Reserves room on a file system, for as long as this process lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveRoom {
+    /// A folder on that file system.
+    pub folder: PathBuf,
+    /// How much is needed at most.
+    pub room: Bytes,
+}
+
+/// How much of a pool's files is reserved in them while they are filled: from the beginning on, where the kernel takes new blocks first
+/// (`sm_ll_find_free_block`, drivers/md/persistent-data/dm-space-map-common.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFiles {
+    /// Of its data.
+    pub data: Bytes,
+    /// Of its metadata.
+    pub metadata: Bytes,
+}
+
+impl InFiles {
+    /// Gives the files that much, out of what is reserved and what is free: the one with the metadata, and that with the data beside it.
+    ///
+    /// # Errors
+    /// When there is too little.
+    pub(super) fn take(&self, kit: &Kit, metadata: &Path) -> Result<()> {
+        let [metadata, data] = files(metadata);
+        kit.room.give_to_files(&[(metadata, self.metadata), (data, self.data)])
+    }
+}
+
+/// Takes back what was reserved in a pool's files and not used; what cannot be is said, and is in nobody's way but for the space.
+pub(super) fn give_back(kit: &Kit, metadata: &Path) {
+    if let Err(why) = reserved::out_of_files(&files(metadata)) {
+        kit.say(format!("what was reserved for the copy and not used could not be given back: {why:#}"));
+    }
+}
+
+fn files(metadata: &Path) -> [PathBuf; 2] {
+    [metadata.to_owned(), metadata.with_file_name("data")]
+}
+
+impl Act for ReserveRoom {
+    fn sentence(&self) -> String {
+        let (room, folder) = (self.room.human(), self.folder.display());
+        format!("reserve {room} at most for the copy, on the file system of {folder}")
+    }
+
+    fn lasts(&self) -> bool {
+        false
+    }
+
+    fn way_back(&self) -> WayBack {
+        WayBack::By("given back")
+    }
+
+    fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
+        kit.room.take(&self.folder, self.room, true)
+    }
+
+    fn verify(&self, _: &Kit) -> Result<()> {
+        // What is written takes what it needs still: after a death that is less, and none of it where this process has it.
+        Ok(())
+    }
+
+    fn revert(&self, kit: &Kit) -> Result<Reverted> {
+        kit.room.give_up();
+        Ok(Reverted::Gone)
+    }
+}
