@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use crate::kernel::fs::{FsFacts, give_blocks, nameless, occupies, open_existing, take_unwritten};
 use crate::kernel::{Called, errno_of};
+use crate::ops::progress::may_go_on;
 use crate::ops::sight;
 use crate::units::Bytes;
 
@@ -140,9 +141,9 @@ impl Held {
         match given {
             Err(e) if errno_of(&e) == Some(Errno::EOPNOTSUPP) => Ok(()),
             Err(e) => {
-                let paths: Vec<_> = files.into_iter().map(|(_, path, _)| path).collect();
+                let given: Vec<_> = files.into_iter().map(|(_, path, length)| (path, Bytes::new(length))).collect();
                 // A file that is attached goes, or is copied into again.
-                let _ = out_of_files(&paths);
+                let _ = out_of_files(&given);
                 Err(e.context(too_little(&fs, needed, Bytes::new(free))))
             }
             Ok(()) => Ok(()),
@@ -229,15 +230,16 @@ pub(in crate::ops) fn cannot_be(folder: &Path) -> String {
     )
 }
 
-/// Takes from loop files what was reserved in them and not used. One that is attached is left alone.
+/// Takes from loop files what was reserved in them and not used: each from its beginning, so much as was reserved. One that is attached is left
+/// alone.
 ///
 /// # Errors
-/// When it cannot be told who uses one, or it cannot be made sparse.
-pub(in crate::ops) fn out_of_files(files: &[PathBuf]) -> Result<()> {
-    for path in files.iter().filter(|path| path.is_file()) {
+/// When it cannot be told who uses one, or it cannot be made sparse; [`Interrupted`](crate::ops::progress::Interrupted) when somebody wants an end.
+pub(in crate::ops) fn out_of_files(files: &[(PathBuf, Bytes)]) -> Result<()> {
+    for (path, within) in files.iter().filter(|(path, _)| path.is_file()) {
         if sight::loops_on(path)?.is_empty() {
             let giving = || format!("giving back what was reserved in {}", path.display());
-            take_unwritten(&open_existing(path)?, path).with_context(giving)?;
+            take_unwritten(&open_existing(path)?, path, *within, &may_go_on).with_context(giving)?;
         }
     }
     Ok(())
@@ -295,7 +297,8 @@ mod tests {
         held.give_to_files(&[(metadata.clone(), Bytes::new(9 * MIB)), (data.clone(), Bytes::new(21 * MIB))]).unwrap();
         assert_eq!([occupies(&metadata), occupies(&data)], [4 * MIB, 21 * MIB]);
         assert!(held.left() >= BESIDE && held.left() <= BESIDE + 30 * MIB - 25 * MIB);
-        out_of_files(&[metadata.clone(), data.clone(), temp.path().join("none")]).unwrap();
+        let all = [metadata.clone(), data.clone(), temp.path().join("none")].map(|path| (path, Bytes::new(21 * MIB)));
+        out_of_files(&all).unwrap();
         assert_eq!([occupies(&metadata), occupies(&data)], [0, 0]);
     }
 

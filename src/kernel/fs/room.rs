@@ -40,15 +40,15 @@ pub fn occupies(file: &File, path: &Path) -> Result<Bytes, KernelError> {
     Ok(Bytes::new(metadata.blocks().saturating_mul(512)))
 }
 
-/// Takes the blocks from a file that nothing was written into. Nobody may write to it meanwhile.
+/// Takes the blocks from the beginning of a file that nothing was written into. Nobody may write to it meanwhile; `may_go_on` is asked before each piece.
 ///
 /// Each piece is read before: whatever the file system calls a hole, only zeros become one.
 ///
 /// # Errors
-/// When the file cannot be written out, read or made sparse.
-pub fn take_unwritten(file: &File, path: &Path) -> Result<()> {
+/// When the file cannot be written out, read or made sparse; what `may_go_on` says.
+pub fn take_unwritten(file: &File, path: &Path, within: Bytes, may_go_on: &dyn Fn() -> Result<()>) -> Result<()> {
     file.sync_all().called("fsync", path.display())?;
-    let end = file.metadata().called("fstat", path.display())?.len();
+    let end = file.metadata().called("fstat", path.display())?.len().min(within.get());
     let seek = |at: u64, what: Whence| -> Result<Option<u64>> {
         match lseek(file, i64::try_from(at)?, what) {
             Ok(found) => Ok(Some(u64::try_from(found)?)),
@@ -66,15 +66,23 @@ pub fn take_unwritten(file: &File, path: &Path) -> Result<()> {
     }
     let mut buffer = vec![0; usize::try_from(READ)?];
     for (from, to) in holes {
-        take_zeros(file, path, from, to, &mut buffer)?;
+        take_zeros(file, path, from, to, &mut buffer, may_go_on)?;
     }
     Ok(file.sync_all().called("fsync", path.display())?)
 }
 
-fn take_zeros(file: &File, path: &Path, from: u64, to: u64, buffer: &mut [u8]) -> Result<()> {
+fn take_zeros(
+    file: &File,
+    path: &Path,
+    from: u64,
+    to: u64,
+    buffer: &mut [u8],
+    may_go_on: &dyn Fn() -> Result<()>,
+) -> Result<()> {
     // All before `taken` was looked at; what lies between it and `at` is zeros.
     let (mut taken, mut at) = (from, from);
     while at < to {
+        may_go_on()?;
         let length = (to - at).min(READ);
         let piece = buffer.get_mut(..usize::try_from(length)?).unwrap_or_default();
         file.read_exact_at(piece, at).called("pread", path.display())?;
@@ -109,6 +117,7 @@ mod tests {
         let path = temp.path().join("data");
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         file.set_len(64 * MIB).unwrap();
+        let take = |within: u64| take_unwritten(&file, &path, Bytes::new(within), &|| Ok(()));
         match give_blocks(&file, &path, Bytes::new(0), Bytes::new(16 * MIB)) {
             Err(e) if e.errno == Errno::EOPNOTSUPP => return,
             given => given.unwrap(),
@@ -117,7 +126,10 @@ mod tests {
         file.write_all_at(b"by hand", 3 * MIB + 5).unwrap();
         file.write_all_at(&[7; 4096], 20 * MIB).unwrap();
         file.read_exact_at(&mut vec![0; 1 << 20], 10 * MIB).unwrap();
-        take_unwritten(&file, &path).unwrap();
+        take(4 * MIB).unwrap();
+        assert!(occupies(&file, &path).unwrap() >= Bytes::new(12 * MIB), "only from its beginning");
+        take_unwritten(&file, &path, Bytes::new(64 * MIB), &|| anyhow::bail!("a signal")).unwrap_err();
+        take(64 * MIB).unwrap();
         assert!(occupies(&file, &path).unwrap() < Bytes::new(256 << 10));
         let mut found = [0; 7];
         file.read_exact_at(&mut found, 3 * MIB + 5).unwrap();

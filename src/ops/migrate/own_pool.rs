@@ -319,6 +319,7 @@ pub(super) fn plan(
     let at_last = prepared.iter().filter(|_| !info.is_null()).flat_map(|home| Record::written_in(home));
     let at_last = at_last.map(|path| DeleteFile { path, file: None }.into()).collect();
     let (room, in_files) = room.unzip();
+    let in_files = in_files.filter(|_| prepared.is_none());
     let own: Own = Box::new(move |hold| {
         let carried = Carried {
             hold: hold.clone(),

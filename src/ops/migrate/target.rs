@@ -239,6 +239,7 @@ fn loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes) -> Outcome<(Part
     let prepared = record.map(|_| ground.root.path.join("devicemapper"));
     let (origin, metadata_file) = (old.origin, place.made.join("metadata"));
     let (room, in_files) = room.unzip();
+    let in_files = in_files.filter(|_| prepared.is_none());
     let own: Own = Box::new(move |hold| {
         let carried = Carried {
             hold: hold.clone(),

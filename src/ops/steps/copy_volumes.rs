@@ -16,7 +16,6 @@ use crate::ops::migrate::anew::{self, Anew};
 use crate::ops::migrate::blocks::record::{self, Record};
 use crate::ops::migrate::blocks::{Family, Mark, Origin, Source, Target, compare, fill, need};
 use crate::ops::sight;
-use crate::ops::steps::reserve_room::give_back;
 use crate::ops::steps::{Act, Attempt, Hold, InFiles, Kit, Reverted, Step, WayBack};
 use crate::units::{BlockSize, Bytes};
 
@@ -52,7 +51,7 @@ pub struct Carried {
     /// What every volume gets for a file system, when they are written by files and not by blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anew: Option<Anew>,
-    /// What is reserved in the new pool's files while they are filled.
+    /// What is reserved in the new pool's files while they are filled; nothing in those that were prepared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<InFiles>,
 }
@@ -112,6 +111,13 @@ impl Carried {
             }
             (old, _) => old.clone(),
         }
+    }
+
+    /// Returns what is reserved in the new pool's files: as planned, or what a copy by blocks needs at most by now.
+    fn in_files(&self, source: &Source, family: &Family) -> Result<Option<(InFiles, PathBuf)>> {
+        let (Some(room), Some(metadata)) = (self.room, self.metadata_now()) else { return Ok(None) };
+        let now = if self.anew.is_some() { room.data } else { need(&source.metadata, family, self.block)? };
+        Ok(Some((InFiles { data: room.data.max(now), ..room }, metadata)))
     }
 
     /// Does something with the new pool up; it is down again afterwards.
@@ -244,30 +250,26 @@ impl CopyVolumes {
         }
         let source = Source::idle(&kit.dm, &self.carried.old)?;
         let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
+        let reserve = || match self.carried.in_files(&source, &family)? {
+            Some((room, metadata)) => room.take(kit, &metadata),
+            None => Ok(()),
+        };
         if let Some(home) = &self.carried.prepared {
             // A death in the preparing may have left it up.
             self.carried.take_down(kit)?;
             let opened = record::take(kit, home, &self.carried.old, &source)?;
-            let fill = |target: &Target| {
-                self.reserve(kit, Bytes::default())?;
-                record::fill_prepared(kit, &source, &family, target, &opened)
-            };
-            self.carried.with(kit, fill)?;
+            // Blocks that files get from outside change the stamps by which they are known, and discards take them again.
+            kit.room.give_up();
+            self.carried.with(kit, |target| record::fill_prepared(kit, &source, &family, target, &opened))?;
         } else if let Some(anew) = &self.carried.anew {
             let root = &self.carried.hold.root;
-            self.reserve(kit, Bytes::default())?;
+            reserve()?;
             self.carried.with(kit, |target| anew::fill(kit, root, &source, &family, target, anew))?;
         } else {
-            self.reserve(kit, need(&source.metadata, &family, self.carried.block)?)?;
+            reserve()?;
             self.carried.with(kit, |target| fill(kit, &source, &family, target))?;
         }
         is_unchanged(kit, &self.carried, source.metadata.seal)
-    }
-
-    /// Gives the new pool's files the blocks that the copy takes at most: as planned, or what it is now.
-    fn reserve(&self, kit: &Kit, now: Bytes) -> Result<()> {
-        let (Some(room), Some(metadata)) = (&self.carried.room, &self.carried.metadata) else { return Ok(()) };
-        InFiles { data: room.data.max(now), ..*room }.take(kit, metadata)
     }
 
     /// The kernel says `EIO` of a loop device whose file gets no more blocks: what it lacks only its file system tells.
@@ -456,8 +458,9 @@ impl SettleCopy {
                 }
             }
         })?;
-        if let (Some(_), Some(metadata)) = (self.carried.room, self.carried.metadata_now()) {
-            give_back(kit, &metadata);
+        let family = Family::look(&self.carried.hold.root, &source.metadata.details()?)?;
+        if let Some((room, metadata)) = self.carried.in_files(&source, &family)? {
+            room.give_back(kit, &metadata)?;
         }
         self.carried.prepared.as_deref().map_or(Ok(()), Record::end)
     }

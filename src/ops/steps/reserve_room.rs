@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::ops::progress::Interrupted;
 use crate::ops::reserved;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::units::Bytes;
@@ -34,20 +35,26 @@ impl InFiles {
     /// # Errors
     /// When there is too little.
     pub(super) fn take(&self, kit: &Kit, metadata: &Path) -> Result<()> {
-        let [metadata, data] = files(metadata);
-        kit.room.give_to_files(&[(metadata, self.metadata), (data, self.data)])
+        kit.room.give_to_files(&self.files(metadata))
     }
-}
 
-/// Takes back what was reserved in a pool's files and not used; what cannot be is said, and is in nobody's way but for the space.
-pub(super) fn give_back(kit: &Kit, metadata: &Path) {
-    if let Err(why) = reserved::out_of_files(&files(metadata)) {
-        kit.say(format!("what was reserved for the copy and not used could not be given back: {why:#}"));
+    /// Takes back what was reserved and not used; what cannot be is said, and is in nobody's way but for the space.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when somebody wants an end.
+    pub(super) fn give_back(&self, kit: &Kit, metadata: &Path) -> Result<()> {
+        match reserved::out_of_files(&self.files(metadata)) {
+            Err(why) if !why.is::<Interrupted>() => {
+                kit.say(format!("what was reserved for the copy and not used could not be given back: {why:#}"));
+                Ok(())
+            }
+            given => given,
+        }
     }
-}
 
-fn files(metadata: &Path) -> [PathBuf; 2] {
-    [metadata.to_owned(), metadata.with_file_name("data")]
+    fn files(&self, metadata: &Path) -> [(PathBuf, Bytes); 2] {
+        [(metadata.to_owned(), self.metadata), (metadata.with_file_name("data"), self.data)]
+    }
 }
 
 impl Act for ReserveRoom {
