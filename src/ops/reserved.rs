@@ -8,18 +8,18 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 
 use crate::kernel::fs::{FsFacts, give_blocks, nameless, occupies, open_existing, take_unwritten};
-use crate::kernel::{Called, errno_of};
-use crate::ops::progress::may_go_on;
+use crate::kernel::{Called, KernelError, errno_of};
+use crate::ops::progress::{Interrupted, may_go_on};
 use crate::ops::sight;
 use crate::units::Bytes;
 
 /// So much is free at least for what is written next.
 const PIECE: u64 = 16 << 20;
-/// What is kept beside what is asked for: for records, reports, and the first that Docker writes.
+/// What is reserved beside what is asked for, until the copy ends: for what is written down meanwhile.
 const BESIDE: u64 = 64 << 20;
 /// What a file system may keep for itself of what it says is free.
 const OVERHEAD: u64 = 16 << 20;
@@ -28,6 +28,8 @@ const FOR_DOCKER: (u64, u64) = (20, 4 << 30);
 /// So much of a file gets its blocks at once, and so much when little is free.
 const STRIDE: u64 = 64 << 20;
 const LEAST: u64 = 1 << 20;
+/// So much is reserved before it is looked whether somebody wants an end.
+const LARGE: u64 = 1 << 30;
 
 /// What is reserved.
 #[derive(Debug, Default)]
@@ -51,12 +53,12 @@ impl Held {
         self.0.borrow().as_ref().map_or(0, |reserved| reserved.left)
     }
 
-    /// Reserves that much on the file system of a folder, and something beside it; less while Docker runs, when little would be left to it: the
-    /// rest is taken when it is down. What was reserved before counts.
+    /// Reserves that much on the file system of a folder, and something beside it, `also` with it where that is free; less while Docker runs, when
+    /// little would be left to it: the rest is taken when it is down. What was reserved before counts. A file system that cannot has given nothing.
     ///
     /// # Errors
-    /// When that much is not free.
-    pub(in crate::ops) fn take(&self, folder: &Path, bytes: Bytes, docker_runs: bool) -> Result<()> {
+    /// When that much is not free; [`Interrupted`] when somebody wants an end.
+    pub(in crate::ops) fn take(&self, folder: &Path, bytes: Bytes, also: Bytes, docker_runs: bool) -> Result<()> {
         if bytes == Bytes::default() {
             return Ok(());
         }
@@ -67,7 +69,9 @@ impl Held {
             bail!(too_little(&fs, bytes, Bytes::new(free)));
         }
         let kept = if docker_runs { kept_for_docker(&fs) } else { 0 };
-        let wanted = bytes.get().saturating_add(BESIDE).min(free.saturating_sub(kept));
+        let (needed, there) = (bytes.get().saturating_add(BESIDE), free.saturating_sub(kept));
+        let all = needed.saturating_add(also.get());
+        let wanted = if all.saturating_add(kept_for_docker(&fs)) <= free { all } else { needed.min(there) };
         if bytes.get().min(wanted) <= had {
             return Ok(());
         }
@@ -85,7 +89,7 @@ impl Held {
         *held = None;
         match errno_of(&why) {
             Some(Errno::EOPNOTSUPP) => Ok(()),
-            _ => Err(why.context(too_little(&fs, bytes, Bytes::new(free)))),
+            _ => Err(not_given(why, &fs, bytes, Bytes::new(free))),
         }
     }
 
@@ -116,7 +120,7 @@ impl Held {
     /// left. A file system that cannot has given nothing.
     ///
     /// # Errors
-    /// When there is too little; then the files have what they had, or less.
+    /// When there is too little; then the files have what they had, or less. [`Interrupted`] when somebody wants an end; then they keep what they got.
     pub(in crate::ops) fn give_to_files(&self, files: &[(PathBuf, Bytes)]) -> Result<()> {
         let Some((first, _)) = files.first() else { return Ok(()) };
         let open = |(path, bytes): &(PathBuf, Bytes)| -> Result<_> {
@@ -140,25 +144,49 @@ impl Held {
         }
         match given {
             Err(e) if errno_of(&e) == Some(Errno::EOPNOTSUPP) => Ok(()),
+            Err(e) if e.is::<Interrupted>() => Err(e),
             Err(e) => {
                 let given: Vec<_> = files.into_iter().map(|(_, path, length)| (path, Bytes::new(length))).collect();
                 // A file that is attached goes, or is copied into again.
                 let _ = out_of_files(&given);
-                Err(e.context(too_little(&fs, needed, Bytes::new(free))))
+                Err(not_given(e, &fs, needed, Bytes::new(free)))
             }
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// Gives a file that is there as much more as is said, where the file system has that beside everything else.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when somebody wants an end.
+    pub(in crate::ops) fn give_also(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        let file = open_existing(path)?;
+        let length = bytes.get().min(file.metadata()?.len());
+        let mut lacks = length.saturating_sub(occupies(&file, path)?.get());
+        let (fs, left) = (FsFacts::of(path)?, self.left());
+        let free = fs.available.get().saturating_add(left);
+        if lacks.saturating_add(BESIDE) > left && lacks.saturating_add(kept_for_docker(&fs)) > free {
+            return Ok(());
+        }
+        match self.give_to_file(&file, path, length, &mut lacks) {
+            Err(e) if e.is::<Interrupted>() => Err(e),
+            _ => Ok(()),
         }
     }
 
     fn give_to_file(&self, file: &File, path: &Path, length: u64, lacks: &mut u64) -> Result<()> {
         let (mut at, mut most) = (0, STRIDE);
         while at < length {
+            may_go_on()?;
             let stride = (length - at).min(most);
             let before = occupies(file, path)?;
             match give_blocks(file, path, Bytes::new(at), Bytes::new(stride)) {
-                Ok(()) => at += stride,
+                Ok(()) => {
+                    at += stride;
+                    most = most.saturating_mul(2).min(STRIDE);
+                }
                 // XFS wants as much free as is asked for, whatever the file has of it.
-                Err(e) if e.errno == Errno::ENOSPC && most > LEAST => most = LEAST,
+                Err(e) if e.errno == Errno::ENOSPC && most > LEAST => most = (most / 2).max(LEAST),
                 Err(e) if e.errno == Errno::ENOSPC && self.left() > 0 => self.shrink(LEAST),
                 Err(e) if e.errno == Errno::ENOSPC && *lacks <= OVERHEAD => return Ok(()),
                 Err(e) => return Err(e.into()),
@@ -183,9 +211,18 @@ impl Reserved {
     fn grow(&mut self, folder: &Path, to: u64) -> Result<()> {
         let to = to.max(self.left);
         self.file.set_len(to).called("ftruncate", folder.display())?;
-        // XFS wants as much free as is asked for, whatever the file has of it.
-        if to > self.left {
-            give_blocks(&self.file, folder, Bytes::new(self.left), Bytes::new(to - self.left))?;
+        let before = occupies(&self.file, folder)?;
+        let mut at = self.left;
+        while at < to {
+            may_go_on()?;
+            let stride = (to - at).min(LARGE);
+            // XFS wants as much free as is asked for, whatever the file has of it.
+            give_blocks(&self.file, folder, Bytes::new(at), Bytes::new(stride))?;
+            at += stride;
+        }
+        if to > self.left && occupies(&self.file, folder)? <= before {
+            let object = folder.display().to_string();
+            return Err(KernelError { errno: Errno::EOPNOTSUPP, call: "fallocate", object }.into());
         }
         self.left = to;
         Ok(())
@@ -213,10 +250,29 @@ fn too_little(fs: &FsFacts, needed: Bytes, free: Bytes) -> String {
     )
 }
 
-/// Whether the file system of a folder gives a file blocks before anything is written.
+/// Says why what is needed was not given.
+fn not_given(why: Error, fs: &FsFacts, needed: Bytes, free: Bytes) -> Error {
+    let (at, bytes) = (fs.mount_point.display(), needed.exact());
+    match errno_of(&why) {
+        Some(Errno::ENOSPC) => why.context(too_little(fs, needed, free)),
+        Some(Errno::EDQUOT) => why.context(format!(
+            "a quota on the file system at {at} leaves too little: {bytes} at most are needed for the copy"
+        )),
+        Some(_) => why.context(format!("reserving {bytes} for the copy on the file system at {at}")),
+        None => why,
+    }
+}
+
+/// Whether the file system of a folder gives a file blocks before anything is written: some say so, and give none.
 pub(in crate::ops) fn can_be(folder: &Path) -> bool {
-    let given = nameless(folder).and_then(|file| give_blocks(&file, folder, Bytes::default(), Bytes::new(4096)));
-    !matches!(given, Err(e) if e.errno == Errno::EOPNOTSUPP)
+    let grows = || -> Result<bool, KernelError> {
+        let file = nameless(folder)?;
+        let before = occupies(&file, folder)?;
+        give_blocks(&file, folder, Bytes::default(), Bytes::new(LEAST))?;
+        Ok(occupies(&file, folder)? > before)
+    };
+    // What else is in its way is told when that much is reserved.
+    grows().map_or_else(|e| e.errno != Errno::EOPNOTSUPP, |grows| grows)
 }
 
 /// Says that nothing is reserved on the file system of a folder.
@@ -260,13 +316,13 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let held = Held::nothing();
         held.draw(1);
-        held.take(temp.path(), Bytes::new(40 * MIB), false).unwrap();
+        held.take(temp.path(), Bytes::new(40 * MIB), Bytes::new(1 << 60), false).unwrap();
         if held.left() == 0 {
             return;
         }
         assert_eq!(held.left(), 40 * MIB + BESIDE);
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
-        held.take(temp.path(), Bytes::new(20 * MIB), false).unwrap();
+        held.take(temp.path(), Bytes::new(20 * MIB), Bytes::default(), false).unwrap();
         assert_eq!(held.left(), 40 * MIB + BESIDE, "what was reserved counts");
         let all = held.left();
         held.draw(0);
@@ -285,28 +341,45 @@ mod tests {
     fn files_get_what_is_reserved_and_give_back_what_is_not_used() {
         let temp = tempfile::tempdir().unwrap();
         let held = Held::nothing();
-        held.take(temp.path(), Bytes::new(30 * MIB), false).unwrap();
+        held.take(temp.path(), Bytes::new(30 * MIB), Bytes::new(10 * MIB), false).unwrap();
         if held.left() == 0 {
             return;
         }
         let [metadata, data] = ["metadata", "data"].map(|name| temp.path().join(name));
-        for (path, length) in [(&metadata, 4), (&data, 1000)] {
+        for (path, length) in [(&metadata, 12), (&data, 1000)] {
             File::create_new(path).unwrap().set_len(length * MIB).unwrap();
         }
         let occupies = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
         held.give_to_files(&[(metadata.clone(), Bytes::new(9 * MIB)), (data.clone(), Bytes::new(21 * MIB))]).unwrap();
-        assert_eq!([occupies(&metadata), occupies(&data)], [4 * MIB, 21 * MIB]);
-        assert!(held.left() >= BESIDE && held.left() <= BESIDE + 30 * MIB - 25 * MIB);
-        let all = [metadata.clone(), data.clone(), temp.path().join("none")].map(|path| (path, Bytes::new(21 * MIB)));
+        assert_eq!([occupies(&metadata), occupies(&data)], [9 * MIB, 21 * MIB]);
+        assert!(held.left() >= BESIDE && held.left() <= BESIDE + 10 * MIB);
+        held.give_also(&metadata, Bytes::new(1 << 60)).unwrap();
+        assert_eq!(occupies(&metadata), 12 * MIB);
+        held.give_also(&data, Bytes::new(1 << 60)).unwrap();
+        let all = [metadata.clone(), data.clone(), temp.path().join("none")].map(|path| (path, Bytes::new(1 << 60)));
         out_of_files(&all).unwrap();
         assert_eq!([occupies(&metadata), occupies(&data)], [0, 0]);
+    }
+
+    #[test]
+    fn what_was_not_given_is_told_by_its_reason() {
+        let fs = FsFacts::of(Path::new("/")).unwrap();
+        let says = |errno| {
+            let why = KernelError { errno, call: "fallocate", object: "/x".to_owned() };
+            format!("{:#}", not_given(why.into(), &fs, Bytes::GIB, Bytes::default()))
+        };
+        assert!(says(Errno::ENOSPC).contains("too little space"));
+        assert!(says(Errno::EDQUOT).contains("a quota on the file system at /"));
+        let why = says(Errno::EIO);
+        assert!(why.starts_with("reserving ") && why.contains("fallocate") && !why.contains("too little"), "{why}");
+        assert!(not_given(Interrupted("SIGINT").into(), &fs, Bytes::GIB, Bytes::GIB).is::<Interrupted>());
     }
 
     #[test]
     fn more_than_there_is_is_refused_with_what_is_free() {
         let temp = tempfile::tempdir().unwrap();
         let held = Held::nothing();
-        let why = held.take(temp.path(), Bytes::new(1 << 60), true).unwrap_err().to_string();
+        let why = held.take(temp.path(), Bytes::new(1 << 60), Bytes::default(), true).unwrap_err().to_string();
         assert!(why.contains("too little space") && why.contains("are free"), "{why}");
         let data = temp.path().join("data");
         let file = File::create_new(&data).unwrap();

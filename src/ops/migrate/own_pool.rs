@@ -141,7 +141,8 @@ pub(super) fn look(
         let place = own_disk::there(directory);
         let needed = has_room(place, &old, &Room { there, beside: Bytes::default(), keeps: prepares }, &refuse)?;
         // While Docker runs nothing is kept from it.
-        room = if prepares { None } else { reserved(place, &old, needed, &mut notes) };
+        let in_all = if record.is_some() { Bytes::default() } else { metadata };
+        room = if prepares { None } else { reserved(place, &old, needed, in_all, &mut notes) };
     }
     if prepares {
         has_room_for(&home, record::list_of(old.mapped), &refuse)?;

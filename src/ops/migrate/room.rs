@@ -100,21 +100,23 @@ pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(St
     Ok(written)
 }
 
-/// Returns what reserves that much on the file system of a folder, and what the new pool's files get of it; where the file system cannot,
-/// nothing, and `notes` says so.
+/// Returns what reserves that much on the file system of a folder, and what the new pool's files get of it, all of `metadata` where that is free; where
+/// the file system cannot, nothing, and `notes` says so.
 pub(super) fn reserved(
     place: &Path,
     old: &Old,
     needed: Bytes,
+    metadata: Bytes,
     notes: &mut Vec<String>,
 ) -> Option<(ReserveRoom, InFiles)> {
     if !reserved::can_be(place) {
         notes.push(reserved::cannot_be(place));
         return None;
     }
-    let metadata = old.metadata_used.bytes().get().saturating_mul(2).saturating_add(old.metadata_longer.bytes().get());
-    let files = InFiles { data: old.need, metadata: Bytes::new(metadata) };
-    Some((ReserveRoom { folder: place.to_owned(), room: needed }, files))
+    let first = old.metadata_used.bytes().get().saturating_mul(2).saturating_add(old.metadata_longer.bytes().get());
+    let files = InFiles { data: old.need, metadata: Bytes::new(first) };
+    let also = metadata.saturating_sub(files.metadata);
+    Some((ReserveRoom { folder: place.to_owned(), room: needed, also }, files))
 }
 
 /// Says that sparse files are promised more than there is: `files` is what the new ones may take still, and the old ones take no more.

@@ -224,7 +224,8 @@ pub(super) fn new_loop_files(ground: &Ground<'_>, info: &Value, sizes: &Sizes, p
     notes.extend(of_base);
     notes.splice(0..0, told_of_record);
     // While Docker runs nothing is kept from it.
-    let room = if prepares { None } else { reserved(&home, &old, needed, &mut notes) };
+    let in_all = if record.is_some() { Bytes::default() } else { metadata };
+    let room = if prepares { None } else { reserved(&home, &old, needed, in_all, &mut notes) };
     let pool = name.to_string();
     Ok(LoopFiles { what, old, wanted, pool, place, make, up, edits, notes, record, larger, room })
 }

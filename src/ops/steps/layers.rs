@@ -95,7 +95,7 @@ impl CopyLayers {
         self.begin(&begun)?;
         // After a death some of it is there.
         let there = occupied(&self.to, BOUNDS)?.bytes;
-        kit.room.take(&self.root, self.room.saturating_sub(there), false)?;
+        kit.room.take(&self.root, self.room.saturating_sub(there), Bytes::default(), false)?;
         let mut failed = Ok(());
         let [shares, _] = overlay2::shares(&self.root, self.size)?;
         overlay2::copy_layers(&self.root, &self.to, &reach(kit), &|bytes| kit.room.draw(bytes), &mut |number, _| {

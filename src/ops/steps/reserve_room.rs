@@ -17,15 +17,22 @@ pub struct ReserveRoom {
     pub folder: PathBuf,
     /// How much is needed at most.
     pub room: Bytes,
+    /// What more of a pool's metadata file is reserved where that is free.
+    #[serde(default)]
+    pub also: Bytes,
 }
 
-/// How much of a pool's files is reserved in them while they are filled: from the beginning on, where the kernel takes new blocks first
-/// (`sm_ll_find_free_block`, drivers/md/persistent-data/dm-space-map-common.c).
+/// The largest metadata that the kernel uses (`THIN_METADATA_MAX_SECTORS`, drivers/md/dm-thin-metadata.h).
+const LARGEST: Bytes = Bytes::new(16 << 30);
+
+/// How much of a pool's files is reserved in them while they are filled, from the beginning on. Data gets its blocks there one after the other. Metadata
+/// wanders through its whole file: since Linux 5.14, and stable releases of older ones, a commit does not send the search for free blocks back to the
+/// beginning (`sm_metadata_commit`, drivers/md/persistent-data/dm-space-map-metadata.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFiles {
     /// Of its data.
     pub data: Bytes,
-    /// Of its metadata.
+    /// Of its metadata, where the file system has no room for all of it.
     pub metadata: Bytes,
 }
 
@@ -35,7 +42,8 @@ impl InFiles {
     /// # Errors
     /// When there is too little.
     pub(super) fn take(&self, kit: &Kit, metadata: &Path) -> Result<()> {
-        kit.room.give_to_files(&self.files(metadata))
+        kit.room.give_to_files(&self.files(metadata))?;
+        kit.room.give_also(metadata, LARGEST)
     }
 
     /// Takes back what was reserved and not used; what cannot be is said, and is in nobody's way but for the space.
@@ -43,7 +51,7 @@ impl InFiles {
     /// # Errors
     /// [`Interrupted`] when somebody wants an end.
     pub(super) fn give_back(&self, kit: &Kit, metadata: &Path) -> Result<()> {
-        match reserved::out_of_files(&self.files(metadata)) {
+        match reserved::out_of_files(&Self { metadata: LARGEST, ..*self }.files(metadata)) {
             Err(why) if !why.is::<Interrupted>() => {
                 kit.say(format!("what was reserved for the copy and not used could not be given back: {why:#}"));
                 Ok(())
@@ -60,7 +68,11 @@ impl InFiles {
 impl Act for ReserveRoom {
     fn sentence(&self) -> String {
         let (room, folder) = (self.room.human(), self.folder.display());
-        format!("reserve {room} at most for the copy, on the file system of {folder}")
+        let also = match self.also == Bytes::default() {
+            true => String::new(),
+            false => format!(" ({} more for the new metadata, where that is free)", self.also.human()),
+        };
+        format!("reserve {room} at most for the copy{also}, on the file system of {folder}")
     }
 
     fn lasts(&self) -> bool {
@@ -72,7 +84,7 @@ impl Act for ReserveRoom {
     }
 
     fn apply(&self, kit: &Kit, _: Attempt) -> Result<()> {
-        kit.room.take(&self.folder, self.room, true)
+        kit.room.take(&self.folder, self.room, self.also, true)
     }
 
     fn verify(&self, _: &Kit) -> Result<()> {

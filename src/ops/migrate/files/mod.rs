@@ -121,7 +121,11 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     }
     let pool = migration.root.own_pool();
     let old = migration.root.pool().or_else(|| Some(pool.clone()));
-    let room = reserved::can_be(&facts.root).then(|| ReserveRoom { folder: facts.root.clone(), room: needed });
+    let room = reserved::can_be(&facts.root).then(|| ReserveRoom {
+        folder: facts.root.clone(),
+        room: needed,
+        also: Bytes::default(),
+    });
     if room.is_none() {
         notes.push(reserved::cannot_be(&facts.root));
     }
