@@ -7,11 +7,11 @@ use crate::error::{Failure, Kind, Outcome};
 use crate::kernel::critical::{hold_signals, wanted_end};
 use crate::kernel::{errno_of, identity};
 use crate::ops::fault::{self, Point};
-use crate::ops::journal::{Log, Progress, Record, ends_the_way_back, is_past_hold, ways_out};
+use crate::ops::journal::{Journal, Log, Progress, Record, ends_the_way_back, is_past_hold, ways_out};
 use crate::ops::own_disk;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::progress::Interrupted;
-use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, WayBack};
+use crate::ops::steps::{Attempt, Kit, Leftover, Reverted, Step, WayBack};
 
 /// How a run that did not fail ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +112,9 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
     let what = format!("cannot {}: {}", log.journal.opened.plan.what, sentence(&log, &first));
     // What cannot be written down must not stop taking back.
     let _ = log.write(Record::Failed(first.step, format!("{:#}", first.why)));
-    // What was copied by then is not thrown away because somebody wants the machine for a while.
+    // What was copied by then is not thrown away because somebody wants the machine for a while. Before Docker was touched nothing is.
     let is_kept = log.journal.opened.plan.operation == Operation::Migrate
+        && docker_was_touched(&log.journal)
         && (first.unbegun && first.step > 0 || first.why.is::<Interrupted>());
     if is_kept || attempt == Attempt::Again || no_way_back_begun(&log, first.step) || is_past_hold(&log.journal) {
         let failure = Failure::new(Kind::Partial, what).because(first.why);
@@ -239,6 +240,15 @@ fn in_the_way(kit: &Kit, log: &Log, failure: Failure, back: &Back) -> Failure {
         true => failure.fact("then", "nothing before it was taken back: put that right, and undo goes on from there"),
         false => failure,
     }
+}
+
+/// Returns whether a step was begun that stops containers or Docker.
+fn docker_was_touched(journal: &Journal) -> bool {
+    let mut steps = journal.opened.plan.steps.iter().zip(&journal.progress);
+    steps.any(|(step, progress)| {
+        let touches = matches!(step, Step::StopContainers(_) | Step::HoldDocker(_) | Step::StopDocker(_));
+        touches && *progress != Progress::Not
+    })
 }
 
 /// Returns whether a step with no way back has been begun: then going back would be neither the beginning nor the end.
