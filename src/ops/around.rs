@@ -27,6 +27,8 @@ pub struct Around {
     pub records: PathBuf,
     /// What every step in between asks first ([`Hold::still_stands`]).
     pub hold: Hold,
+    /// What keeps the records: before all else.
+    pub kept: Step,
     /// From Docker that runs to Docker that is down and stays so.
     pub before: Vec<Step>,
     /// The files that Docker is told by and that no hold is in, written as they shall be.
@@ -110,19 +112,15 @@ pub fn around(
     let mut kept: Vec<_> = kept.chain(paths.iter().cloned()).chain(containers(&judged.root)).collect();
     kept.dedup();
     let socket = judged.daemon.as_ref().map(|daemon| daemon.socket.clone());
-    let mut before = vec![Step::from(KeepRecords { folder: records.clone(), socket, paths: kept })];
+    let kept = Step::from(KeepRecords { folder: records.clone(), socket, paths: kept });
     let running = judged.running.clone();
-    before.extend(
-        judged
-            .daemon
-            .clone()
-            .map(|daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() })),
-    );
+    let stop = |daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() });
+    let mut before: Vec<_> = judged.daemon.clone().map(stop).into_iter().collect();
     before.push(HoldDocker { hold: hold.clone() }.into());
     let pool = pool.map(str::to_owned);
     before
         .push(StopDocker { hold: hold.clone(), daemon: judged.daemon.clone(), running: running.clone(), pool }.into());
     let mut after = vec![Step::from(DropHold { hold: hold.clone() })];
     after.extend(judged.daemon.clone().map(|daemon| Step::from(StartDocker { daemon, running, hold: hold.clone() })));
-    Ok(Around { records, hold, before, told, after })
+    Ok(Around { records, hold, kept, before, told, after })
 }

@@ -4,7 +4,7 @@
 //! ([`draw`]), or hands it over to the loop files that it fills ([`give_to_files`]): those keep it also after a death. The kernel writes to a loop
 //! file when it likes, long after the copy has written, so that only the blocks of the file itself are there for sure.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,11 @@ const LARGE: u64 = 1 << 30;
 
 /// What is reserved.
 #[derive(Debug, Default)]
-pub(in crate::ops) struct Held(RefCell<Option<Reserved>>);
+pub(in crate::ops) struct Held {
+    room: RefCell<Option<Reserved>>,
+    /// Whether what there was to take was taken, by this process.
+    was_taken: Cell<bool>,
+}
 
 #[derive(Debug)]
 struct Reserved {
@@ -46,11 +50,16 @@ struct Reserved {
 
 impl Held {
     pub(in crate::ops) const fn nothing() -> Self {
-        Self(RefCell::new(None))
+        Self { room: RefCell::new(None), was_taken: Cell::new(false) }
+    }
+
+    /// Returns whether this process has taken what there was to take, or begun to give it up.
+    pub(in crate::ops) fn was_taken(&self) -> bool {
+        self.was_taken.get()
     }
 
     fn left(&self) -> u64 {
-        self.0.borrow().as_ref().map_or(0, |reserved| reserved.left)
+        self.room.borrow().as_ref().map_or(0, |reserved| reserved.left)
     }
 
     /// Reserves that much on the file system of a folder, and something beside it, `also` with it where that is free; less while Docker runs, when
@@ -59,6 +68,13 @@ impl Held {
     /// # Errors
     /// When that much is not free; [`Interrupted`] when somebody wants an end.
     pub(in crate::ops) fn take(&self, folder: &Path, bytes: Bytes, also: Bytes, docker_runs: bool) -> Result<()> {
+        self.was_taken.set(false);
+        self.taken(folder, bytes, also, docker_runs)?;
+        self.was_taken.set(true);
+        Ok(())
+    }
+
+    fn taken(&self, folder: &Path, bytes: Bytes, also: Bytes, docker_runs: bool) -> Result<()> {
         if bytes == Bytes::default() {
             return Ok(());
         }
@@ -75,7 +91,7 @@ impl Held {
         if bytes.get().min(wanted) <= had {
             return Ok(());
         }
-        let mut held = self.0.borrow_mut();
+        let mut held = self.room.borrow_mut();
         let reserved = match &mut *held {
             Some(reserved) => reserved,
             none => none.insert(Reserved { file: nameless(folder)?, left: 0, ahead: 0 }),
@@ -95,7 +111,7 @@ impl Held {
 
     /// Gives up what is written next.
     pub(in crate::ops) fn draw(&self, bytes: u64) {
-        let mut held = self.0.borrow_mut();
+        let mut held = self.room.borrow_mut();
         let Some(reserved) = &mut *held else { return };
         reserved.ahead = reserved.ahead.saturating_sub(bytes);
         if reserved.ahead < PIECE {
@@ -107,11 +123,11 @@ impl Held {
 
     /// Gives all of it up.
     pub(in crate::ops) fn give_up(&self) {
-        *self.0.borrow_mut() = None;
+        *self.room.borrow_mut() = None;
     }
 
     fn shrink(&self, bytes: u64) {
-        if let Some(reserved) = &mut *self.0.borrow_mut() {
+        if let Some(reserved) = &mut *self.room.borrow_mut() {
             reserved.shrink(bytes);
         }
     }
@@ -286,19 +302,22 @@ pub(in crate::ops) fn cannot_be(folder: &Path) -> String {
     )
 }
 
-/// Takes from loop files what was reserved in them and not used: each from its beginning, so much as was reserved. One that is attached is left
-/// alone.
+/// Takes from loop files what was reserved in them and not used: each from its beginning, so much as was reserved. Returns those that
+/// are attached, which are left alone.
 ///
 /// # Errors
 /// When it cannot be told who uses one, or it cannot be made sparse; [`Interrupted`](crate::ops::progress::Interrupted) when somebody wants an end.
-pub(in crate::ops) fn out_of_files(files: &[(PathBuf, Bytes)]) -> Result<()> {
+pub(in crate::ops) fn out_of_files(files: &[(PathBuf, Bytes)]) -> Result<Vec<PathBuf>> {
+    let mut attached = Vec::new();
     for (path, within) in files.iter().filter(|(path, _)| path.is_file()) {
-        if sight::loops_on(path)?.is_empty() {
-            let giving = || format!("giving back what was reserved in {}", path.display());
-            take_unwritten(&open_existing(path)?, path, *within, &may_go_on).with_context(giving)?;
+        if !sight::loops_on(path)?.is_empty() {
+            attached.push(path.clone());
+            continue;
         }
+        let giving = || format!("giving back what was reserved in {}", path.display());
+        take_unwritten(&open_existing(path)?, path, *within, &may_go_on).with_context(giving)?;
     }
-    Ok(())
+    Ok(attached)
 }
 
 #[cfg(test)]

@@ -122,6 +122,29 @@ fn who_fills_the_disk_after_a_death_is_told_of_or_too_late() {
     };
     let unfill = format!("rm -f {}/filler-*", dir.display());
 
+    // Nobody has touched Docker: there is nothing to be gone on with.
+    let pid = fs::read_to_string("/var/run/docker.pid").unwrap();
+    let ways: Vec<&str> = it.ways.iter().map(String::as_str).collect();
+    let args = [&["migrate", "--data-size", "3G", "--yes"], ways.as_slice()].concat();
+    let running = it.bench.cmd(&args).env("DMPOOL_FAULT", "2:after:wait").start().unwrap();
+    let journals = || fs::read_dir(it.bench.state.join("journal")).map_or(0, Iterator::count);
+    while journals() == 0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    running.signal(nix::sys::signal::Signal::SIGINT);
+    says(&running.wait(), 1, &["interrupted by SIGINT", "the machine is as it was"]);
+    assert_eq!(fs::read_to_string("/var/run/docker.pid").unwrap(), pid);
+    it.is_as_it_was("2.147GB");
+
+    // Containers are stopped, and Docker runs still.
+    assert!(!it.migrate_to(&["--data-size", "3G"], "4:before:die").ok());
+    fill();
+    says(&it.ends("continue"), 4, &["has too little space", "are needed for the copy", "dmpool undo"]);
+    assert_eq!(fs::read_to_string("/var/run/docker.pid").unwrap(), pid);
+    lab::guest::run::Cmd::new("sh").args(["-c", &unfill]).run().checked().unwrap();
+    assert!(it.ends("undo").ok());
+    it.is_as_it_was("2.147GB");
+
     // Directories get their blocks as they are written, and what was reserved has gone with dmpool.
     assert!(!it.migrate_to(&["--to-driver", "overlay2"], "1:layer:die").ok());
     fill();

@@ -25,7 +25,7 @@ const HOOKS: [&str; 2] = ["on-stop", "on-start"];
 pub struct Trouble {
     pub docker: Docker,
     pub bench: Bench,
-    ways: Vec<String>,
+    pub ways: Vec<String>,
     /// What the container was like.
     pub web: String,
     pub disk: Mounted,

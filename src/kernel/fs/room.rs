@@ -101,7 +101,12 @@ fn punch(file: &File, path: &Path, from: u64, to: u64) -> Result<()> {
     }
     let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     let (from, length) = (i64::try_from(from)?, i64::try_from(to - from)?);
-    Ok(fallocate(file, how, from, length).called("fallocate", path.display())?)
+    loop {
+        match fallocate(file, how, from, length) {
+            Err(Errno::EINTR) => {}
+            punched => return Ok(punched.called("fallocate", path.display())?),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::engine::docker_root::DockerRoot;
 use crate::error::{Failure, Outcome};
 use crate::ops::contents::devicemapper::Inner;
 use crate::ops::plan::{Operation, Plan};
-use crate::ops::steps::{Kit, ReserveRoom, Step};
+use crate::ops::steps::{Kit, Step};
 use crate::ops::{Change, Done, around, contents, docker, gate, journal, keep_rm, preflight, random, steps};
 use crate::pool::{PoolUuid, Spec};
 use crate::units::{BlockSize, Bytes};
@@ -93,7 +93,7 @@ struct Part {
     /// What should be known, each a sentence.
     notes: Vec<String>,
     /// The room that is reserved before Docker is stopped.
-    room: Option<ReserveRoom>,
+    room: Option<room::ToReserve>,
     /// What is made before Docker is stopped.
     first: Vec<Step>,
     /// What is done when Docker runs again.
@@ -178,10 +178,10 @@ pub fn plan(kit: &Kit, options: &Options) -> Outcome<Plan> {
     let records = ground.root.path.join("devicemapper/metadata");
     let around = around::around(&judged, &kit.state, &name, part.old.as_deref(), &part.edits, &[records])?;
     part.notes.extend(around.says_of_start(&judged));
-    let mut steps: Vec<Step> = around.before;
-    // What is kept for the way back comes before all else.
-    let first = part.room.into_iter().map(Step::from).chain(part.first);
-    steps.splice(steps.len().min(1)..steps.len().min(1), first);
+    let mut steps = vec![around.kept];
+    steps.extend(part.room.map(|room| room.step(&around.hold)));
+    steps.extend(part.first);
+    steps.extend(around.before);
     steps.extend(own(&around.hold));
     steps.extend(around.told);
     steps.extend(around.after);

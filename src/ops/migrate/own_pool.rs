@@ -8,7 +8,7 @@ use super::base::{Asked, NewBase};
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Own as Prepared};
-use super::room::{Room, fits, has_room, has_room_for, reserved};
+use super::room::{Room, ToReserve, fits, has_room, has_room_for, reserved};
 use super::size::{self, Old};
 use super::target::{edits, filled, is_renamed, notes as of_copy, stays, while_filled};
 use super::{Ground, Own, Part, apart, base, prepared};
@@ -17,7 +17,7 @@ use crate::engine::configure::docker::{self as configure, key_of};
 use crate::engine::dockerd;
 use crate::error::{Failure, Outcome};
 use crate::ops::plan::Plan;
-use crate::ops::steps::{Carried, DeleteFile, InFiles, ReserveRoom, SetAside, Step, Swap, UpdateEntry, devices_of};
+use crate::ops::steps::{Carried, DeleteFile, InFiles, SetAside, Step, Swap, UpdateEntry, devices_of};
 use crate::ops::{boot, create, own_disk, steps};
 use crate::pool::{Entry, Place, PoolName, Spec};
 use crate::units::Bytes;
@@ -47,7 +47,7 @@ pub(super) struct OwnPool {
     /// The folder of the old pool's files, which is put aside.
     files: Option<Swap>,
     /// What is reserved for the copy, where it lies in files and can be.
-    room: Option<(ReserveRoom, InFiles)>,
+    room: Option<(ToReserve, InFiles)>,
 }
 
 /// What is there of it already, or makes it.

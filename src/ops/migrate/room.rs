@@ -1,13 +1,13 @@
 //! Whether what is in a pool has room in the new one, and that on its file system.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::blocks::Origin;
 use super::size::Old;
 use super::{Ground, prepare};
 use crate::error::{Failure, Outcome};
 use crate::kernel::fs::FsFacts;
-use crate::ops::steps::{InFiles, ReserveRoom};
+use crate::ops::steps::{Hold, InFiles, ReserveRoom, Step};
 use crate::ops::{promised, reserved};
 use crate::units::{BlockSize, Bytes};
 
@@ -100,7 +100,22 @@ pub(super) fn has_room(place: &Path, old: &Old, room: &Room, refuse: &impl Fn(St
     Ok(written)
 }
 
-/// Returns what reserves that much on the file system of a folder, and what the new pool's files get of it, all of `metadata` where that is free; where
+/// What is reserved before Docker is stopped, as in [`ReserveRoom`].
+pub(super) struct ToReserve {
+    pub folder: PathBuf,
+    pub room: Bytes,
+    pub also: Bytes,
+}
+
+impl ToReserve {
+    /// Returns the step that does it, before that hold.
+    pub(super) fn step(self, hold: &Hold) -> Step {
+        let Self { folder, room, also } = self;
+        ReserveRoom { hold: hold.clone(), folder, room, also }.into()
+    }
+}
+
+/// Returns what is reserved on the file system of a folder, and what the new pool's files get of it, all of `metadata` where that is free; where
 /// the file system cannot, nothing, and `notes` says so.
 pub(super) fn reserved(
     place: &Path,
@@ -108,7 +123,7 @@ pub(super) fn reserved(
     needed: Bytes,
     metadata: Bytes,
     notes: &mut Vec<String>,
-) -> Option<(ReserveRoom, InFiles)> {
+) -> Option<(ToReserve, InFiles)> {
     if !reserved::can_be(place) {
         notes.push(reserved::cannot_be(place));
         return None;
@@ -116,7 +131,7 @@ pub(super) fn reserved(
     let first = old.metadata_used.bytes().get().saturating_mul(2).saturating_add(old.metadata_longer.bytes().get());
     let files = InFiles { data: old.need, metadata: Bytes::new(first) };
     let also = metadata.saturating_sub(files.metadata);
-    Some((ReserveRoom { folder: place.to_owned(), room: needed, also }, files))
+    Some((ToReserve { folder: place.to_owned(), room: needed, also }, files))
 }
 
 /// Says that sparse files are promised more than there is: `files` is what the new ones may take still, and the old ones take no more.

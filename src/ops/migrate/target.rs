@@ -8,7 +8,7 @@ use super::base::{Asked, NewBase};
 use super::blocks::listing::Wanted;
 use super::blocks::record::{self, Record};
 use super::blocks::{Origin, Target};
-use super::room::{Room, fits, has_room, promises, reserved};
+use super::room::{Room, ToReserve, fits, has_room, promises, reserved};
 use super::size::{self, Old};
 use super::{Ground, Options, Own, Part, To, base, grow_instead, own_pool, prepared};
 use crate::engine::configure::docker::{self as configure, Telling, key_of};
@@ -18,8 +18,8 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::fs::allocated;
 use crate::kernel::{block, mounts};
 use crate::ops::steps::{
-    Carried, CopyVolumes, InFiles, MakeDirectory, MakeFile, MakePool, MapFile, ReserveRoom, SetAside, SettleCopy, Step,
-    Swap, VerifyVolumes,
+    Carried, CopyVolumes, InFiles, MakeDirectory, MakeFile, MakePool, MapFile, SetAside, SettleCopy, Step, Swap,
+    VerifyVolumes,
 };
 use crate::ops::{cost, on_devices, sight, target as file};
 use crate::pool::{Behaviour, Place, PoolName, Spec, sizing};
@@ -89,7 +89,7 @@ pub(super) struct LoopFiles {
     /// What changes with another base device.
     pub larger: Option<NewBase>,
     /// What is reserved for the copy, where it can be.
-    room: Option<(ReserveRoom, InFiles)>,
+    room: Option<(ToReserve, InFiles)>,
 }
 
 /// Returns what brings up a pool that is filled, on its files for metadata and data.

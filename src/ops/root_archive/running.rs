@@ -162,7 +162,8 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
         file: file.clone(),
         size,
     };
-    let steps = around.before.into_iter().chain([Step::from(write)]).chain(around.told).chain(around.after).collect();
+    let before = std::iter::once(around.kept).chain(around.before);
+    let steps = before.chain([Step::from(write)]).chain(around.told).chain(around.after).collect();
     let what = format!("save the Docker root `{}` to `{}`", root.display(), file.display());
     Ok(Planned { plan: Plan { operation: Operation::Save, pool: own_pool, what, steps, notes }, contents })
 }

@@ -20,7 +20,7 @@ use crate::ops::contents::overlay2;
 use crate::ops::contents::source::Reach;
 use crate::ops::fault::{self, Point};
 use crate::ops::migrate::blocks::Origin;
-use crate::ops::progress::{Progress, may_go_on};
+use crate::ops::progress::{Interrupted, Progress, may_go_on};
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::units::Bytes;
 
@@ -93,9 +93,7 @@ impl CopyLayers {
         let begun = Copied { records: overlay2::records(&self.root)?, layers: overlay2::count(&self.root)? };
         kit.room.draw(0);
         self.begin(&begun)?;
-        // After a death some of it is there.
-        let there = occupied(&self.to, BOUNDS)?.bytes;
-        kit.room.take(&self.root, self.room.saturating_sub(there), Bytes::default(), false)?;
+        self.reserve(kit)?;
         let mut failed = Ok(());
         let [shares, _] = overlay2::shares(&self.root, self.size)?;
         overlay2::copy_layers(&self.root, &self.to, &reach(kit), &|bytes| kit.room.draw(bytes), &mut |number, _| {
@@ -105,6 +103,8 @@ impl CopyLayers {
             }
         })?;
         failed?;
+        // What is left of it is for what is written without a word.
+        kit.room.give_up();
         overlay2::copy_database(&self.root, &self.to)?;
         // What was read while somebody wrote it is worth nothing.
         ensure!(
@@ -113,6 +113,21 @@ impl CopyLayers {
             self.root.display()
         );
         self.hold.still_stands()
+    }
+
+    /// Reserves what is still needed: after a death some of it is there.
+    fn reserve(&self, kit: &Kit) -> Result<()> {
+        overlay2::remove_half_made(&self.to)?;
+        let there = occupied(&self.to, BOUNDS)?;
+        let taken = kit.room.take(&self.root, self.room.saturating_sub(there.bytes), Bytes::default(), false);
+        match taken {
+            // What was not looked at may be all that is too little.
+            Err(why) if !there.whole && !why.is::<Interrupted>() => {
+                kit.watcher.next(&format!("note: the room for the rest of the copy is not reserved: {why:#}"));
+                Ok(())
+            }
+            taken => taken,
+        }
     }
 
     /// Fails when layers are where Docker looks for them, or on the way: what else is below `to` then is all there is of what was

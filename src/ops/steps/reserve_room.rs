@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::ops::daemon::pids_on;
 use crate::ops::progress::Interrupted;
 use crate::ops::reserved;
-use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
+use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, WayBack};
 use crate::units::Bytes;
 
 /// Reserves room on a file system, for as long as this process lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReserveRoom {
+    /// What keeps Docker from starting afterwards.
+    pub hold: Hold,
     /// A folder on that file system.
     pub folder: PathBuf,
     /// How much is needed at most.
@@ -51,13 +54,21 @@ impl InFiles {
     /// # Errors
     /// [`Interrupted`] when somebody wants an end.
     pub(super) fn give_back(&self, kit: &Kit, metadata: &Path) -> Result<()> {
-        match reserved::out_of_files(&Self { metadata: LARGEST, ..*self }.files(metadata)) {
-            Err(why) if !why.is::<Interrupted>() => {
+        let attached = match reserved::out_of_files(&Self { metadata: LARGEST, ..*self }.files(metadata)) {
+            Err(why) if why.is::<Interrupted>() => return Err(why),
+            Err(why) => {
                 kit.say(format!("what was reserved for the copy and not used could not be given back: {why:#}"));
-                Ok(())
+                return Ok(());
             }
-            given => given,
+            Ok(attached) => attached,
+        };
+        for path in attached {
+            let path = path.display();
+            kit.say(format!(
+                "what was reserved in {path} and not used was not given back: it is attached to a loop device"
+            ));
         }
+        Ok(())
     }
 
     fn files(&self, metadata: &Path) -> [(PathBuf, Bytes); 2] {
@@ -87,8 +98,10 @@ impl Act for ReserveRoom {
         kit.room.take(&self.folder, self.room, self.also, true)
     }
 
-    fn verify(&self, _: &Kit) -> Result<()> {
-        // What is written takes what it needs still: after a death that is less, and none of it where this process has it.
+    fn verify(&self, kit: &Kit) -> Result<()> {
+        // After a death it is taken again before Docker is stopped; when that is down, what is written takes what it still needs.
+        let is_past = || self.hold.was_dropped() || pids_on(&self.hold.root).is_empty();
+        ensure!(kit.room.was_taken() || is_past(), "nothing is reserved any more");
         Ok(())
     }
 

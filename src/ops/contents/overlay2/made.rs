@@ -1,7 +1,7 @@
 //! Writing them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -73,6 +73,20 @@ impl Place<'_> {
         chown(folder, Some(self.uid), Some(self.gid))?;
         Ok(fs::set_permissions(folder, Permissions::from_mode(self.mode))?)
     }
+}
+
+/// Removes the layers that a death has left half made.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub(in crate::ops) fn remove_half_made(to: &Path) -> Result<()> {
+    let layers = to.join(LAYERS);
+    if !layers.exists() {
+        return Ok(());
+    }
+    let names: Vec<_> = fs::read_dir(&layers)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    let half_made = |name: &&OsString| *name != "l" && !to.join(WHOLE).join(name).exists();
+    names.iter().filter(half_made).try_for_each(|name| remove_tree(&layers.join(name)))
 }
 
 fn one(

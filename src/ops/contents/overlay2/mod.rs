@@ -21,7 +21,7 @@ mod shares;
 mod verify;
 
 pub(in crate::ops) use ground::{Ground, Host, has_no_default_acl};
-pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers, of_chain};
+pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers, of_chain, remove_half_made};
 pub use measure::Size;
 pub(in crate::ops) use measure::measured;
 pub use parts::{Part, is_name, parts, parts_of};

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::over::{self, Over, Since};
 use super::preflight::Judged;
+use super::room::ToReserve;
 use super::size;
 use super::{Own, Part as Planned};
 use crate::engine::configure::Obstacle;
@@ -18,7 +19,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::identity;
 use crate::ops::contents::overlay2::{self, Ground, Host, Part, Size};
 use crate::ops::contents::source::Reach;
-use crate::ops::steps::{CopyLayers, PlaceLayers, ReserveRoom, SetDriver, VerifyLayers};
+use crate::ops::steps::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
 use crate::ops::target::refusal;
 use crate::ops::{cost, reserved};
 use crate::process::quote;
@@ -121,7 +122,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     }
     let pool = migration.root.own_pool();
     let old = migration.root.pool().or_else(|| Some(pool.clone()));
-    let room = reserved::can_be(&facts.root).then(|| ReserveRoom {
+    let room = reserved::can_be(&facts.root).then(|| ToReserve {
         folder: facts.root.clone(),
         room: needed,
         also: Bytes::default(),
