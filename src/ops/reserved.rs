@@ -28,6 +28,8 @@ const FOR_DOCKER: (u64, u64) = (20, 4 << 30);
 /// So much of a file gets its blocks at once, and so much when little is free.
 const STRIDE: u64 = 64 << 20;
 const LEAST: u64 = 1 << 20;
+/// After so many that were given, twice as much is tried: what fails has XFS write out all that it has in hand.
+const WELL: u32 = 32;
 /// So much is reserved before it is looked whether somebody wants an end.
 const LARGE: u64 = 1 << 30;
 
@@ -191,7 +193,7 @@ impl Held {
     }
 
     fn give_to_file(&self, file: &File, path: &Path, length: u64, lacks: &mut u64) -> Result<()> {
-        let (mut at, mut most) = (0, STRIDE);
+        let (mut at, mut most, mut well) = (0, STRIDE, 0);
         while at < length {
             may_go_on()?;
             let stride = (length - at).min(most);
@@ -199,10 +201,13 @@ impl Held {
             match give_blocks(file, path, Bytes::new(at), Bytes::new(stride)) {
                 Ok(()) => {
                     at += stride;
-                    most = most.saturating_mul(2).min(STRIDE);
+                    well += 1;
+                    if well >= WELL {
+                        (most, well) = (most.saturating_mul(2).min(STRIDE), 0);
+                    }
                 }
                 // XFS wants as much free as is asked for, whatever the file has of it.
-                Err(e) if e.errno == Errno::ENOSPC && most > LEAST => most = (most / 2).max(LEAST),
+                Err(e) if e.errno == Errno::ENOSPC && most > LEAST => (most, well) = ((most / 2).max(LEAST), 0),
                 Err(e) if e.errno == Errno::ENOSPC && self.left() > 0 => self.shrink(LEAST),
                 Err(e) if e.errno == Errno::ENOSPC && *lacks <= OVERHEAD => return Ok(()),
                 Err(e) => return Err(e.into()),
