@@ -293,7 +293,7 @@ pub(in crate::ops) fn can_be(folder: &Path) -> bool {
         Ok(occupies(&file, folder)? > before)
     };
     // What else is in its way is told when that much is reserved.
-    grows().map_or_else(|e| e.errno != Errno::EOPNOTSUPP, |grows| grows)
+    grows().unwrap_or_else(|e| e.errno != Errno::EOPNOTSUPP)
 }
 
 /// Says that nothing is reserved on the file system of a folder.
