@@ -112,7 +112,7 @@ pub fn around(
     let mut kept: Vec<_> = kept.chain(paths.iter().cloned()).chain(containers(&judged.root)).collect();
     kept.dedup();
     let socket = judged.daemon.as_ref().map(|daemon| daemon.socket.clone());
-    let kept = Step::from(KeepRecords { folder: records.clone(), socket, paths: kept });
+    let kept = Step::from(KeepRecords { folder: records.clone(), socket, paths: kept, saved: judged.saved.clone() });
     let running = judged.running.clone();
     let stop = |daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() });
     let mut before: Vec<_> = judged.daemon.clone().map(stop).into_iter().collect();

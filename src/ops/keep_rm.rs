@@ -40,7 +40,7 @@ pub fn first(kit: &Kit, root: &Path, docker: &mut Options) -> Outcome<KeptFirst>
         let failure = failed("containers that were made with --rm cannot be saved").because(unsaved.why);
         with_left(failure, unsaved.left, "nothing was stopped, and what had been saved by then was removed again")
     })?;
-    docker.saved = Some(made.iter().map(|made| made.of.clone()).collect());
+    docker.saved = Some(saving::told(&judged.containers, &made));
     Ok(KeptFirst { docker: Some(daemon), made })
 }
 
@@ -57,13 +57,18 @@ impl KeptFirst {
         }
         let removed = daemon.api().map_err(Into::into).and_then(|api| saving::remove_needless(&api, self.made));
         match removed {
-            Ok((left, stays)) => {
+            Ok((left, [gone, needed])) => {
                 let failure = left.into_iter().fold(failure, |failure, left| failure.fact("left", left));
-                match stays.as_slice() {
+                let failure = match gone.as_slice() {
                     [] => failure,
-                    stays => {
-                        failure.fact("saved", format!("of the containers with --rm, which are gone: {}", named(stays)))
+                    gone => {
+                        failure.fact("saved", format!("of the containers with --rm, which are gone: {}", named(gone)))
                     }
+                };
+                match needed.as_slice() {
+                    [] => failure,
+                    needed => failure
+                        .fact("saved", format!("of those that are not gone, since these need it: {}", named(needed))),
                 }
             }
             Err(e) => {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::saved;
+use super::saved::Saved;
 use crate::engine::api::{Api, ApiError, SOON};
 use crate::engine::docker_objects::CONTAINERS;
 use crate::engine::stuck::{Stuck, is_killed, stuck};
@@ -303,21 +303,20 @@ pub fn start<'r>(api: &Api, containers: &'r [Ran], watcher: &Watcher) -> Vec<(&'
     containers.iter().filter_map(|ran| Some((ran, start_one(api, ran, watcher).err()?))).collect()
 }
 
-/// Returns those that Docker has removed since they were run with `--rm`, each a sentence, with what it was saved as.
-pub fn vanished(api: &Api, containers: &[Ran]) -> Vec<String> {
-    let gone: Vec<_> =
-        containers.iter().filter(|ran| ran.vanishes && matches!(state_of(api, &ran.id), Ok(None))).collect();
-    let there = if gone.is_empty() { Vec::new() } else { inspected(api).unwrap_or_default() };
-    let name = |ran: &Ran| {
-        let saved = there.iter().find(|it| saved::from(it) == Some(&ran.id)).map(name_of);
-        let saved = saved.map(|name| format!("; what was in it is in `{name}`:  docker start {name}"));
-        format!(
-            "the container `{}` is gone: it was run with --rm, and Docker removed it when it stopped{}",
-            ran.name,
-            saved.unwrap_or_default()
-        )
+/// Returns those that Docker has removed since they were run with `--rm`, each a sentence; `saved` is what was saved for this, also of others.
+pub fn vanished(api: &Api, containers: &[Ran], saved: &[Saved]) -> Vec<String> {
+    // As they were saved: in that order they can be started.
+    let first = saved.iter().map(|of| (of.id.as_str(), of.name.as_str()));
+    let others = containers.iter().filter(|ran| ran.vanishes && saved.iter().all(|of| of.id != ran.id));
+    let all = first.chain(others.map(|ran| (ran.id.as_str(), ran.name.as_str())));
+    let gone = all.filter(|(id, _)| matches!(state_of(api, id), Ok(None)));
+    let sentence = |(id, name): (&str, &str)| {
+        let is = saved.iter().find(|of| of.id == id).map(|of| &of.as_name);
+        let is = is.map(|is| format!("; what was in it before is in `{is}`:  docker start {is}"));
+        let is = is.unwrap_or_default();
+        format!("the container `{name}` is gone: it was run with --rm, and Docker removed it when it stopped{is}")
     };
-    gone.into_iter().map(name).collect()
+    gone.map(sentence).collect()
 }
 
 fn start_one(api: &Api, ran: &Ran, watcher: &Watcher) -> Result<(), String> {
@@ -468,8 +467,7 @@ mod tests {
     fn one_whose_port_is_taken_keeps_no_other_from_starting() {
         const TAKEN: &str = "HTTP/1.1 500 x\r\n\r\n{\"message\":\"port is already allocated\"}";
         const GONE: &str = "HTTP/1.1 404 x\r\n\r\n{}";
-        const NONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
-        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, GONE, GONE, NONE]);
+        let (_dir, api, server) = answering(&[ENDED, TAKEN, ENDED, DONE, GONE, GONE]);
         let mut job = named("job");
         job.vanishes = true;
         let all = [named("web"), named("db"), job];
@@ -478,8 +476,15 @@ mod tests {
         let (failed, why) = &said[0];
         assert!(why.contains("`web` ran before and does not start") && why.contains("already allocated"));
         assert_eq!(failed.name, "web", "who never started has not ended since");
-        let said = vanished(&api, &all);
+        let saved = Saved {
+            id: "job-id".to_owned(),
+            name: "job".to_owned(),
+            as_name: "saved-job".to_owned(),
+            ..Saved::default()
+        };
+        let said = vanished(&api, &all, &[saved]);
         assert!(said.len() == 1 && said[0].contains("`job` is gone: it was run with --rm"), "{said:?}");
+        assert!(said[0].ends_with("docker start saved-job"), "{said:?}");
         assert!(server.join().unwrap().contains(&"POST /containers/db-id/start HTTP/1.1".to_owned()));
     }
 

@@ -1,13 +1,10 @@
 //! What a container of `--rm` is saved as: an image of its files, and a container of that image with all that it was told.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::containers::name_of;
-use super::vanishing;
 use crate::process::quote;
 
 /// The label that says which container, by its id, something was saved from.
@@ -18,8 +15,11 @@ const LONGEST: usize = 200;
 const OWN_NETWORKS: [&str; 4] = ["default", "bridge", "host", "none"];
 
 /// A container of `--rm`, and what it was saved as.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
+    /// Its id.
+    #[serde(default)]
+    pub id: String,
     /// Its name.
     pub name: String,
     /// The name of the image and of the container that it is saved as.
@@ -38,20 +38,6 @@ impl fmt::Display for Saved {
             volumes => write!(f, "; docker volume rm {}", volumes.join(" ")),
         }
     }
-}
-
-/// Returns what is there of those that Docker removes, saved already; `inspected` is what `docker inspect` says of every container.
-pub fn all(inspected: &[Value]) -> Vec<Saved> {
-    let stay = inspected.iter().filter(|it| !vanishing::is(it) && from(it).is_none());
-    let others: BTreeSet<&str> = stay.flat_map(vanishing::mounted).map(|(name, _)| name).collect();
-    let of = |it: &Value| {
-        let id = it.get("Id").and_then(Value::as_str)?;
-        let saved = inspected.iter().find(|saved| from(saved) == Some(id))?;
-        let names = vanishing::mounted(it).map(|(name, _)| name);
-        let own = names.filter(|name| vanishing::is_random(name) && !others.contains(name));
-        Some(Saved { name: name_of(it), as_name: name_of(saved), volumes: own.map(str::to_owned).collect() })
-    };
-    inspected.iter().filter(|it| vanishing::is(it)).filter_map(of).collect()
 }
 
 /// Returns the id of the container that one was saved from.
@@ -319,19 +305,5 @@ mod tests {
         assert_eq!(free("My__Job..1_"), "saved-my-job-1");
         assert_eq!(free(&"a".repeat(300)).len(), "saved-".len() + LONGEST);
         assert_eq!(name("job", &|name| ["saved-job", "saved-job-2"].contains(&name)), "saved-job-3");
-    }
-
-    #[test]
-    fn what_was_saved_is_found_by_its_label() {
-        let mut saved = json!({"Id": "x", "Name": "/saved-job-1", "Config": {"Labels": {}}});
-        assert_eq!(all(&[saved.clone(), job()]), []);
-        saved["Config"]["Labels"][LABEL] = json!("abcdef0123456789");
-        let mut job = job();
-        job["Mounts"][0]["Name"] = json!("ab".repeat(32));
-        let found = all(&[saved, job]);
-        assert_eq!((found.len(), found[0].volumes.len()), (1, 1));
-        let text = found[0].to_string();
-        assert!(text.contains("`Job_1` was saved as `saved-job-1`:  docker start saved-job-1"), "{text}");
-        assert!(text.contains("docker rm saved-job-1; docker rmi saved-job-1; docker volume rm abab"), "{text}");
     }
 }

@@ -1,14 +1,16 @@
 //! Containers of `--rm` are saved by Docker itself: `docker commit`, and a container of that image, which is not started.
 
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::containers::{inspected, name_of, needed_by};
-use super::saved::{Asked, LABEL, asked, from, mounted, name};
+use super::saved::{Asked, LABEL, Saved, asked, from, mounted, name};
 use super::vanishing;
 use crate::engine::api::{Api, ApiError, SOON};
+use crate::kernel::critical::wanted_end;
 use crate::ops::fault::{self, Point};
 use crate::ops::progress::{Watcher, may_go_on};
 use crate::units::Bytes;
@@ -20,6 +22,8 @@ const SIZED_WITHIN: Duration = Duration::from_secs(1800);
 /// What Docker copies and mounts to make a container, and to remove one.
 const MADE_WITHIN: Duration = Duration::from_secs(300);
 
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
 /// What a container takes beside its files: an image and a container, each with what their file systems write of themselves.
 const BESIDE: u64 = 32 << 20;
 
@@ -30,8 +34,12 @@ pub struct Made {
     pub of: String,
     /// What the new ones are called.
     pub name: String,
+    /// The containers of `--rm`, by id, that it needs and that are saved too.
+    needs: Vec<String>,
     /// The image's id, once there is one.
     image: Option<String>,
+    /// Whether there may be an image all the same: Docker was asked, and has not said.
+    is_unsure: bool,
     /// The container's id, once there is one.
     container: Option<String>,
 }
@@ -43,6 +51,27 @@ pub struct Unsaved {
     pub why: Error,
     /// What was made, and could not be removed again, each a sentence.
     pub left: Vec<String>,
+}
+
+/// Returns what is to be told of those that were saved, in the order in which they can be started.
+pub fn told(all: &[Value], made: &[Made]) -> Vec<Saved> {
+    let vanishing = vanishing::all(others(all));
+    let of = |made: &Made| {
+        let of = vanishing.iter().find(|of| of.id == made.of)?;
+        let volumes = of.volumes.iter().map(|volume| volume.name.clone()).collect();
+        Some(Saved { id: of.id.clone(), name: of.name.clone(), as_name: made.name.clone(), volumes })
+    };
+    made.iter().filter_map(of).collect()
+}
+
+/// Those that nothing was saved as: what that has is the container's that it was saved from.
+fn others(all: &[Value]) -> impl Iterator<Item = &Value> + Clone {
+    all.iter().filter(|it| from(it).is_none())
+}
+
+/// Those that are to be saved.
+fn to_save(all: &[Value]) -> impl Iterator<Item = &Value> {
+    all.iter().filter(|it| vanishing::is(it) && !vanishing::is_going(it))
 }
 
 /// Saves every container of `--rm` that `all` names; `all` is what `docker inspect` says of every container. What a dmpool has left of the
@@ -62,12 +91,15 @@ pub fn save(api: &Api, all: &[Value], room: Option<Bytes>, watcher: &Watcher) ->
 fn has_room(api: &Api, all: &[Value], room: Option<Bytes>) -> Result<()> {
     let Some(room) = room else { return Ok(()) };
     let mut need: u64 = 0;
-    for it in all.iter().filter(|it| vanishing::is(it)) {
+    for it in to_save(all) {
         let sized = match api.get(&format!("/containers/{}/json?size=1", id_of(it)), SIZED_WITHIN) {
             Err(why) if why.status() == Some(404) => continue,
             sized => sized.with_context(|| format!("asking Docker how large the container `{}` is", name_of(it)))?,
         };
-        let written = sized.get("SizeRw").and_then(Value::as_u64).unwrap_or_default();
+        // Docker says -1 where it could not look.
+        let written = sized.get("SizeRw").and_then(Value::as_u64);
+        let written =
+            written.with_context(|| format!("Docker does not say how large the container `{}` is", name_of(it)))?;
         // Blocks are written whole, and not full.
         need = need.saturating_add(written.saturating_add(written / 8)).saturating_add(BESIDE);
     }
@@ -113,6 +145,8 @@ fn decimal(text: &str) -> Option<Bytes> {
 struct Job<'i> {
     inspected: &'i Value,
     made: Made,
+    /// The volumes that go with it.
+    volumes: Vec<String>,
     /// What a dmpool has left of it that died at it: a container, and its image.
     left: [Option<String>; 2],
 }
@@ -121,10 +155,11 @@ fn save_each(api: &Api, all: &[Value], watcher: &Watcher, made: &mut Vec<Made>) 
     let images = api.get("/images/json", SOON).context("asking Docker for its images")?;
     let images = images.as_array().cloned().unwrap_or_default();
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    for it in in_order(all.iter().filter(|it| vanishing::is(it)).collect()) {
+    for it in in_order(to_save(all).collect()) {
         let job = job(it, all, &images, &jobs);
         jobs.push(job);
     }
+    let mut ended: Vec<&Value> = all.iter().filter(|it| vanishing::is(it) && vanishing::is_going(it)).collect();
     let renamed = |of: &str| {
         let is_it = |job: &&Job<'_>| name_of(job.inspected) == of || job.made.of == of;
         jobs.iter().find(is_it).map(|job| job.made.name.clone())
@@ -132,15 +167,24 @@ fn save_each(api: &Api, all: &[Value], watcher: &Watcher, made: &mut Vec<Made>) 
     for (number, job) in jobs.iter().enumerate() {
         may_go_on()?;
         let name = name_of(job.inspected);
+        if let Some(other) = ended.iter().find(|other| needs(job.inspected, other)) {
+            let other = name_of(other);
+            bail!(
+                "saving the container `{name}`: it needs the container `{other}`, which was made with --rm too and has ended meanwhile"
+            );
+        }
         watcher.next(&format!("saving the container {name} as {}", job.made.name));
         let mut this = job.made.clone();
-        let saved = save_one(api, job, &asked(job.inspected, &job.made.name, &renamed), &mut this, number);
-        if this.image.is_some() {
+        let asked = asked(job.inspected, &job.made.name, &renamed);
+        let saved = save_one(api, job, &asked, &mut this, number, watcher);
+        if this.image.is_some() || this.is_unsure {
             made.push(this);
         }
-        saved.with_context(|| format!("saving the container `{name}`"))?;
+        if saved.with_context(|| format!("saving the container `{name}`"))? == End::Ended {
+            ended.push(job.inspected);
+        }
     }
-    Ok(())
+    may_go_on()
 }
 
 /// Returns how a container is saved: under a name that no image and no container has.
@@ -162,16 +206,32 @@ fn job<'i>(it: &'i Value, all: &[Value], images: &[Value], before: &[Job<'_>]) -
         all.iter().find(|of| name_of(of) == name).map(|of| id_of(of).to_owned()),
         images.iter().find(|of| has_tag(of, &name)).map(|of| id_of(of).to_owned()),
     ];
-    Job { inspected: it, made: Made { of: id.to_owned(), name, ..Made::default() }, left }
+    let needs = to_save(all).filter(|other| needs(it, other)).map(|other| id_of(other).to_owned()).collect();
+    let own = vanishing::all(others(all)).into_iter().find(|of| of.id == id);
+    let volumes = own.into_iter().flat_map(|of| of.volumes).map(|volume| volume.name).collect();
+    Job { inspected: it, made: Made { of: id.to_owned(), name, needs, ..Made::default() }, volumes, left }
 }
 
-fn save_one(api: &Api, job: &Job<'_>, asked: &Asked, made: &mut Made, number: usize) -> Result<()> {
+/// What became of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It is saved.
+    Saved,
+    /// It has ended by itself, and nothing of it is left, as without us.
+    Ended,
+}
+
+fn save_one(api: &Api, job: &Job<'_>, asked: &Asked, made: &mut Made, number: usize, watcher: &Watcher) -> Result<End> {
     let Made { of, name, .. } = &job.made;
     let commit = format!("/commit?container={of}&repo={name}&tag=latest&pause=1&changes=LABEL%20{LABEL}%3D{of}");
-    let image = match api.post(&commit, COMMITS_WITHIN) {
-        // It has ended meanwhile, and there is nothing of it.
-        Err(why) if why.status() == Some(404) => return Ok(()),
-        image => image?,
+    let image = match committed(api, &commit, name, watcher) {
+        Err(why) if why.status() == Some(404) => return Ok(End::Ended),
+        Err(why) if why.status().is_some() && has_ended(api, of).unwrap_or(false) => return Ok(End::Ended),
+        Err(why) => {
+            made.is_unsure = why.status().is_none();
+            return Err(why.into());
+        }
+        Ok(image) => image,
     };
     made.image = Some(id_of(&image).to_owned());
     fault::reached(number, Point::Saved)?;
@@ -188,18 +248,60 @@ fn save_one(api: &Api, job: &Job<'_>, asked: &Asked, made: &mut Made, number: us
     let there = api.get(&format!("/containers/{}/json", id_of(&new)), SOON)?;
     let (was, is) = (mounted(job.inspected), mounted(&there));
     ensure!(was == is, "Docker has given what it is saved as other volumes: {is:?} instead of {was:?}");
+    // A volume that went with it before was made anew by its name, and is empty.
+    if has_ended(api, of)? {
+        let left = remove(api, std::slice::from_ref(made));
+        ensure!(left.is_empty(), "it has ended meanwhile, and what it was saved as does not go");
+        for volume in &job.volumes {
+            // Docker keeps one that another container has.
+            let _ = api.delete(&format!("/volumes/{volume}"), SOON);
+        }
+        (made.image, made.container) = (None, None);
+        return Ok(End::Ended);
+    }
     if let Some(image) = image {
         // Nobody misses it, and it is in nobody's way.
         let _ = api.delete(&format!("/images/{image}?noprune=1"), MADE_WITHIN);
     }
-    Ok(())
+    Ok(End::Saved)
+}
+
+/// Has Docker commit a container; who wants an end meanwhile is told when that comes: Docker goes on with it whoever waits.
+fn committed(api: &Api, commit: &str, name: &str, watcher: &Watcher) -> Result<Value, ApiError> {
+    thread::scope(|scope| {
+        let Ok(begun) = thread::Builder::new().spawn_scoped(scope, || api.post(commit, COMMITS_WITHIN)) else {
+            return api.post(commit, COMMITS_WITHIN);
+        };
+        let mut is_told = false;
+        while !begun.is_finished() {
+            if let Some(signal) = wanted_end().filter(|_| !is_told) {
+                watcher.next(&format!(
+                    "  {signal}: Docker makes {name} to its end first, then what was saved is removed again"
+                ));
+                is_told = true;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        begun.join().unwrap_or_else(|_| api.post(commit, COMMITS_WITHIN))
+    })
+}
+
+/// Returns whether a container of `--rm` has gone, or goes.
+fn has_ended(api: &Api, id: &str) -> Result<bool, ApiError> {
+    match api.get(&format!("/containers/{id}/json"), SOON) {
+        Err(why) if why.status() == Some(404) => Ok(true),
+        inspected => inspected.map(|inspected| vanishing::is_going(&inspected)),
+    }
 }
 
 /// Removes what was made. Returns what could not be, each a sentence.
 pub fn remove(api: &Api, made: &[Made]) -> Vec<String> {
     let mut left = Vec::new();
     // One may need another that was made before it.
-    for Made { name, image, container, .. } in made.iter().rev() {
+    for Made { name, image, container, is_unsure, .. } in made.iter().rev() {
+        if *is_unsure {
+            left.push(format!("Docker may be making the image `{name}` still, once it is there:  docker rmi {name}"));
+        }
         let mut gone = |kind: &str, command: &str, path: Option<String>| {
             let removed: Result<Value, ApiError> = path.map_or(Ok(Value::Null), |path| api.delete(&path, MADE_WITHIN));
             match removed {
@@ -209,36 +311,43 @@ pub fn remove(api: &Api, made: &[Made]) -> Vec<String> {
                 _ => {}
             }
         };
-        gone("container", "rm", container.as_ref().map(|id| format!("/containers/{id}")));
+        // With the volumes that Docker has made for it alone: those that have a name stay.
+        gone("container", "rm -v", container.as_ref().map(|id| format!("/containers/{id}?v=1")));
         gone("image", "rmi", image.as_ref().map(|id| format!("/images/{id}?noprune=1")));
     }
     left
 }
 
-/// Removes what was made of those that are there still. Returns what could not be, each a sentence, and what was saved of those that
-/// are gone.
+/// Removes what was made of those that are there still, unless what stays needs it. Returns what could not be, each a sentence, and what
+/// stays: first what was saved of those that are gone, then what that needs.
 ///
 /// # Errors
 /// When Docker does not say what there is.
-pub fn remove_needless(api: &Api, made: Vec<Made>) -> Result<(Vec<String>, Vec<Made>)> {
+pub fn remove_needless(api: &Api, made: Vec<Made>) -> Result<(Vec<String>, [Vec<Made>; 2])> {
     let there = inspected(api)?;
-    let (needless, kept): (Vec<_>, Vec<_>) =
-        made.into_iter().partition(|made| there.iter().any(|of| id_of(of) == made.of));
-    Ok((remove(api, &needless), kept))
+    let is_there = |made: &Made| there.iter().any(|of| id_of(of) == made.of && !vanishing::is_going(of));
+    let (mut needless, gone): (Vec<_>, Vec<_>) = made.into_iter().partition(is_there);
+    let mut needed: Vec<Made> = Vec::new();
+    while let Some(at) = needless.iter().position(|it| gone.iter().chain(&needed).any(|of| of.needs.contains(&it.of))) {
+        needed.push(needless.remove(at));
+    }
+    Ok((remove(api, &needless), [gone, needed]))
 }
 
 fn id_of(of: &Value) -> &str {
     of.get("Id").and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Returns whether a container needs another one.
+fn needs(it: &Value, other: &Value) -> bool {
+    let is = |need: &String| *need == name_of(other) || need == id_of(other);
+    id_of(it) != id_of(other) && needed_by(it).iter().any(is)
+}
+
 /// Returns them in an order in which none comes before one that it needs; of a circle the first goes first.
 fn in_order(mut all: Vec<&Value>) -> Vec<&Value> {
     let mut order: Vec<&Value> = Vec::new();
     while !all.is_empty() {
-        let needs = |it: &Value, other: &Value| {
-            let is = |need: &String| *need == name_of(other) || need == id_of(other);
-            id_of(it) != id_of(other) && needed_by(it).iter().any(is)
-        };
         let ready = all.iter().position(|it| all.iter().all(|other| !needs(it, other)));
         order.push(all.remove(ready.unwrap_or_default()));
     }
@@ -246,98 +355,5 @@ fn in_order(mut all: Vec<&Value>) -> Vec<&Value> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::engine::api::tests::answering;
-
-    fn job_named(name: &str, host: &Value) -> Value {
-        let mut host = host.clone();
-        host["AutoRemove"] = json!(true);
-        json!({"Id": format!("{name}-id"), "Name": format!("/{name}"), "HostConfig": host})
-    }
-
-    fn json_of(status: &str, body: &str) -> &'static str {
-        Box::leak(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_boxed_str())
-    }
-
-    fn served(texts: &[&'static str]) -> (tempfile::TempDir, Api, std::thread::JoinHandle<Vec<String>>) {
-        answering(Box::leak(texts.to_vec().into_boxed_slice()))
-    }
-
-    #[test]
-    fn what_was_made_is_removed_again_where_one_cannot_be_saved() {
-        let (_dir, api, server) = served(&[
-            json_of("200 OK", r#"[{"Id": "i0", "RepoTags": ["saved-a:latest"]}]"#),
-            json_of("201 Created", r#"{"Id": "i1"}"#),
-            json_of("201 Created", r#"{"Id": "c1"}"#),
-            json_of("200 OK", "{}"),
-            json_of("500 x", r#"{"message": "no space"}"#),
-            json_of("204 No Content", ""),
-            json_of("409 x", r#"{"message": "in use"}"#),
-        ]);
-        let all = [job_named("b", &json!({"Links": ["/a:/b/x"]})), job_named("a", &json!({}))];
-        let unsaved = save(&api, &all, None, &Watcher::none()).unwrap_err();
-        let why = format!("{:#}", unsaved.why);
-        assert!(why.contains("saving the container `b`") && why.contains("with 500: no space"), "{why}");
-        assert!(unsaved.left[0].contains("the image `saved-a-2` is there still"), "{:?}", unsaved.left);
-        assert!(unsaved.left[0].ends_with("docker rmi saved-a-2"), "{:?}", unsaved.left);
-        let asked = server.join().unwrap();
-        for (at, is) in [
-            (
-                1,
-                "POST /commit?container=a-id&repo=saved-a-2&tag=latest&pause=1&changes=LABEL%20dmpool.saved-from%3Da-id HTTP/1.1",
-            ),
-            (2, "POST /containers/create?name=saved-a-2 HTTP/1.1"),
-            (5, "DELETE /containers/c1 HTTP/1.1"),
-            (6, "DELETE /images/i1?noprune=1 HTTP/1.1"),
-        ] {
-            assert_eq!(asked[at], is);
-        }
-    }
-
-    #[test]
-    fn what_a_dead_dmpool_has_left_is_replaced_and_nobody_elses() {
-        let images = r#"[{"Id": "i0", "RepoTags": ["saved-a:latest"], "Labels": {"dmpool.saved-from": "a-id"}}]"#;
-        let (_dir, api, server) = served(&[
-            json_of("200 OK", images),
-            json_of("201 Created", r#"{"Id": "i1"}"#),
-            json_of("204 No Content", ""),
-            json_of("201 Created", r#"{"Id": "c1"}"#),
-            json_of("200 OK", "{}"),
-            json_of("200 OK", "[]"),
-        ]);
-        let mut left = json!({"Id": "c0", "Name": "/saved-a", "State": {"Status": "created"}});
-        left["Config"]["Labels"][LABEL] = json!("a-id");
-        let made = save(&api, &[job_named("a", &json!({})), left.clone()], None, &Watcher::none()).unwrap();
-        assert_eq!((made.len(), made[0].name.as_str()), (1, "saved-a"));
-        let asked = server.join().unwrap();
-        assert_eq!(asked[2], "DELETE /containers/c0 HTTP/1.1");
-        assert_eq!(asked[5], "DELETE /images/i0?noprune=1 HTTP/1.1");
-        // Somebody has started it since.
-        left["State"]["Status"] = json!("exited");
-        let it = job_named("a", &json!({}));
-        assert_eq!(job(&it, &[it.clone(), left], &[], &[]).made.name, "saved-a-2");
-    }
-
-    #[test]
-    fn one_that_has_ended_meanwhile_is_not_saved() {
-        let (_dir, api, _server) = served(&[json_of("200 OK", "[]"), json_of("404 x", "{}")]);
-        assert_eq!(save(&api, &[job_named("a", &json!({}))], None, &Watcher::none()).unwrap(), []);
-    }
-
-    #[test]
-    fn what_would_fill_the_pool_is_not_tried() {
-        let info = |available: &str| json!({"DriverStatus": [["Data Space Available", available], ["Thin Pool Minimum Free Space", "429.5MB"]]});
-        let room = |available: &str| super::room(&info(available)).map(Bytes::get);
-        assert_eq!((room("1.5GB"), room("12kB"), room("unknown")), (Some(1_070_500_000), Some(0), None));
-        assert_eq!(super::room(&json!({"DriverStatus": [["Backing Filesystem", "xfs"]]})), None);
-        let sized = [json_of("200 OK", r#"{"SizeRw": 950000000}"#)];
-        let (_dir, api, server) = served(&sized);
-        let unsaved =
-            save(&api, &[job_named("a", &json!({}))], super::room(&info("1.5GB")), &Watcher::none()).unwrap_err();
-        let why = unsaved.why.to_string();
-        assert!(why.contains("is written once more, 1.0 GiB") && why.contains("room for 1020.9 MiB"), "{why}");
-        assert_eq!(server.join().unwrap(), ["GET /containers/a-id/json?size=1 HTTP/1.1"]);
-    }
-}
+#[path = "saving_tests.rs"]
+mod tests;

@@ -47,10 +47,22 @@ pub fn is(inspected: &Value) -> bool {
     inspected.pointer("/HostConfig/AutoRemove").and_then(Value::as_bool) == Some(true)
 }
 
+/// Returns whether Docker removes it already, or has tried to: nothing is left of it that could be kept.
+pub fn is_going(inspected: &Value) -> bool {
+    let is = |key: &str| inspected.pointer("/State").and_then(|state| state.get(key)?.as_bool()) == Some(true);
+    is("Dead") || is("RemovalInProgress")
+}
+
+/// Returns those of the containers that Docker removes, without those that it removes already.
+pub fn still_there(inspected: &[Value]) -> Vec<Vanishing> {
+    all(inspected.iter().filter(|it| !is_going(it)))
+}
+
 /// Returns those of the containers that Docker removes.
-pub fn all(inspected: &[Value]) -> Vec<Vanishing> {
-    let stay: BTreeSet<&str> = inspected.iter().filter(|it| !is(it)).flat_map(mounted).map(|(name, _)| name).collect();
-    let vanishing = inspected.iter().filter(|it| is(it));
+pub fn all<'i>(inspected: impl IntoIterator<Item = &'i Value, IntoIter: Clone>) -> Vec<Vanishing> {
+    let inspected = inspected.into_iter();
+    let stay: BTreeSet<&str> = inspected.clone().filter(|it| !is(it)).flat_map(mounted).map(|(name, _)| name).collect();
+    let vanishing = inspected.filter(|it| is(it));
     let of = |it: &Value| {
         let goes = |name: &str| is_random(name) && !stay.contains(name) && !is_named(it, name);
         let volumes = mounted(it).filter(|(name, _)| goes(name));
@@ -66,14 +78,14 @@ pub fn all(inspected: &[Value]) -> Vec<Vanishing> {
 }
 
 /// Returns the volumes that a container has, each with where.
-pub fn mounted(inspected: &Value) -> impl Iterator<Item = (&str, &str)> {
+fn mounted(inspected: &Value) -> impl Iterator<Item = (&str, &str)> {
     let mounts = inspected.get("Mounts").and_then(Value::as_array).into_iter().flatten();
     let volumes = mounts.filter(|mount| mount.get("Type").and_then(Value::as_str) == Some("volume"));
     volumes.filter_map(|mount| Some((mount.get("Name")?.as_str()?, mount.get("Destination")?.as_str()?)))
 }
 
 /// Returns whether Docker has made that name up.
-pub fn is_random(name: &str) -> bool {
+fn is_random(name: &str) -> bool {
     name.len() == LENGTH_OF_NAME && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -108,7 +120,9 @@ mod tests {
             ],
         });
         let web = json!({"Name": "/web", "HostConfig": {"AutoRemove": false}, "Mounts": [volume(&shared, "/c")]});
-        let found = all(&[web, job]);
+        let mut going = job.clone();
+        going["State"]["RemovalInProgress"] = json!(true);
+        let found = still_there(&[web, job, going]);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].to_string(), "job (with its volume at /a)");
         assert_eq!(found[0].volumes[0].name, anonymous);

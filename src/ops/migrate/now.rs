@@ -62,7 +62,7 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
         grow: may_grow(&kit.dm, &pool, needs_check),
         size: source.map(|source| measured(&source, &root.path)).map_err(|e| format!("{e:#}")),
         by_hand: facts.pid.filter(|_| options.stop.is_none() && facts.is_started_by_hand()),
-        vanish: if options.without_rm || options.keep_rm { Vec::new() } else { vanishing::all(containers) },
+        vanish: if options.without_rm || options.keep_rm { Vec::new() } else { vanishing::still_there(containers) },
         root: root.path,
     })
 }

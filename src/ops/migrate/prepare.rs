@@ -95,7 +95,7 @@ pub fn prepare(kit: &Kit, options: &Options, change: Change) -> Outcome<Ready> {
         let docker = preflight::Options { purpose: preflight::Purpose::Prepare, ..options.docker.clone() };
         let judged = preflight::judge(&preflight::look(&ground.root.path, &docker), &docker)?;
         let mut planned = planned(&ground, options, &judged.info)?;
-        let vanish: Vec<_> = vanishing::all(&judged.containers).iter().map(ToString::to_string).collect();
+        let vanish: Vec<_> = vanishing::still_there(&judged.containers).iter().map(ToString::to_string).collect();
         let Docker { without_rm, keep_rm, .. } = &options.docker;
         if !vanish.is_empty() && !without_rm && !keep_rm {
             planned.notes.push(format!(

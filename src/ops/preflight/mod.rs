@@ -12,6 +12,7 @@ use crate::engine::configure::{Obstacle, hold};
 use crate::engine::start::Starter;
 use crate::error::{Failure, Outcome};
 use crate::ops::daemon::containers::{self, Ran, name_of};
+use crate::ops::daemon::saved::Saved;
 use crate::ops::daemon::vanishing::{self, Vanishing};
 use crate::ops::daemon::{Daemon, Way};
 use crate::ops::target;
@@ -22,8 +23,8 @@ pub use look::look;
 /// How many names a sentence has.
 const NAMED: usize = 5;
 /// What is done with containers of `--rm`, when they are kept.
-const SAVED_FIRST: &str = "before anything stops each is saved as it is then, with its volumes, as an image and a container `saved-NAME` that is not \
-    started, as docker commit and docker create do";
+const SAVED_FIRST: &str = "before anything stops each is saved as it is then, with its volumes, as an image and a container that is not started, as \
+    docker commit and docker create do; what is in its memory, in /dev/shm and on a tmpfs is not, nor what it writes to its own files afterwards";
 
 /// What Docker is stopped for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +63,8 @@ pub struct Options {
     pub without_rm: bool,
     /// Whether what is in them is saved before anything stops.
     pub keep_rm: bool,
-    /// The containers, by id, that were saved by then; nothing as long as none was.
-    pub saved: Option<BTreeSet<String>>,
+    /// What containers of `--rm` were saved as by then; nothing as long as that was not tried.
+    pub saved: Option<Vec<Saved>>,
     /// The containers, by id, that somebody has agreed to have stopped; nothing where nobody was asked.
     pub agreed: Option<BTreeSet<String>>,
     /// When what somebody was shown was planned, so that what is made has the names that it said; nothing where nobody was asked.
@@ -168,6 +169,8 @@ pub struct Judged {
     pub open: Vec<String>,
     /// The files that are held, each with what it says.
     pub files: Vec<(PathBuf, Option<String>)>,
+    /// What containers of `--rm` were saved as for this.
+    pub saved: Vec<Saved>,
     /// What should be known before it is done, each a sentence.
     pub notes: Vec<String>,
 }
@@ -211,6 +214,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             units,
             open: facts.open.clone(),
             files,
+            saved: Vec::new(),
             notes,
         });
     };
@@ -244,7 +248,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
         .next("drain this node and leave the swarm (docker swarm leave), then run this again"));
     }
     let running = containers::in_order(&asked.containers);
-    let vanish = vanishing::all(&asked.containers);
+    let vanish = vanishing::still_there(&asked.containers);
     if options.purpose != Purpose::Prepare {
         if !vanish.is_empty() && !options.without_rm && !options.keep_rm {
             let (they, them) = if vanish.len() == 1 { ("it stops", "it") } else { ("they stop", "them") };
@@ -256,14 +260,17 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             .fact("state", "nothing was touched")
             .next("wait until they have ended; --keep-rm saves them first, --without-rm goes on without them"));
         }
-        let saved = |it: &&Vanishing| options.saved.as_ref().is_none_or(|saved| saved.contains(&it.id));
-        if let Some(other) = vanish.iter().find(|it| !saved(it)) {
-            return Err(refuse(format!(
-                "the container `{}` was made with --rm since the others were saved",
-                other.name
-            ))
-            .fact("state", "nothing was stopped")
-            .next("run this again: it is saved then, too"));
+        let others = options.saved.as_ref().map(|saved| match saved.as_slice() {
+            [] => "it was looked which are to be saved",
+            _ => "the others were saved",
+        });
+        let saved = |it: &&Vanishing| options.saved.iter().flatten().any(|saved| saved.id == it.id);
+        if let Some(others) = others
+            && let Some(other) = vanish.iter().find(|it| !saved(it))
+        {
+            return Err(refuse(format!("the container `{}` was made with --rm since {others}", other.name))
+                .fact("state", "nothing was stopped")
+                .next("run this again: it is saved then, too"));
         }
         if let Some(first) = facts.elsewhere.first() {
             let all: Vec<_> = facts.elsewhere.iter().take(NAMED).map(|point| point.display().to_string()).collect();
@@ -298,6 +305,7 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
         containers: asked.containers.clone(),
         units: facts.units.clone(),
         files,
+        saved: options.saved.clone().unwrap_or_default(),
     })
 }
 
@@ -307,8 +315,8 @@ fn way(facts: &Facts, options: &Options, pid: u32) -> Result<Way, (String, Strin
             return match facts.missing.first() {
                 None => Ok(Way::Commands { stop: stop.clone(), start: start.clone() }),
                 Some(program) => Err((
-                    format!("there is no program `{program}`, which shall stop or start it"),
-                    "name one that can be run; a script has to be executable (chmod +x)".to_owned(),
+                    format!("the program `{program}`, which shall stop or start it, cannot be run"),
+                    "name one that is there; a script has to be executable (chmod +x)".to_owned(),
                 )),
             };
         }
@@ -351,14 +359,11 @@ fn is_in_swarm(state: &str) -> bool {
 fn notes(facts: &Facts, asked: &Asked, vanish: &[Vanishing], options: &Options) -> Vec<String> {
     let mut notes = Vec::new();
     if !vanish.is_empty() && options.saved.is_none() {
-        notes.push(format!(
-            "{} made with --rm, and gone when Docker stops: {}",
-            counted(vanish.len(), "container is", "containers are"),
-            named(vanish)
-        ));
-        if options.keep_rm {
-            notes.push(format!("{SAVED_FIRST}; what they write to their own files afterwards is gone with them"));
-        }
+        let made = format!("{} made with --rm", counted(vanish.len(), "container is", "containers are"));
+        notes.push(match options.keep_rm {
+            true => format!("{made}, saved first as saved-NAME, then gone: {}; {SAVED_FIRST}", named(vanish)),
+            false => format!("{made}, and gone when Docker stops: {}", named(vanish)),
+        });
     }
     if !facts.with.is_empty() {
         notes.push(format!(

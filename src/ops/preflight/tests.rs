@@ -109,10 +109,22 @@ fn each_reason_not_to_stop_docker_is_told() {
     let without = judge(&vanishes, &Options { without_rm: true, ..Options::default() }).unwrap();
     assert!(without.notes[0].contains("gone when Docker stops: web (with its volume at /x)"), "{:?}", without.notes);
     let keep = Options { keep_rm: true, ..Options::default() };
-    assert!(judge(&vanishes, &keep).unwrap().notes[1].contains("before anything stops each is saved"));
-    let saved = |id: &str| judge(&vanishes, &Options { saved: Some([id.to_owned()].into()), ..keep.clone() });
+    let notes = judge(&vanishes, &keep).unwrap().notes;
+    let first =
+        "1 container is made with --rm, saved first as saved-NAME, then gone: web (with its volume at /x); before";
+    assert!(notes[0].starts_with(first), "{notes:?}");
+    assert!(notes[1..].iter().all(|note| !note.contains("--rm")), "{notes:?}");
+    let saved = |id: &str| {
+        let of = Saved { id: id.to_owned(), name: "n".to_owned(), as_name: "saved-n".to_owned(), volumes: Vec::new() };
+        judge(&vanishes, &Options { saved: Some(vec![of]), ..keep.clone() })
+    };
     assert!(!saved("1").unwrap().notes.iter().any(|note| note.contains("--rm")), "they are told of at the end");
     assert!(saved("3").unwrap_err().what.contains("`web` was made with --rm since the others were saved"));
+    let none = judge(&vanishes, &Options { saved: Some(Vec::new()), ..keep.clone() }).unwrap_err();
+    assert!(none.what.contains("since it was looked which are to be saved"), "{none:?}");
+    let mut going = vanishes.clone();
+    asked(&mut going).containers[0]["State"]["Dead"] = json!(true);
+    assert!(judge(&going, &Options::default()).is_ok(), "nothing of it can be kept");
     let mut builds = facts();
     builds.builds.push(5);
     assert!(refusal(&builds).contains("an image is being built"));
@@ -133,7 +145,9 @@ fn a_docker_that_is_down_is_left_down_and_commands_come_first() {
     let told = Options { stop: words("/s"), start: words("/t"), ..Options::default() };
     assert_eq!(judge(&facts(), &told).unwrap().daemon.unwrap().way.starts(), "/t");
     let gone = Facts { missing: vec!["/t".to_owned()], ..facts() };
-    assert!(judge(&gone, &told).unwrap_err().what.contains("there is no program `/t`"));
+    assert!(
+        judge(&gone, &told).unwrap_err().what.contains("the program `/t`, which shall stop or start it, cannot be run")
+    );
     let half = Options { start: None, ..told };
     assert!(judge(&facts(), &half).is_err());
 }

@@ -13,13 +13,15 @@ use crate::engine::api::Api;
 use crate::kernel::Called;
 use crate::kernel::fs as durable;
 use crate::ops::daemon::kept::Kept;
-use crate::ops::daemon::saved::{self, Saved};
+use crate::ops::daemon::saved::Saved;
 use crate::ops::steps::hold_docker::MARKS;
 use crate::ops::steps::{Act, Attempt, Kit, Reverted, WayBack};
 use crate::units::Bytes;
 
 /// What Docker said of all that it has.
 pub const DOCKER: &str = "docker.json";
+/// What containers of `--rm` were saved as before.
+const SAVED: &str = "saved.json";
 /// Every item with its checksum; written last.
 const MANIFEST: &str = "manifest.json";
 /// Copies of files, below this by their whole path.
@@ -38,6 +40,9 @@ pub struct KeepRecords {
     pub socket: Option<PathBuf>,
     /// Files, and folders with all that is below; what is not there is left out.
     pub paths: Vec<PathBuf>,
+    /// What containers of `--rm` were saved as before, for who tells of it at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saved: Vec<Saved>,
 }
 
 /// What one item is.
@@ -64,9 +69,10 @@ impl KeepRecords {
         serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", folder.join(DOCKER).display()))
     }
 
-    /// Returns what containers of `--rm` had been saved as when that was kept; nothing where it cannot be read.
+    /// Returns what containers of `--rm` were saved as before that was kept; nothing where it cannot be read.
     pub fn saved(folder: &Path) -> Vec<Saved> {
-        Self::docker(folder).ok().flatten().map(|kept| saved::all(&kept.containers)).unwrap_or_default()
+        let bytes = durable::read_limited(&folder.join(SAVED), LONGEST).ok().flatten();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     /// Whether Docker may have started since: from then on what is kept is no more what Docker has, and who undoes needs the marks.
@@ -81,6 +87,11 @@ impl KeepRecords {
             let bytes = serde_json::to_vec_pretty(&Kept::ask(&api)?)?;
             items.insert(PathBuf::from(DOCKER), Item::of(&bytes, 0o600, 0, 0));
             durable::write_replace(&self.folder.join(DOCKER), &bytes, 0o600)?;
+        }
+        if !self.saved.is_empty() {
+            let bytes = serde_json::to_vec_pretty(&self.saved)?;
+            items.insert(PathBuf::from(SAVED), Item::of(&bytes, 0o600, 0, 0));
+            durable::write_replace(&self.folder.join(SAVED), &bytes, 0o600)?;
         }
         for path in &self.paths {
             self.copy(path, &mut items).with_context(|| format!("keeping {}", path.display()))?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::kernel::fs::write_replace;
 use crate::ops::daemon::containers::{self, Ran};
 use crate::ops::daemon::kept::{Difference, Kept};
-use crate::ops::daemon::{Daemon, saved, units};
+use crate::ops::daemon::{Daemon, units};
 use crate::ops::steps::{Act, Attempt, Hold, KeepRecords, Kit, Reverted, WayBack};
 
 /// What Docker says once it runs, beside what it said before.
@@ -51,7 +51,7 @@ fn write_down(folder: &Path, kept: Option<&(Kept, Kept)>, found: &[Difference]) 
     if let Some((_, after)) = kept {
         write_replace(&folder.join(AFTER), &serde_json::to_vec_pretty(after)?, 0o600)?;
     }
-    let saved = kept.map(|(before, _)| saved::all(&before.containers)).unwrap_or_default();
+    let saved = KeepRecords::saved(folder);
     let report = json!({ "format": 1, "compared": compared, "differences": found, "saved": saved });
     write_replace(&folder.join(DIFFERENCES), &serde_json::to_vec_pretty(&report)?, 0o600)?;
     let counts = compared.into_iter().flatten().map(|(what, count)| format!("{count} {}", what.replace('_', " ")));

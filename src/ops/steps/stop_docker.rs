@@ -10,7 +10,7 @@ use crate::kernel::{block, holders, processes};
 use crate::ops::daemon::containers::{self, Ran, RunsStill};
 use crate::ops::daemon::{Daemon, nobody_runs_on, units};
 use crate::ops::sight;
-use crate::ops::steps::{Act, Attempt, Hold, Kit, Reverted, WayBack};
+use crate::ops::steps::{Act, Attempt, Hold, KeepRecords, Kit, Reverted, WayBack};
 
 /// How long what a container leaves behind may take to go.
 const GONE: Duration = Duration::from_secs(30);
@@ -104,7 +104,7 @@ impl Act for StopContainers {
         let api = self.daemon.start(&self.hold.records)?;
         let failed = containers::start(&api, &self.running, &kit.watcher);
         let mut left: Vec<String> = failed.into_iter().map(|(_, why)| why).collect();
-        left.extend(containers::vanished(&api, &self.running));
+        left.extend(containers::vanished(&api, &self.running, &KeepRecords::saved(&self.hold.records)));
         left.extend(units::start(&self.daemon.with));
         left.into_iter().for_each(|sentence| kit.say(sentence));
         Ok(Reverted::Gone)
