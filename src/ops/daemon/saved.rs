@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::containers::name_of;
 use crate::process::quote;
 
 /// The label that says which container, by its id, something was saved from.
@@ -62,7 +63,7 @@ pub fn name(of: &str, taken: &dyn Fn(&str) -> bool) -> String {
 pub struct Asked {
     /// The container.
     pub container: Value,
-    /// The networks that it is connected to afterwards: name, and settings.
+    /// The networks that it is connected to afterwards: id (the name, where Docker says none), and settings.
     pub networks: Vec<(String, Value)>,
 }
 
@@ -85,15 +86,7 @@ pub fn asked(inspected: &Value, name: &str, renamed: &dyn Fn(&str) -> Option<Str
             host.insert(key.to_owned(), json!(format!("container:{other}")));
         }
     }
-    let link = |link: &Value| {
-        let (to, alias) = link.as_str()?.split_once(':')?;
-        renamed(to.trim_start_matches('/')).map(|to| json!(format!("/{to}:{alias}")))
-    };
-    for entry in host.get_mut("Links").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(renamed) = link(entry) {
-            *entry = renamed;
-        }
-    }
+    relinked(host.get_mut("Links"), "/", renamed);
     bind(inspected, &mut host);
     // What Docker has filled in itself, and takes from nobody then (`validateNetMode`, runconfig/hostconfig_unix.go).
     let is =
@@ -107,7 +100,7 @@ pub fn asked(inspected: &Value, name: &str, renamed: &dyn Fn(&str) -> Option<Str
         }
     }
     let mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (first, networks) = networks(inspected, id, &mode);
+    let (first, networks) = networks(inspected, id, &mode, renamed);
     config.insert("HostConfig".to_owned(), Value::Object(host));
     config.insert("NetworkingConfig".to_owned(), json!({ "EndpointsConfig": first }));
     Asked { container: Value::Object(config), networks }
@@ -119,27 +112,29 @@ fn bind(inspected: &Value, host: &mut Map<String, Value>) {
     let list =
         |host: &Map<String, Value>, key: &str| host.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     let binds = list(host, "Binds");
-    let mut placed: Vec<String> = Vec::new();
+    let mut placed = tmpfs(inspected);
     let mut all = Vec::new();
     for bind in &binds {
         let mut parts = bind.as_str().unwrap_or_default().splitn(3, ':');
         let (source, place, mode) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-        placed.extend(place.map(str::to_owned));
-        all.push(match (source.starts_with('/'), place) {
-            (false, Some(place)) => json!(format!("{source}:{place}:{}", unfilled(mode.unwrap_or_default()))),
-            _ => bind.clone(),
+        // A place alone is a volume that nobody has named.
+        let Some(place) = place else { continue };
+        placed.push(cleaned(place));
+        all.push(match source.starts_with('/') {
+            false => json!(format!("{source}:{place}:{}", unfilled(mode.unwrap_or_default()))),
+            true => bind.clone(),
         });
     }
     let mounts = inspected.get("Mounts").and_then(Value::as_array).cloned().unwrap_or_default();
     let text = |of: &Value, key: &str| of.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut asked = list(host, "Mounts");
     for mount in &mut asked {
-        let place = text(mount, "Target");
+        let place = cleaned(&text(mount, "Target"));
         placed.push(place.clone());
         if text(mount, "Type") != "volume" {
             continue;
         }
-        let there = mounts.iter().find(|it| text(it, "Destination") == place);
+        let there = mounts.iter().find(|it| cleaned(&text(it, "Destination")) == place);
         if let Some(name) = there.map(|it| text(it, "Name")).filter(|name| !name.is_empty()) {
             mount["Source"] = json!(name);
         }
@@ -149,14 +144,18 @@ fn bind(inspected: &Value, host: &mut Map<String, Value>) {
     }
     for mount in &mounts {
         let place = text(mount, "Destination");
-        if placed.contains(&place) {
+        if placed.contains(&cleaned(&place)) {
             continue;
         }
         let ro = if mount.get("RW").and_then(Value::as_bool) == Some(false) { "ro" } else { "" };
+        // Docker's own is private, and is not said.
+        let spread = text(mount, "Propagation");
+        let words = [ro, if spread == "rprivate" { "" } else { &spread }].into_iter().filter(|word| !word.is_empty());
+        let words = words.collect::<Vec<_>>().join(",");
         match text(mount, "Type").as_str() {
             "volume" => all.push(json!(format!("{}:{place}:{}", text(mount, "Name"), unfilled(ro)))),
-            "bind" if ro.is_empty() => all.push(json!(format!("{}:{place}", text(mount, "Source")))),
-            "bind" => all.push(json!(format!("{}:{place}:{ro}", text(mount, "Source")))),
+            "bind" if words.is_empty() => all.push(json!(format!("{}:{place}", text(mount, "Source")))),
+            "bind" => all.push(json!(format!("{}:{place}:{words}", text(mount, "Source")))),
             _ => {}
         }
     }
@@ -171,6 +170,35 @@ fn bind(inspected: &Value, host: &mut Map<String, Value>) {
     host.insert("VolumesFrom".to_owned(), Value::Null);
 }
 
+/// Returns a place in a container as Docker compares it (filepath.Clean).
+fn cleaned(place: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in place.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        match part {
+            ".." => _ = parts.pop(),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Returns where a container has a tmpfs that it was told of (`--tmpfs`): Docker binds nothing there.
+fn tmpfs(inspected: &Value) -> Vec<String> {
+    let all = inspected.pointer("/HostConfig/Tmpfs").and_then(Value::as_object);
+    all.into_iter().flat_map(Map::keys).map(|place| cleaned(place)).collect()
+}
+
+/// Has links name what the containers are saved as; `before` is what stands before a name in such a list.
+fn relinked(links: Option<&mut Value>, before: &str, renamed: &dyn Fn(&str) -> Option<String>) {
+    for entry in links.and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(link) = entry.as_str() else { continue };
+        let (to, alias) = link.split_once(':').unwrap_or((link, link));
+        if let Some(is) = renamed(to.trim_start_matches('/')) {
+            *entry = json!(format!("{before}{is}:{alias}"));
+        }
+    }
+}
+
 fn unfilled(mode: &str) -> String {
     let mut words: Vec<&str> = mode.split(',').filter(|word| !word.is_empty() && *word != "nocopy").collect();
     words.push("nocopy");
@@ -178,15 +206,23 @@ fn unfilled(mode: &str) -> String {
 }
 
 /// Returns the endpoint that it is made with, and those that it gets afterwards: Docker takes one when it makes it.
-fn networks(inspected: &Value, id: &str, mode: &str) -> (Map<String, Value>, Vec<(String, Value)>) {
+fn networks(
+    inspected: &Value,
+    id: &str,
+    mode: &str,
+    renamed: &dyn Fn(&str) -> Option<String>,
+) -> (Map<String, Value>, Vec<(String, Value)>) {
     let all = inspected.pointer("/NetworkSettings/Networks").and_then(Value::as_object).cloned().unwrap_or_default();
     let (mut first, mut others) = (Map::new(), Vec::new());
+    let old = name_of(inspected);
     for (name, is) in all {
-        let is_first = name == mode || is.get("NetworkID").and_then(Value::as_str) == Some(mode);
+        let network = is.get("NetworkID").and_then(Value::as_str).filter(|id| !id.is_empty()).unwrap_or(&name);
+        let is_first = name == mode || network == mode;
+        let network = network.to_owned();
         if OWN_NETWORKS.contains(&name.as_str()) {
             // Without a mode of its own Docker connects it to this one itself.
             if !OWN_NETWORKS.contains(&mode) && !mode.is_empty() && !mode.starts_with("container:") {
-                others.push((name, json!({})));
+                others.push((network, json!({})));
             }
             continue;
         }
@@ -194,20 +230,23 @@ fn networks(inspected: &Value, id: &str, mode: &str) -> (Map<String, Value>, Vec
         for key in ["IPAMConfig", "Links", "DriverOpts"] {
             endpoint.extend(is.get(key).filter(|value| !value.is_null()).map(|value| (key.to_owned(), value.clone())));
         }
-        // Docker adds the first digits of the id itself.
+        relinked(endpoint.get_mut("Links"), "", renamed);
+        // Docker adds the first digits of the id itself, and finds it by its name.
         let aliases = is.get("Aliases").and_then(Value::as_array).into_iter().flatten();
-        let aliases: Vec<_> =
-            aliases.filter(|alias| alias.as_str().is_some_and(|alias| !id.starts_with(alias))).cloned().collect();
+        let mut aliases: Vec<_> = aliases.filter_map(Value::as_str).filter(|alias| !id.starts_with(alias)).collect();
+        if !aliases.contains(&old.as_str()) {
+            aliases.push(&old);
+        }
         endpoint.insert("Aliases".to_owned(), json!(aliases));
         match is_first {
             true => _ = first.insert(name, Value::Object(endpoint)),
-            false => others.push((name, Value::Object(endpoint))),
+            false => others.push((network, Value::Object(endpoint))),
         }
     }
     (first, others)
 }
 
-/// Returns what a container has mounted, to be compared: what it is, where, and whether it may be written.
+/// Returns what a container has mounted, to be compared: what it is, where, and whether it may be written. What a tmpfs hides is not.
 pub fn mounted(inspected: &Value) -> Vec<[String; 3]> {
     let mounts = inspected.get("Mounts").and_then(Value::as_array).into_iter().flatten();
     let text = |of: &Value, key: &str| of.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -216,7 +255,8 @@ pub fn mounted(inspected: &Value) -> Vec<[String; 3]> {
         let what = if name.is_empty() { text(mount, "Source") } else { name };
         [text(mount, "Destination"), what, mount.get("RW").cloned().unwrap_or_default().to_string()]
     };
-    let mut all: Vec<_> = mounts.map(of).collect();
+    let hidden = tmpfs(inspected);
+    let mut all: Vec<_> = mounts.map(of).filter(|[place, ..]| !hidden.contains(&cleaned(place))).collect();
     all.sort();
     all
 }
@@ -224,6 +264,8 @@ pub fn mounted(inspected: &Value) -> Vec<[String; 3]> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn job() -> Value {
@@ -245,7 +287,7 @@ mod tests {
             ],
             "NetworkSettings": {"Networks": {
                 "net1": {"NetworkID": "n1", "IPAMConfig": {"IPv4Address": "10.0.0.2"}, "Aliases": ["abcdef012345", "j"], "IPAddress": "10.0.0.2"},
-                "net2": {"NetworkID": "n2", "Aliases": null},
+                "net2": {"NetworkID": "n2", "Aliases": null, "Links": ["db:d", "web", "db"]},
                 "bridge": {"NetworkID": "n3"},
             }},
         })
@@ -282,9 +324,44 @@ mod tests {
         );
         assert_eq!(
             container["NetworkingConfig"],
-            json!({"EndpointsConfig": {"net1": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}, "Aliases": ["j"]}}})
+            json!({"EndpointsConfig": {"net1": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}, "Aliases": ["j", "Job_1"]}}})
         );
-        assert_eq!(networks, [("net2".to_owned(), json!({"Aliases": []})), ("bridge".to_owned(), json!({}))]);
+        let linked = json!({"Links": ["saved-db:d", "web", "saved-db:db"], "Aliases": ["Job_1"]});
+        assert_eq!(
+            networks.into_iter().collect::<BTreeMap<_, _>>(),
+            [("n2".to_owned(), linked), ("n3".to_owned(), json!({}))].into()
+        );
+    }
+
+    #[test]
+    fn a_place_is_bound_once_however_it_was_written() {
+        let volume =
+            |name: &str, place: &str| json!({"Type": "volume", "Name": name, "Destination": place, "RW": true});
+        let bind = |place: &str, propagation: &str| json!({"Type": "bind", "Source": place, "Destination": place, "RW": false, "Propagation": propagation});
+        let job = json!({
+            "Id": "abc", "Name": "/job",
+            "HostConfig": {
+                "Binds": ["/srv/x:/data/", "named://b/./c/../", "/word"], "Tmpfs": {"/t/": ""},
+                "Mounts": [{"Type": "volume", "Target": "/m/", "Source": "m"}],
+            },
+            "Mounts": [
+                bind("/data", "rprivate"), volume("named", "/b"), volume("anon", "/word"), volume("hidden", "/t"), volume("m", "/m"),
+                bind("/of-web", "rslave"), bind("/of-db", "rprivate"),
+            ],
+        });
+        let asked = asked(&job, "saved-job", &|_| None).container;
+        assert_eq!(
+            asked["HostConfig"]["Binds"],
+            json!([
+                "/srv/x:/data/",
+                "named://b/./c/../:nocopy",
+                "anon:/word:nocopy",
+                "/of-web:/of-web:ro,rslave",
+                "/of-db:/of-db:ro"
+            ])
+        );
+        assert_eq!(asked["HostConfig"]["Mounts"][0]["VolumeOptions"], json!({"NoCopy": true}));
+        assert!(mounted(&job).iter().all(|[place, ..]| place != "/t"), "{:?}", mounted(&job));
     }
 
     #[test]

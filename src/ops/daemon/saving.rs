@@ -24,6 +24,9 @@ const MADE_WITHIN: Duration = Duration::from_secs(300);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
+/// What a block of data takes in the metadata at most: its place in a volume's tree and its count, in nodes half full, each written anew.
+const MAPPED: u64 = 64;
+
 /// What a container takes beside its files: an image and a container, each with what their file systems write of themselves.
 const BESIDE: u64 = 32 << 20;
 
@@ -112,14 +115,25 @@ fn has_room(api: &Api, all: &[Value], room: Option<Bytes>) -> Result<()> {
     Ok(())
 }
 
-/// Returns how much Docker may write before it makes nothing more, or its disk is full, as `docker info` tells it; nothing where it does not.
+/// Returns how much Docker may write before it makes nothing more, or its disk or its pool's metadata is full, as `docker info` tells it;
+/// nothing where it does not.
 pub fn room(info: &Value) -> Option<Bytes> {
     let status = info.get("DriverStatus").and_then(Value::as_array)?;
     let value = |key: &str| {
         let pair = status.iter().find(|pair| pair.get(0).and_then(Value::as_str) == Some(key))?;
         decimal(pair.get(1)?.as_str()?)
     };
-    Some(value("Data Space Available")?.saturating_sub(value("Thin Pool Minimum Free Space").unwrap_or_default()))
+    let kept = value("Thin Pool Minimum Free Space").unwrap_or_default();
+    let data = value("Data Space Available")?.saturating_sub(kept);
+    let metadata = || {
+        // Docker keeps as much of it free as of the data, in percent.
+        let total = u128::from(value("Metadata Space Total")?.get());
+        let share = total * u128::from(kept.get()) / u128::from(value("Data Space Total")?.get()).max(1);
+        let free = value("Metadata Space Available")?.saturating_sub(Bytes::new(u64::try_from(share).ok()?));
+        let block = value("Pool Blocksize")?.get();
+        Some(Bytes::new((free.get() / MAPPED).saturating_mul(block)))
+    };
+    Some(metadata().map_or(data, |metadata| metadata.min(data)))
 }
 
 /// Reads a size as Docker writes it: `454.1MB`.

@@ -87,6 +87,15 @@ fn what_would_fill_the_pool_is_not_tried() {
     let room = |available: &str| super::room(&info(available)).map(Bytes::get);
     assert_eq!((room("1.5GB"), room("12kB"), room("unknown")), (Some(1_070_500_000), Some(0), None));
     assert_eq!(super::room(&json!({"DriverStatus": [["Backing Filesystem", "xfs"]]})), None);
+    let mut small = info("1.5GB");
+    let more = [
+        ("Pool Blocksize", "65.54kB"),
+        ("Data Space Total", "4.295GB"),
+        ("Metadata Space Total", "2.097MB"),
+        ("Metadata Space Available", "1.097MB"),
+    ];
+    small["DriverStatus"].as_array_mut().unwrap().extend(more.map(|(key, value)| json!([key, value])));
+    assert_eq!(super::room(&small).map(Bytes::get), Some((1_097_000 - 209_700) / 64 * 65_540));
     let sized = [json_of("200 OK", r#"{"SizeRw": 950000000}"#)];
     let (_dir, api, server) = served(&sized);
     let unsaved = save(&api, &[job_named("a", &json!({}))], super::room(&info("1.5GB")), &Watcher::none()).unwrap_err();
