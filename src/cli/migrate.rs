@@ -208,7 +208,11 @@ impl Args {
         }
         if !yes {
             show::error(&report::plan::steps(&described.plan));
-            show::confirm(&report::migrate::question(&described.plan), &described.plan.what, yes)?;
+            show::confirm(
+                &report::migrate::question(&described.plan, options.docker.keep_rm),
+                &described.plan.what,
+                yes,
+            )?;
             options.docker.agreed = Some(described.plan.stops().into_iter().map(|ran| ran.id.clone()).collect());
         } else if !described.plan.is_empty() {
             described.plan.notes.iter().for_each(|note| show::error(&format!("note: {note}\n")));

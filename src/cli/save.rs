@@ -130,7 +130,7 @@ impl Args {
         if !self.yes {
             show::error(&report::plan::steps(&planned.plan));
             show::error(&archived::remarks(&planned.contents));
-            show::confirm(&report::migrate::question(&planned.plan), &planned.plan.what, false)?;
+            show::confirm(&report::migrate::question(&planned.plan, wanted.docker.keep_rm), &planned.plan.what, false)?;
             wanted.docker.agreed = Some(planned.plan.stops().into_iter().map(|ran| ran.id.clone()).collect());
         }
         kit.watcher = show::progress();

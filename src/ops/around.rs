@@ -75,6 +75,12 @@ pub fn around(
         Failure::refused(format!("cannot {} the Docker of `{}`: {why}", judged.purpose.word(), judged.root.display()))
     };
     let records = state.saved.join(name);
+    if records.symlink_metadata().is_ok() {
+        return Err(refuse("another migration or save was begun in the same second".to_owned())
+            .fact("found", records.display().to_string())
+            .fact("state", "nothing was stopped")
+            .next("run this again"));
+    }
     let mut told = Vec::new();
     let mut after: Vec<(PathBuf, Edit, PathBuf)> = Vec::new();
     for edit in edits {

@@ -13,8 +13,8 @@ use crate::units::Bytes;
 /// How many containers the question names.
 const NAMED: usize = 20;
 
-/// Returns the question that names what is overwritten, and what is stopped.
-pub fn question(plan: &Plan) -> String {
+/// Returns the question that names what is overwritten, and what is stopped; `keep_rm` is whether what vanishes by that is saved before.
+pub fn question(plan: &Plan, keep_rm: bool) -> String {
     let disks: BTreeSet<_> = plan.named_devices().map(|on| printable(&on.path.to_string_lossy())).collect();
     let overwritten = match disks.is_empty() {
         true => String::new(),
@@ -25,9 +25,10 @@ pub fn question(plan: &Plan) -> String {
     };
     let units: String = daemon.with.iter().map(|unit| format!("{}, ", printable(unit))).collect();
     let all = plan.stops();
-    let name = |ran: &&Ran| match ran.vanishes {
-        true => format!("{}, which is gone then", printable(&ran.name)),
-        false => printable(&ran.name),
+    let name = |ran: &&Ran| match (ran.vanishes, keep_rm) {
+        (true, true) => format!("{}, which is saved first and gone then", printable(&ran.name)),
+        (true, false) => format!("{}, which is gone then", printable(&ran.name)),
+        (false, _) => printable(&ran.name),
     };
     let mut names: Vec<_> = all.iter().rev().take(NAMED).map(name).collect();
     if let more @ 1.. = all.len().saturating_sub(NAMED) {
@@ -78,6 +79,10 @@ mod tests {
     use crate::pool::label::DeviceUuid;
 
     fn asked(names: &[&str], units: &[&str], runs: bool) -> String {
+        kept(names, units, runs, false)
+    }
+
+    fn kept(names: &[&str], units: &[&str], runs: bool, keep_rm: bool) -> String {
         let running: Vec<_> = names
             .iter()
             .map(|name| Ran {
@@ -95,13 +100,14 @@ mod tests {
         let stop = |daemon: Daemon| Step::from(StopContainers { daemon, running: running.clone(), hold: hold.clone() });
         let mut steps: Vec<_> = daemon.clone().map(stop).into_iter().collect();
         steps.push(StopDocker { hold, daemon, running, pool: None }.into());
-        question(&Plan {
+        let plan = Plan {
             operation: Operation::Migrate,
             pool: "p".to_owned(),
             what: "migrate".to_owned(),
             steps,
             notes: Vec::new(),
-        })
+        };
+        question(&plan, keep_rm)
     }
 
     #[test]
@@ -112,6 +118,9 @@ mod tests {
         assert_eq!(stops(&["db", "web"]), "2 containers (web, db), then Docker. Go on?");
         assert_eq!(stops(&["web"]), "the container web, then Docker. Go on?");
         assert_eq!(stops(&["job"]), "the container job, which is gone then, then Docker. Go on?");
+        assert!(
+            kept(&["job"], &[], true, true).contains("the container job, which is saved first and gone then, then")
+        );
         assert_eq!(stops(&[]), "Docker, in which no container runs. Go on?");
         assert!(stops(&["x"; 22]).contains("x, 2 more)"), "{}", stops(&["x"; 22]));
         assert!(asked(&[], &[], false).starts_with("Docker is down"));
@@ -136,7 +145,11 @@ mod tests {
             steps: vec![clear.into()],
             notes: Vec::new(),
         };
-        assert!(question(&plan).starts_with("What is on /dev/sdb goes. Docker is down"), "{}", question(&plan));
+        assert!(
+            question(&plan, false).starts_with("What is on /dev/sdb goes. Docker is down"),
+            "{}",
+            question(&plan, false)
+        );
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
             "migrate --stop-command {stop} --start-command {start} --data-size 3G --block-size 512K --keep-rm --yes"
         ),
         "  job (with its volume at /x)",
-        "2 containers (job, which is gone then, web), then Docker. Go on? [y/N]",
+        "2 containers (job, which is saved first and gone then, web), then Docker. Go on? [y/N]",
         "saving the container job as saved-job",
         "dmpool migrate --delete-old",
         "step 1 of ",

@@ -66,11 +66,17 @@ fn what_vanishes_is_saved_first_and_can_be_started_again() {
     let bench = Bench::with_faults();
     let (disk, docker) = start(&bench, &["dm.loopdatasize=2G"]);
     let bench = bench.at(disk.dir());
-    run_job(&docker, "job", &["--network", "none", "-e", "A=b", "--memory", "64m"]);
+    // A volume that nobody has named, attached again by its name: Docker leaves it where it is.
+    let attached = sh(&docker, &["volume", "create"]);
+    let again = format!("{attached}:/again/");
+    let outside = format!("{}:/outside/", bench.dir.display());
+    let places = ["-v", &again, "-v", &outside, "--mount", "target=/mounted/", "--tmpfs", "/fast"];
+    run_job(&docker, "job", &[&["--network", "none", "-e", "A=b", "--memory", "64m"], &places[..]].concat());
     sh(&docker, &["tag", IMAGE, "saved-job"]);
     let created = ["create", "--rm", "--network", "none", "--name", "Never_ran", "-v", "/y", IMAGE, "true"];
     sh(&docker, &created);
     let never = said_of("Never_ran", &["/Mounts/0/Name"]);
+    let its_own = sh(&docker, &["inspect", "-f", "{{(index .Mounts 0).Name}}", "Never_ran"]);
     let kept = ["/Config/Env", "/Config/Cmd", "/Config/Hostname", "/HostConfig/Memory", "/HostConfig/NetworkMode"];
     let was = said_of("job", &kept);
     let [stop, start] = by_scripts(&bench);
@@ -90,10 +96,11 @@ fn what_vanishes_is_saved_first_and_can_be_started_again() {
     assert!(ran.ok(), "{ran}");
     assert!(ran.stdout.contains("the container `job` was saved as `saved-job-2`:  docker start saved-job-2"), "{ran}");
     assert!(ran.stdout.contains("`Never_ran` was saved as `saved-never-ran`"), "{ran}");
+    assert!(ran.stdout.contains(&its_own) && !ran.stdout.contains(&attached), "{ran}");
     let [containers, images, volumes] = there(&docker);
     assert_eq!(
         (containers.len(), images.len(), volumes.len()),
-        (2, before[1].len() + 2, 2),
+        (2, before[1].len() + 2, 4),
         "{containers:?} {images:?}"
     );
     assert_eq!(said_of("saved-job-2", &kept), was);
