@@ -1,5 +1,6 @@
 //! Taking back a migration that has ended: as long as nobody has started Docker on what was made for it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
@@ -59,6 +60,13 @@ pub fn last(kit: &Kit) -> Outcome<Option<Journal>> {
     let used =
         hold.used_since().map_err(|e| refuse(&journal, "whether Docker has run since cannot be told").because(e))?;
     Ok((hold.was_dropped() && used.is_empty()).then_some(journal))
+}
+
+/// Returns whether `undo` would take the migration of a root back: nobody has started Docker on what was made, or told it otherwise.
+pub(super) fn leads_back(kit: &Kit, root: &Path) -> bool {
+    let journal = last(kit).ok().flatten();
+    let hold = journal.as_ref().and_then(|journal| Some((journal, journal.opened.plan.starts_none()?)));
+    hold.is_some_and(|(journal, hold)| hold.root == root && is_told(journal, hold).is_ok())
 }
 
 fn refuse(journal: &Journal, why: &str) -> Failure {

@@ -70,7 +70,7 @@ impl Ground {
         if let Some(taken) = &self.taken {
             return Err(refuse("overlay2 has something there already, which Docker would show instead".to_owned())
                 .fact("found", taken)
-                .next("dmpool rescue images    # shows what each driver has; what overlay2 has goes only where nobody needs it: docker rm, docker rmi, with Docker on overlay2"));
+                .next("dmpool rescue images    # shows what each driver has; what overlay2 has goes only where nobody needs it, with Docker on overlay2:\ndocker rm NAME\ndocker rmi NAME"));
         }
         if !self.fixed.is_empty() {
             let failure = refuse("what overlay2 has is put in its place by a rename, which cannot be done".to_owned());

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::over::{self, Over, Since};
+use super::over::{self, Since};
 use super::preflight::Judged;
 use super::room::ToReserve;
 use super::size;
-use super::{Own, Part as Planned};
+use super::{Own, Part as Planned, back};
 use crate::engine::configure::Obstacle;
 use crate::engine::configure::docker::{self as configure, Telling};
 use crate::engine::docker_objects::{self, Fields};
@@ -19,7 +19,7 @@ use crate::error::{Failure, Outcome};
 use crate::kernel::identity;
 use crate::ops::contents::overlay2::{self, Ground, Host, Part, Size};
 use crate::ops::contents::source::Reach;
-use crate::ops::steps::{CopyLayers, PlaceLayers, SetDriver, VerifyLayers};
+use crate::ops::steps::{CopyLayers, Kit, PlaceLayers, SetDriver, VerifyLayers};
 use crate::ops::target::refusal;
 use crate::ops::{cost, reserved};
 use crate::process::quote;
@@ -100,7 +100,7 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     let state = migration.kit.state.clone();
     let mut facts = look(&migration.root.path, &Reach { state: state.clone(), ..Reach::default() })?;
     facts.missing = missing(migration, judged);
-    is_not_over(&over::recorded(&state), &facts, judged, &refuse)?;
+    is_not_over(migration.kit, &facts, judged, &refuse)?;
     let (layers, size, needed) = may_be_done(&facts, &refuse)?;
     let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, &refuse))?;
     if telling.root != facts.root {
@@ -149,9 +149,10 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
 }
 
 /// Refuses where Docker has all in overlay2 already: what is there is not in the way, it is what counts.
-fn is_not_over(ended: &[Over], facts: &Facts, judged: &Judged, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
+fn is_not_over(kit: &Kit, facts: &Facts, judged: &Judged, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
     let Some(taken) = facts.ground.taken() else { return Ok(()) };
     let runs = judged.info.get("Driver").and_then(Value::as_str) == Some(Driver::Overlay2.name());
+    let ended = over::recorded(&kit.state);
     let over = ended.iter().find(|over| over.root == facts.root && over.new == Since::Overlay2);
     match over {
         Some(over) if runs => {
@@ -165,9 +166,15 @@ fn is_not_over(ended: &[Over], facts: &Facts, judged: &Judged, refuse: &dyn Fn(S
         None if runs => Err(refuse("Docker runs on overlay2, and has something there already".to_owned())
             .fact("found", taken)
             .next("dmpool rescue images    # shows what each driver has; rescue save and rescue export carry it over one by one")),
-        Some(_) if judged.daemon.is_none() => Err(refuse("it was migrated already".to_owned())
-            .fact("found", taken)
-            .next("start Docker, which is told of overlay2; until then dmpool undo leads back")),
+        Some(_) if judged.daemon.is_none() => {
+            let is_told = facts.telling.as_ref().is_ok_and(|telling| telling.edits.is_empty());
+            let start = match is_told {
+                true => "start Docker, which is told of overlay2",
+                false => "have Docker told of overlay2 again (its storage driver was changed since), then start it",
+            };
+            let back = if back::leads_back(kit, &facts.root) { "; until then dmpool undo leads back" } else { "" };
+            Err(refuse("it was migrated already".to_owned()).fact("found", taken).next(format!("{start}{back}")))
+        }
         _ => Ok(()),
     }
 }
