@@ -57,7 +57,14 @@ pub fn is_there(program: &str) -> bool {
 /// Returns the last words on standard error that say why.
 fn why(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let text = text.split("\nUsage:").next().unwrap_or_default();
+    let is_option =
+        |line: &str| line.is_empty() || line.starts_with([' ', '\t', '-', '[', '<']) || line.starts_with("/*");
+    let usage = text.rsplit_once("\nUsage:");
+    let usage = usage.filter(|(_, behind)| behind.lines().skip(1).all(is_option));
+    last_words(usage.map_or(&*text, |(before, _)| before))
+}
+
+fn last_words(text: &str) -> String {
     let from = text.ceil_char_boundary(text.len().saturating_sub(STDERR_KEPT));
     text.get(from..).unwrap_or_default().to_owned()
 }
@@ -231,7 +238,7 @@ pub fn begin<S: AsRef<OsStr>>(
 /// Returns the end of what a program that was begun has said; empty when that cannot be read.
 pub fn end_of(says: &Path) -> String {
     let bytes = File::open(says).and_then(|file| last_of(file, STDERR_READ)).unwrap_or_default();
-    why(&bytes)
+    last_words(&String::from_utf8_lossy(&bytes))
 }
 
 /// Returns the last `most` bytes, and holds never more than twice as many.
@@ -334,6 +341,11 @@ mod tests {
     #[test]
     fn options_listed_behind_the_reason_are_left_out() {
         assert_eq!(why(b"size is too small\nUsage: mkfs.xfs\n\t[-b size]\n"), "size is too small");
+        let log = "level=info\nUsage: of the disk\nno luck";
+        assert_eq!(
+            (why(log.as_bytes()), why(b"a\nUsage: b\nUsage: c\n -d")),
+            (log.to_owned(), "a\nUsage: b".to_owned())
+        );
         let long = format!("{}no luck", "\u{e4}".repeat(2000));
         assert!(why(long.as_bytes()).len() <= STDERR_KEPT && why(long.as_bytes()).ends_with("no luck"));
     }
