@@ -139,7 +139,7 @@ fn what_was_saved_is_all_that_is_left_where_a_migration_fails() {
     assert_eq!(there(&docker), before);
     let failed = with_fault("3:after:fail");
     println!("{failed}");
-    assert_failed(&failed, &["`job` is gone", "what was in it is in `saved-job`:  docker start saved-job"]);
+    assert_failed(&failed, &["`job` is gone", "what was in it before is in `saved-job`:  docker start saved-job"]);
     assert!(failed.stderr.contains("which are gone: `saved-"), "{failed}");
     assert_is_whole(&docker, "saved-job", "job");
     assert_is_whole(&docker, "saved-beside", "beside");
