@@ -48,11 +48,9 @@ pub fn from(inspected: &Value) -> Option<&str> {
 
 /// Returns a name for what a container is saved as, that an image may have too, and that is not `taken`.
 pub fn name(of: &str, taken: &dyn Fn(&str) -> bool) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for word in of.to_ascii_lowercase().split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
-        words.push(word.to_owned());
-    }
-    let text: String = words.join("-").chars().take(LONGEST).collect();
+    let lower = of.to_ascii_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let text: String = words.collect::<Vec<_>>().join("-").chars().take(LONGEST).collect();
     let first = format!("saved-{}", text.trim_end_matches('-'));
     let numbered = (2_u64..).map(|number| format!("{first}-{number}"));
     std::iter::once(first.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(first)

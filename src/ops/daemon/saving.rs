@@ -296,7 +296,7 @@ fn committed(api: &Api, commit: &str, name: &str, watcher: &Watcher) -> Result<V
             }
             thread::sleep(BETWEEN_LOOKS);
         }
-        begun.join().unwrap_or_else(|_| api.post(commit, COMMITS_WITHIN))
+        begun.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
