@@ -33,11 +33,11 @@ pub struct Trouble {
 
 impl Trouble {
     pub fn new(bench: Bench) -> Self {
-        Self::on(bench, &boot::scratch_disks()[0])
+        Self::on(bench, Kind::Xfs, &boot::scratch_disks()[0])
     }
 
-    fn on(bench: Bench, device: &Path) -> Self {
-        let disk = Mounted::format(Kind::Xfs, device, &bench.sweep.path("docker")).unwrap();
+    pub fn on(bench: Bench, kind: Kind, device: &Path) -> Self {
+        let disk = Mounted::format(kind, device, &bench.sweep.path("docker")).unwrap();
         let bench = bench.at(disk.dir());
         let config = Config::new(disk.dir().join("root")).option("dm.basesize=1G");
         let config = config.option("dm.loopdatasize=2G").option("dm.loopmetadatasize=16M");
@@ -383,7 +383,7 @@ fn a_disk_that_is_bad_is_named_and_docker_runs_again() {
     boot::time_limit(Duration::from_secs(1500));
     let bench = Bench::new();
     let below = Wrapped::new(&bench.sweep.name("bad"), &boot::scratch_disks()[0], &Behaviour::Linear).unwrap();
-    let it = Trouble::on(bench, &below.device());
+    let it = Trouble::on(bench, Kind::Xfs, &below.device());
 
     // A part of a program in the image cannot be read once Docker is stopped.
     let program = fs::read("/bin/busybox").unwrap();
