@@ -180,6 +180,14 @@ pub struct Judged {
 /// # Errors
 /// Refused with each reason for which Docker cannot be stopped and started, or would lose something by it.
 pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
+    judged(facts, options).map_err(|failure| {
+        // What was saved of containers of `--rm` is there.
+        let untouched = options.saved.as_ref().is_none_or(Vec::is_empty);
+        failure.fact("state", if untouched { "nothing was touched" } else { "nothing was stopped" })
+    })
+}
+
+fn judged(facts: &Facts, options: &Options) -> Outcome<Judged> {
     let root = &facts.root;
     let word = options.purpose.word();
     let refuse = |why: String| Failure::refused(format!("cannot {word} the Docker of `{}`: {why}", root.display()));
@@ -189,7 +197,6 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
         let path = path.display();
         return Err(refuse("it is held: a migration or a save was begun, and has not ended".to_owned())
             .fact("found", format!("{path} says `{}`", hold::KEY))
-            .fact("state", "nothing was touched")
             .next(format!(
                 "dmpool continue    # or undo; when there is nothing to continue, take that line out of {path}"
             )));
@@ -257,7 +264,6 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
                 counted(vanish.len(), "container was", "containers were")
             ))
             .fact("found", named(&vanish))
-            .fact("state", "nothing was touched")
             .next("wait until they have ended; --keep-rm saves them first, --without-rm goes on without them"));
         }
         let others = options.saved.as_ref().map(|saved| match saved.as_slice() {
@@ -269,7 +275,6 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
             && let Some(other) = vanish.iter().find(|it| !saved(it))
         {
             return Err(refuse(format!("the container `{}` was made with --rm since {others}", other.name))
-                .fact("state", "nothing was stopped")
                 .next("run this again: it is saved then, too"));
         }
         if let Some(first) = facts.elsewhere.first() {
@@ -278,20 +283,17 @@ pub fn judge(facts: &Facts, options: &Options) -> Outcome<Judged> {
                 "file systems of containers are mounted elsewhere too, and stay in use when Docker stops".to_owned(),
             )
             .fact("found", all.join(", "))
-            .fact("state", "nothing was touched")
             .next(format!("umount {}    # then run this again", quote(&first.to_string_lossy()))));
         }
         if let Some(build) = facts.builds.first() {
             return Err(refuse("an image is being built, and the build is cut off when Docker stops".to_owned())
                 .fact("found", format!("BuildKit runs a step of it (process {build})"))
-                .fact("state", "nothing was touched")
                 .next("run this again once the build has ended"));
         }
     }
     let agreed = |ran: &&Ran| options.agreed.as_ref().is_none_or(|agreed| agreed.contains(&ran.id));
     if let Some(other) = running.iter().find(|ran| !agreed(ran)) {
         return Err(refuse(format!("the container `{}` was started since the question was asked", other.name))
-            .fact("state", "nothing was touched")
             .next("run this again: the question names it then"));
     }
     Ok(Judged {
