@@ -16,7 +16,10 @@ pub fn saved(contents: &Contents, file: &Path) -> String {
 pub fn would_save(contents: &Contents, file: Option<&Path>) -> String {
     let to = file.map_or_else(|| "a pipe".to_owned(), |file| printable(&file.display().to_string()));
     let size = Bytes::new(contents.bytes).human();
-    format!("dmpool would save {}, about {size}, to {to}\n{}nothing was changed\n", counts(contents), remarks(contents))
+    let (counts, remarks) = (counts(contents), remarks(contents));
+    format!(
+        "dmpool would save {counts}, about {size} and what containers have changed, to {to}\n{remarks}nothing was changed\n"
+    )
 }
 
 /// Returns a line on what is to be known.

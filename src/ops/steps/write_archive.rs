@@ -34,6 +34,9 @@ pub struct WriteArchive {
     pub unfinished: PathBuf,
     /// How large it is, about.
     pub size: Bytes,
+    /// Whether some containers have changed what could not be measured, and is not in that.
+    #[serde(default)]
+    pub is_more: bool,
 }
 
 /// An archive that was written.
@@ -120,7 +123,8 @@ impl WriteArchive {
 impl Act for WriteArchive {
     fn sentence(&self) -> String {
         let (file, root) = (self.file.display(), self.hold.root.display());
-        format!("write {file} from {root}: about {}, and what containers have changed", self.size.human())
+        let more = if self.is_more { ", and what else containers have changed" } else { "" };
+        format!("write {file} from {root}: about {}{more}", self.size.human())
     }
 
     fn lasts(&self) -> bool {
