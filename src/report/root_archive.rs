@@ -75,8 +75,8 @@ pub fn planned(contents: Option<&Contents>, root: &Path, driver: &str, notes: &[
     text
 }
 
-/// Returns what was loaded, and what is left to do.
-pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String]) -> String {
+/// Returns what was loaded, and what is left to do; `start` is the command that starts Docker on it, where it is known.
+pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String], start: Option<&str>) -> String {
     let contents = &loaded.contents;
     let mut text = format!("loaded {} into {}\n", counts(contents), printable(&root.display().to_string()));
     text.push_str(&format!("{} images have the configuration that their id says\n", loaded.images));
@@ -95,7 +95,11 @@ pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String]) -> String {
             "note: what containers mount of the host was not put in its place: {line} unpacks it\n"
         ));
     }
-    text.push_str(&format!("next: start Docker; its root is {}\n", quote(&root.to_string_lossy())));
+    let root = quote(&root.to_string_lossy());
+    text.push_str(&match start {
+        Some(start) => format!("next: {start}    # its root is {root}\n"),
+        None => format!("next: start Docker; its root is {root}\n"),
+    });
     text
 }
 
