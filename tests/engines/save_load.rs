@@ -262,11 +262,8 @@ fn a_root_is_saved_and_loaded() {
     let before = Inventory::of(&saved.root).unwrap();
     let said = saved.dmpool(&["save", &saved.path("down.tar")], "", 0);
     assert!(said.contains("saved 3 containers, 8 layers, 1 volume"), "{said}");
-    assert!(
-        saved
-            .dmpool(&["save", &format!("{}/in.tar", saved.root.display())], "", 3)
-            .contains("in the Docker root itself")
-    );
+    let inside = saved.dmpool(&["save", &format!("{}/in.tar", saved.root.display())], "", 3);
+    assert!(inside.contains("in the Docker root itself") && inside.contains("name a file elsewhere"), "{inside}");
     saved.meets_a_full_disk(&archive);
     before.assert_is(&Inventory::of(&saved.root).unwrap(), &Except::nothing());
     assert_nothing_left(&saved.root);
@@ -388,6 +385,7 @@ fn a_save_without_room_leaves_a_docker_that_runs() {
     let stop = std::mem::replace(&mut saved.ways[0], script(saved.bench.sweep.path("fill"), &fill));
     let full = saved.save_running(&[&into, "--yes"], "", 1);
     assert!(full.contains("ENOSPC") && full.contains("the machine is as it was"), "{full}");
+    assert!(full.contains("next:") && full.contains("run the same command again"), "{full}");
     assert_eq!(entries(Path::new(&place)), ["fill"]);
     Cmd::new("umount").arg(&place).run().checked().unwrap();
     saved.runs_again(&docker);

@@ -171,7 +171,8 @@ pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options
         .map(|file| file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     let archive = archive.and_then(|directory| directory.canonicalize().ok());
     if let Some(directory) = &archive {
-        may_write(&objects, directory)?;
+        let elsewhere = "name a file elsewhere; where Docker is down, - writes to a pipe";
+        may_write(&objects, directory).map_err(|failure| failure.next(elsewhere))?;
     }
     let mut contents = contents(&objects, driver, &parts, options.include_binds, archive.as_deref());
     contents.left_out.extend(left_out);
