@@ -72,13 +72,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns the same with all that can be asked about answered: what stops and starts a Docker, what becomes of containers of `--rm`.
+    /// Returns the same with all that can be asked about answered: what stops and starts a Docker, what becomes of containers of `--rm`,
+    /// and whether anything stops at all.
     pub fn answered(&self, facts: &Facts) -> Self {
         let way = (facts.is_started_by_hand() && self.stop.is_none() && self.start.is_none()).then(Vec::new);
         Self {
             stop: self.stop.clone().or_else(|| way.clone()),
             start: self.start.clone().or(way),
-            without_rm: !self.keep_rm,
+            purpose: Purpose::Prepare,
             ..self.clone()
         }
     }

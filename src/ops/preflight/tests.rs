@@ -156,6 +156,7 @@ fn a_docker_that_is_down_is_left_down_and_commands_come_first() {
 fn whatever_is_answered_a_swarm_is_a_reason_and_what_can_be_answered_is_none() {
     let mut facts = facts();
     (facts.active, facts.starter) = (Vec::new(), None);
+    (facts.builds, facts.elsewhere) = (vec![10], vec!["/mnt/web".into()]);
     *asked(&mut facts).containers[0].pointer_mut("/HostConfig").unwrap() = json!({"AutoRemove": true});
     judge(&facts, &Options::default()).unwrap_err();
     let answered = Options::default().answered(&facts);
