@@ -118,7 +118,8 @@ impl Saved {
         assert!(dry.contains("would save 3 containers") && !Path::new(&archive).exists(), "{dry}");
         self.dmpool(&["save", &archive], "", 0);
         fs::rename(&self.root, self.path("root.first")).unwrap();
-        self.dmpool(&["load", "--yes", &archive], "", 0);
+        let loaded = self.dmpool(&["load", "--yes", &archive], "", 0);
+        assert!(loaded.contains("next: service docker start    # its root is "), "{loaded}");
         let config = Config { driver: "overlay2".to_owned(), ..Config::new(&self.root) };
         let docker = Docker::start_as_told(config, None).unwrap();
         assert_eq!(of(&docker), before);
