@@ -15,7 +15,7 @@ use crate::migrate::{WAITS, by_scripts, entries, of_container, without_backups};
 use crate::support::Bench;
 
 /// Runs a command line on a terminal; each is typed once the words before it are shown.
-fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[(&str, &str)]) -> Ran {
+pub(crate) fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[(&str, &str)]) -> Ran {
     with_fault(bench, "", args, typed)
 }
 
