@@ -2,6 +2,7 @@
 
 use crate::cli::{activate, parse, show};
 use crate::error::Outcome;
+use crate::ops::migrate::delete_old::forget_destroyed;
 use crate::ops::steps::Step;
 use crate::ops::{Change, State, destroy, gate};
 
@@ -59,6 +60,9 @@ impl Args {
         }
         let mut done =
             if change == Change::Make { destroy::destroy(&kit, &entry, options, change)? } else { described };
+        if change == Change::Make {
+            forget_destroyed(&kit, &entry);
+        }
         if change == Change::Make && !self.yes {
             done.plan.notes.clear();
         }

@@ -73,9 +73,9 @@ impl Args {
             show::error(&planned);
             show::confirm("Go on?", &format!("load `{}`", self.file.display()), self.yes)?;
         }
-        let (root, notes) = (load.root().to_owned(), load.notes.clone());
+        let (root, notes, start) = (load.root().to_owned(), load.notes.clone(), load.start.clone());
         let loaded = load.run(&show::progress())?;
-        show::told(&report::loaded(&loaded, &root, &notes));
+        show::told(&report::loaded(&loaded, &root, &notes, start.as_deref()));
         root_archive::outcome(&loaded)
     }
 

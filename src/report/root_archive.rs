@@ -16,7 +16,10 @@ pub fn saved(contents: &Contents, file: &Path) -> String {
 pub fn would_save(contents: &Contents, file: Option<&Path>) -> String {
     let to = file.map_or_else(|| "a pipe".to_owned(), |file| printable(&file.display().to_string()));
     let size = Bytes::new(contents.bytes).human();
-    format!("dmpool would save {}, about {size}, to {to}\n{}nothing was changed\n", counts(contents), remarks(contents))
+    let (counts, remarks) = (counts(contents), remarks(contents));
+    format!(
+        "dmpool would save {counts}, about {size} and what containers have changed, to {to}\n{remarks}nothing was changed\n"
+    )
 }
 
 /// Returns a line on what is to be known.
@@ -72,8 +75,8 @@ pub fn planned(contents: Option<&Contents>, root: &Path, driver: &str, notes: &[
     text
 }
 
-/// Returns what was loaded, and what is left to do.
-pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String]) -> String {
+/// Returns what was loaded, and what is left to do; `start` is the command that starts Docker on it, where it is known.
+pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String], start: Option<&str>) -> String {
     let contents = &loaded.contents;
     let mut text = format!("loaded {} into {}\n", counts(contents), printable(&root.display().to_string()));
     text.push_str(&format!("{} images have the configuration that their id says\n", loaded.images));
@@ -92,7 +95,11 @@ pub fn loaded(loaded: &Loaded, root: &Path, notes: &[String]) -> String {
             "note: what containers mount of the host was not put in its place: {line} unpacks it\n"
         ));
     }
-    text.push_str(&format!("next: start Docker; its root is {}\n", quote(&root.to_string_lossy())));
+    let root = quote(&root.to_string_lossy());
+    text.push_str(&match start {
+        Some(start) => format!("next: {start}    # its root is {root}\n"),
+        None => format!("next: start Docker; its root is {root}\n"),
+    });
     text
 }
 

@@ -70,7 +70,7 @@ fn of_docker(docker: &Docker) -> String {
     format!("{}{}", images.checked().unwrap().stdout, containers.join("\n"))
 }
 
-fn script(path: PathBuf, text: &str) -> String {
+pub(crate) fn script(path: PathBuf, text: &str) -> String {
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.to_str().unwrap().to_owned()

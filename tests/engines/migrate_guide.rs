@@ -15,7 +15,7 @@ use crate::migrate::{WAITS, by_scripts, entries, of_container, without_backups};
 use crate::support::Bench;
 
 /// Runs a command line on a terminal; each is typed once the words before it are shown.
-fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[(&str, &str)]) -> Ran {
+pub(crate) fn on_a_terminal(bench: &Bench, args: &[&str], typed: &[(&str, &str)]) -> Ran {
     with_fault(bench, "", args, typed)
 }
 
@@ -108,6 +108,10 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     }
     let shown = ran.stdout;
     assert!(get("/_ping").is_err(), "it is held meanwhile");
+    // Whatever would be answered.
+    let held = on_a_terminal(&bench, &["migrate"], &[("dmpool continue", "")]);
+    assert!(held.code() == Some(3) && !held.stdout.contains("What shall it become?"), "{held}");
+    assert!(held.stdout.contains("dmpool continue"), "{held}");
     let ran = bench.run(&["continue"]);
     println!("{ran}");
     assert!(ran.ok() && ran.stdout.contains("finished: migrate the pool"), "{ran}");

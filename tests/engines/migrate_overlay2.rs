@@ -13,6 +13,7 @@ use lab::guest::inventory::{Except, Field, Inventory};
 use lab::guest::menagerie::{Container, Menagerie, names, served};
 use serde_json::Value;
 
+use crate::migrate_guide::on_a_terminal;
 use crate::rescue_devicemapper::assert_nothing_left;
 use crate::rescue_files::{acl, change_more, change_once, fill_image, mounted};
 use crate::support::Bench;
@@ -304,6 +305,9 @@ fn a_dead_docker_comes_to_overlay2() {
     let again = ["--to-driver", "overlay2", "--stop-command", "true", "--start-command", "true", "--yes"];
     let again = stopped.dmpool(&[&["migrate", root.as_str()], &again[..]].concat(), "", 3);
     assert!(again.contains("Docker runs on overlay2") && again.contains("dmpool migrate --delete-old"), "{again}");
+    let asked = on_a_terminal(&stopped.bench, &["migrate", &root], &[("migrated already", "")]);
+    assert!(asked.code() == Some(3) && !asked.stdout.contains("What shall it become?"), "{asked}");
+    assert!(asked.stdout.contains("dmpool migrate --delete-old"), "{asked}");
     docker.cmd(["start", "odd"]).run().checked().unwrap();
     assert_eq!(docker.exec("odd", &["cat", "/img/touched"]).checked().unwrap().stdout, "7");
     stopped.builds(&docker);

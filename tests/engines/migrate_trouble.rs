@@ -239,7 +239,8 @@ fn a_docker_that_says_no_or_does_not_come_back_loses_nothing() {
     let listens = ["run", "-d", "--network", "host", "--name", "listens", IMAGE, "busybox", "nc", "-l", "-p", "8088"];
     it.docker.cmd(listens).run().checked().unwrap();
     it.hook("on-start", "exit 7");
-    says(&it.migrate("4G"), 1, &["exit status: 7", "everything that had been done was taken back"]);
+    let next = "mend what is named, then run the same command again";
+    says(&it.migrate("4G"), 1, &["exit status: 7", "everything that had been done was taken back", next]);
     it.is_as_it_was("3.221GB");
 
     // All went well but that one container has lost its port, and another is refused.

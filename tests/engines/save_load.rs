@@ -12,7 +12,7 @@ use lab::guest::menagerie::{Menagerie, names};
 use lab::guest::run::{Cmd, Ran};
 use serde_json::{Value, json};
 
-use crate::migrate::{by_scripts, without_backups};
+use crate::migrate::{by_scripts, entries, script, without_backups};
 use crate::migrate_overlay2::{assert_is_the_same_but, small};
 use crate::rescue_devicemapper::assert_nothing_left;
 use crate::support::Bench;
@@ -118,7 +118,8 @@ impl Saved {
         assert!(dry.contains("would save 3 containers") && !Path::new(&archive).exists(), "{dry}");
         self.dmpool(&["save", &archive], "", 0);
         fs::rename(&self.root, self.path("root.first")).unwrap();
-        self.dmpool(&["load", "--yes", &archive], "", 0);
+        let loaded = self.dmpool(&["load", "--yes", &archive], "", 0);
+        assert!(loaded.contains("next: service docker start    # its root is "), "{loaded}");
         let config = Config { driver: "overlay2".to_owned(), ..Config::new(&self.root) };
         let docker = Docker::start_as_told(config, None).unwrap();
         assert_eq!(of(&docker), before);
@@ -262,11 +263,8 @@ fn a_root_is_saved_and_loaded() {
     let before = Inventory::of(&saved.root).unwrap();
     let said = saved.dmpool(&["save", &saved.path("down.tar")], "", 0);
     assert!(said.contains("saved 3 containers, 8 layers, 1 volume"), "{said}");
-    assert!(
-        saved
-            .dmpool(&["save", &format!("{}/in.tar", saved.root.display())], "", 3)
-            .contains("in the Docker root itself")
-    );
+    let inside = saved.dmpool(&["save", &format!("{}/in.tar", saved.root.display())], "", 3);
+    assert!(inside.contains("in the Docker root itself") && inside.contains("name a file elsewhere"), "{inside}");
     saved.meets_a_full_disk(&archive);
     before.assert_is(&Inventory::of(&saved.root).unwrap(), &Except::nothing());
     assert_nothing_left(&saved.root);
@@ -352,26 +350,47 @@ fn a_save_that_ends_at_any_step_leaves_a_docker_that_runs() {
     without_backups();
 }
 
-/// Dear: where the archive has no room in the end.
+/// Dear: where the archive has no room, which is known before Docker is stopped; and where somebody takes the room meanwhile.
 #[test]
 fn a_save_without_room_leaves_a_docker_that_runs() {
     if !boot::full() {
         boot::skip("takes a minute; --full");
     }
-    let (saved, docker) = running();
+    let (mut saved, docker) = running();
     let archive = saved.path("root.tar");
     saved.save_running(&[&archive, "--yes"], "", 0);
     let length = fs::metadata(&archive).unwrap().len();
     let place = saved.path("full");
     fs::create_dir(&place).unwrap();
-    let size = format!("size={}", length - (512 << 10));
-    Cmd::new("mount").args(["-t", "tmpfs", "-o", &size, "none", &place]).run().checked().unwrap();
-    let full = saved.save_running(&[&format!("{place}/a.tar"), "--yes"], "", 1);
+    let into = format!("{place}/a.tar");
+    let mount = |size: u64| {
+        let size = format!("size={size}");
+        Cmd::new("mount").args(["-t", "tmpfs", "-o", &size, "none", &place]).run().checked().unwrap();
+    };
+    let daemon = || {
+        let began =
+            docker.cmd(["inspect", "-f", "{{.State.StartedAt}}", "base", "odd"]).run().checked().unwrap().stdout;
+        (fs::read_to_string("/var/run/docker.pid").unwrap(), began)
+    };
+    let before = daemon();
+    // `odd` alone has changed more than is free.
+    mount(1 << 20);
+    let refused = saved.save_running(&[&into, "--yes"], "", 3);
+    assert!(refused.contains(&format!("the file system at {place} is too small")), "{refused}");
+    assert!(refused.contains("nothing was touched"), "{refused}");
+    assert_eq!(daemon(), before);
+    Cmd::new("umount").arg(&place).run().checked().unwrap();
+    // Room there is, until Docker stops.
+    mount(length + (1 << 20));
+    let fill = format!("dd if=/dev/zero of={place}/fill bs=1k count=1536 2>/dev/null; exec {}", saved.ways[0]);
+    let stop = std::mem::replace(&mut saved.ways[0], script(saved.bench.sweep.path("fill"), &fill));
+    let full = saved.save_running(&[&into, "--yes"], "", 1);
     assert!(full.contains("ENOSPC") && full.contains("the machine is as it was"), "{full}");
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    assert!(full.contains("next:") && full.contains("run the same command again"), "{full}");
+    assert_eq!(entries(Path::new(&place)), ["fill"]);
     Cmd::new("umount").arg(&place).run().checked().unwrap();
     saved.runs_again(&docker);
-    Cmd::new(&saved.ways[0]).run().checked().unwrap();
+    Cmd::new(stop).run().checked().unwrap();
     drop(docker);
     without_backups();
 }

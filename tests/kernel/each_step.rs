@@ -79,6 +79,7 @@ pub trait Doing {
                 ran.code() == Some(1) && ran.stderr.contains("everything that had been done was taken back"),
                 "{name}: {ran}"
             );
+            assert!(ran.stderr.contains("next:"), "{name}: {ran}");
             return assert_picture(&name, &before, &self.picture());
         }
         assert!(died(&ran), "{name}: {ran}");

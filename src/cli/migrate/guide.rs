@@ -171,8 +171,8 @@ pub(super) fn words(machine: &Machine<'_>, talk: &mut Talk<'_>) -> Outcome<Vec<S
             vec![Target::LoopFiles, Target::Disk, Target::Group, Target::Files, Target::Overlay2]
         }
         Err(why) => {
-            talk.say(&format!("the pool of the Docker root `{root}` cannot be read as a whole: {why}"));
-            talk.say("what rescue can read of it can be carried to overlay2");
+            talk.say(&format!("the Docker root `{root}`: {why}"));
+            talk.say("what rescue can read of its pool can be carried to overlay2");
             vec![Target::Overlay2]
         }
     };

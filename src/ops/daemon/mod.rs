@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::api::{Api, ApiError};
+use crate::engine::start::Starter;
 use crate::engine::stuck::{Stuck, stuck};
 use crate::engine::{roots, start};
 use crate::kernel::{self, interrupt};
@@ -116,6 +117,17 @@ pub fn nobody_runs_on(root: &Path) -> Result<()> {
         std::thread::sleep(BETWEEN_LOOKS);
     }
     Ok(())
+}
+
+/// Returns the command that stops the Docker of a root, as this machine does it.
+pub fn stop_command(root: &Path) -> String {
+    let base = Path::new("/");
+    match (start::read(base).starter(base), pids_on(root).first()) {
+        (Some(script @ Starter::Script(_)), _) => script.command("stop"),
+        (_, Some(pid)) => stopped_by(*pid),
+        (Some(unit), None) => unit.command("stop"),
+        (None, None) => "stop Docker".to_owned(),
+    }
 }
 
 /// Returns the command that stops a daemon, whoever has started it.

@@ -129,7 +129,7 @@ fn run(kit: &Kit, mut log: Log, attempt: Attempt) -> Outcome<Ended> {
             };
             Err(match close(log, "taken back") {
                 Ok(()) => {
-                    let failure = Failure::failed(what).fact("state", state).because(first.why);
+                    let failure = Failure::failed(what).fact("state", state).next(once_more(&first)).because(first.why);
                     left.into_iter().fold(failure, |failure, left| failure.fact("left", left))
                 }
                 Err(then) => Failure::new(Kind::Partial, what)
@@ -286,6 +286,15 @@ fn sentence(log: &Log, stop: &Stop) -> String {
     format!("step {} of {} {became}, {says}", stop.step + 1, steps.len())
 }
 
+/// Returns what to do about a step that failed when all is as it was before: what is known of that failure, or what helps with any.
+fn once_more(stop: &Stop) -> String {
+    let known = stop.why.downcast_ref::<Failure>().and_then(|failure| failure.next.clone());
+    let is_wanted = stop.unbegun || stop.why.is::<Interrupted>();
+    let any =
+        if is_wanted { "run the same command again" } else { "mend what is named, then run the same command again" };
+    known.unwrap_or_else(|| any.to_owned())
+}
+
 /// Adds to a failure what an interrupted operation leaves behind and how to go on.
 fn kept(kit: &Kit, log: &Log, mut failure: Failure) -> Failure {
     for left in kit.said() {
@@ -296,4 +305,19 @@ fn kept(kit: &Kit, log: &Log, mut failure: Failure) -> Failure {
         .fact("state", format!("{done} of {} steps stand", log.journal.progress.len()))
         .fact("kept", log.path.display().to_string())
         .next(ways_out(kit, &log.journal).ways())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_it_is_said_what_to_do_next() {
+        let said = |why: anyhow::Error, unbegun: bool| once_more(&Stop { step: 0, why, unbegun });
+        assert_eq!(said(anyhow::anyhow!("EIO"), false), "mend what is named, then run the same command again");
+        assert_eq!(said(anyhow::anyhow!("interrupted by SIGINT"), true), "run the same command again");
+        let known = || anyhow::Error::from(Failure::failed("cannot write it").next("--without NAME"));
+        assert_eq!(said(known(), false), "--without NAME");
+        assert_eq!(said(known().context("writing the archive"), false), "--without NAME");
+    }
 }

@@ -1,5 +1,6 @@
 //! `migrate --delete-old`: what migrations have set aside goes for good, once Docker has run without it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,19 @@ pub fn delete_old(kit: &Kit, root: Option<&str>, change: Change) -> Outcome<Done
         forget_prepared(kit, &over.root);
     }
     Ok(Done { left: kit.said(), ..Done::ended(plan, ended) })
+}
+
+/// Removes what Docker roots have still of how a pool was prepared that is destroyed.
+pub fn forget_destroyed(kit: &Kit, entry: &Entry) {
+    let found = docker::roots(&kit.state).map(|roots| roots.found).unwrap_or_default();
+    let roots: BTreeSet<_> = found.into_iter().map(|root| root.path).chain(entry.prepared.clone()).collect();
+    let is_its =
+        |record: &Record| record.uuid == entry.uuid && record.own.as_ref().is_some_and(|own| own.name == entry.name);
+    for root in roots {
+        if Record::read(&root.join("devicemapper")).is_ok_and(|record| record.as_ref().is_some_and(is_its)) {
+            forget_prepared(kit, &root);
+        }
+    }
 }
 
 /// Removes the empty record of a pool of dmpool's that was prepared once, and that Docker has since or nobody.

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::blocks::{Origin, Records, Source};
 use super::grow_instead::{Grow, may_grow};
-use super::{preflight, root_of, size};
+use super::{Ground, Options, To, files, ground, preflight, size, told};
 use crate::engine::bookkeeping::BASE;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::kernel::dm::Dm;
 use crate::ops::daemon::vanishing::{self, Vanishing};
-use crate::ops::sight;
+use crate::ops::preflight::Judged;
 use crate::ops::steps::Kit;
+use crate::ops::{gate, sight};
 use crate::units::{BlockSize, Bytes};
 
 /// A Docker root, and what is needed to ask about it.
@@ -20,7 +21,7 @@ pub struct Now {
     pub root: PathBuf,
     /// The root as commands take it: `docker`, or its path.
     pub name: String,
-    /// The size of its pool, or why that cannot be read.
+    /// The size of its pool, or why that can become no other pool; then it can be carried to overlay2.
     pub size: Result<Size, String>,
     /// Whether `grow` would make it larger.
     pub grow: Grow,
@@ -46,25 +47,45 @@ pub struct Size {
 /// Looks at a root, by its path or as `docker`, and at the Docker that runs on it.
 ///
 /// # Errors
-/// Refused when there is no such root.
+/// Refused when there is no such root, and with every reason that stands whatever it shall become.
 pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outcome<Now> {
-    let root = root_of(kit, root)?;
+    let any = Options {
+        root: root.map(str::to_owned),
+        to: To::Overlay2 { offline: false },
+        base_size: None,
+        inner: None,
+        docker: options.clone(),
+    };
+    let ground = ground(kit, &any)?;
+    let root = &ground.root;
     let facts = preflight::look(&root.path, options);
     let containers = match &facts.asked {
         Some(Ok(asked)) => asked.containers.as_slice(),
         _ => &[],
     };
-    let (pool, origin) = size::origin_of(&root);
-    let source = opened(&kit.dm, &pool, origin);
+    let judged = preflight::judge(&facts, &options.answered(&facts))?;
+    let (pool, origin) = size::origin_of(root);
+    gate::no_interrupted(kit, &pool)?;
+    let source = source(&ground, &judged, &pool, origin);
+    if source.is_err() {
+        files::plan(&ground, &judged, false).map(drop)?;
+    }
     let needs_check = source.as_ref().is_ok_and(|source| source.metadata.superblock.needs_check);
     Ok(Now {
         name: root.as_typed(),
         grow: may_grow(&kit.dm, &pool, needs_check),
-        size: source.map(|source| measured(&source, &root.path)).map_err(|e| format!("{e:#}")),
+        size: source.map(|source| measured(&source, &root.path)),
         by_hand: facts.pid.filter(|_| options.stop.is_none() && facts.is_started_by_hand()),
         vanish: if options.without_rm || options.keep_rm { Vec::new() } else { vanishing::still_there(containers) },
-        root: root.path,
+        root: root.path.clone(),
     })
+}
+
+/// Opens the pool of a root; says why it can become no other pool.
+fn source(ground: &Ground<'_>, judged: &Judged, pool: &str, origin: Origin) -> Result<Source, String> {
+    told::is_one(&ground.root, &judged.info, pool, &|why: String| Failure::refused(why))
+        .map_err(|failure| failure.what)?;
+    opened(&ground.kit.dm, pool, origin).map_err(|e| format!("its pool cannot be read as a whole: {e:#}"))
 }
 
 fn opened(dm: &Dm, pool: &str, origin: Origin) -> anyhow::Result<Source> {

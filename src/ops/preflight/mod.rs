@@ -71,6 +71,20 @@ pub struct Options {
     pub begun: Option<SystemTime>,
 }
 
+impl Options {
+    /// Returns the same with all that can be asked about answered: what stops and starts a Docker, what becomes of containers of `--rm`,
+    /// and whether anything stops at all.
+    pub fn answered(&self, facts: &Facts) -> Self {
+        let way = (facts.is_started_by_hand() && self.stop.is_none() && self.start.is_none()).then(Vec::new);
+        Self {
+            stop: self.stop.clone().or_else(|| way.clone()),
+            start: self.start.clone().or(way),
+            purpose: Purpose::Prepare,
+            ..self.clone()
+        }
+    }
+}
+
 /// A process that runs in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {

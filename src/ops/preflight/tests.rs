@@ -151,3 +151,18 @@ fn a_docker_that_is_down_is_left_down_and_commands_come_first() {
     let half = Options { start: None, ..told };
     assert!(judge(&facts(), &half).is_err());
 }
+
+#[test]
+fn whatever_is_answered_a_swarm_is_a_reason_and_what_can_be_answered_is_none() {
+    let mut facts = facts();
+    (facts.active, facts.starter) = (Vec::new(), None);
+    (facts.builds, facts.elsewhere) = (vec![10], vec!["/mnt/web".into()]);
+    *asked(&mut facts).containers[0].pointer_mut("/HostConfig").unwrap() = json!({"AutoRemove": true});
+    judge(&facts, &Options::default()).unwrap_err();
+    let answered = Options::default().answered(&facts);
+    judge(&facts, &answered).unwrap();
+    *asked(&mut facts).info.pointer_mut("/Swarm/LocalNodeState").unwrap() = json!("active");
+    assert!(judge(&facts, &answered).unwrap_err().what.contains("swarm"));
+    let half = Options { stop: Some(vec!["stop".to_owned()]), ..Options::default() };
+    assert_eq!(half.answered(&facts).start, None);
+}

@@ -8,6 +8,7 @@ use crate::engine::roots;
 use crate::error::{Failure, Outcome};
 use crate::kernel::mounts::{self, MountSeen};
 use crate::ops::daemon::containers::shims;
+use crate::ops::daemon::stop_command;
 use crate::process::quote;
 
 /// How many mounts are named.
@@ -16,7 +17,7 @@ const NAMED: usize = 10;
 /// Refuses a root on which Docker runs: what its containers write meanwhile would be half of it in the archive.
 pub(super) fn docker_is_down(root: &Path, refuse: &dyn Fn(String) -> Failure) -> Outcome<()> {
     if roots::runs_on(root) {
-        return Err(refuse("its Docker runs".to_owned()).next("systemctl stop docker.socket docker.service"));
+        return Err(refuse("its Docker runs".to_owned()).next(stop_command(root)));
     }
     Ok(())
 }

@@ -50,6 +50,8 @@ pub struct Load {
     pub notes: Vec<String>,
     /// What its containers may do to the host once Docker starts; nothing is known of those in a pipe.
     pub powers: Vec<String>,
+    /// The command that starts Docker on it; nothing where nobody knows it, or Docker is told another root.
+    pub start: Option<String>,
 }
 
 /// What was loaded.
@@ -83,6 +85,8 @@ pub fn load(root: &Path, input: &Path, asked: &Asked, state: &State) -> Outcome<
     sweep();
     let there = existing(root);
     let (next, mut notes) = told(root);
+    let starter = next.configuration.starter.as_ref().filter(|_| next.is_here);
+    let start = starter.map(|starter| starter.command("start"));
     let target = Target::of(asked, &next, there, state, &refuse)?;
     notes.extend(target.notes(&next));
     let objects =
@@ -106,6 +110,7 @@ pub fn load(root: &Path, input: &Path, asked: &Asked, state: &State) -> Outcome<
         weight: Weight::default(),
         notes,
         powers: Vec::new(),
+        start,
     };
     from = load.from.try_clone().map_err(|e| refuse("the archive cannot be read".to_owned()).because(e))?;
     if can_be_read_twice(&mut from) {

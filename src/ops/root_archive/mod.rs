@@ -10,6 +10,7 @@
 
 mod at_rest;
 mod binds;
+mod changed;
 mod check;
 mod complete;
 mod contents;

@@ -17,6 +17,7 @@ use crate::ops::daemon::Way;
 use crate::ops::daemon::saved::Saved as Kept;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::preflight::{self, Judged};
+use crate::ops::rescue::copy::may_hold;
 use crate::ops::steps::write_archive::{WriteArchive, Written};
 use crate::ops::steps::{KeepRecords, Kit, Step};
 use crate::ops::{cost, docker, gate, journal, keep_rm, named_file, rescue};
@@ -148,12 +149,18 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     let stamp = journal::stamp(wanted.docker.begun.unwrap_or_else(SystemTime::now));
     let around = around(&judged, &kit.state, &format!("docker-{stamp}"), pool.as_deref(), &[], &[])?;
     let contents = found.contents().clone();
-    let size = Bytes::new(contents.bytes);
+    let vanish: Vec<_> = judged.running.iter().filter(|ran| ran.vanishes).map(|ran| ran.id.as_str()).collect();
+    let changed = found.changed(&vanish);
+    let size = Bytes::new(contents.bytes.saturating_add(changed.bytes.get()));
+    // Each file is in the archive with all its bytes: what has too little room for them has none for the whole.
+    may_hold(size, folder, &file)?;
     let limit = file_size_limit().map_err(|e| refuse("how long a file may be cannot be told".to_owned()).because(e))?;
     gate::file_size(size, limit, &refuse)?;
     let mut notes = vec![cost::docker_stopped(cost::save(found.layers(), size))];
     notes.extend(around.says_of_start(&judged));
     notes.extend(stopped(&judged, &contents));
+    let is_more = !changed.unmeasured.is_empty();
+    notes.extend(changed.unmeasured);
     notes.extend(judged.notes);
     let write = WriteArchive {
         hold: around.hold.clone(),
@@ -161,6 +168,7 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
         unfinished: unfinished(&file, &stamp),
         file: file.clone(),
         size,
+        is_more,
     };
     let before = std::iter::once(around.kept).chain(around.before);
     let steps = before.chain([Step::from(write)]).chain(around.told).chain(around.after).collect();

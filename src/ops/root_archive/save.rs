@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::at_rest::{docker_is_down, no_container_runs};
 use super::binds::binds;
+use super::changed::{Changed, changed};
 use super::contents::{CONTENTS, Contents, Item, SUMS, Sums, VOLUMES};
 use super::docker_needs::is_of_images;
 use super::host::{Told, host};
@@ -170,7 +171,8 @@ pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options
         .map(|file| file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
     let archive = archive.and_then(|directory| directory.canonicalize().ok());
     if let Some(directory) = &archive {
-        may_write(&objects, directory)?;
+        let elsewhere = "name a file elsewhere; where Docker is down, - writes to a pipe";
+        may_write(&objects, directory).map_err(|failure| failure.next(elsewhere))?;
     }
     let mut contents = contents(&objects, driver, &parts, options.include_binds, archive.as_deref());
     contents.left_out.extend(left_out);
@@ -261,6 +263,11 @@ impl Save<'_> {
     /// Returns what is in it.
     pub const fn contents(&self) -> &Contents {
         &self.contents
+    }
+
+    /// Measures what containers have changed, but for those of `without`, which is not in the size that the contents tell.
+    pub(super) fn changed(&self, without: &[&str]) -> Changed {
+        changed(&self.objects, self.driver, &self.parts, self.reach, without)
     }
 
     /// Returns the same with what Docker is told by when nobody holds it: the files of the host have the hold in them.

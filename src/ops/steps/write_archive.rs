@@ -34,6 +34,9 @@ pub struct WriteArchive {
     pub unfinished: PathBuf,
     /// How large it is, about.
     pub size: Bytes,
+    /// Whether some containers have changed what could not be measured, and is not in that.
+    #[serde(default)]
+    pub is_more: bool,
 }
 
 /// An archive that was written.
@@ -60,7 +63,7 @@ impl Written {
     }
 }
 
-/// Returns a failure with all that bears on it, for who prints the chain of causes alone.
+/// Returns a failure with all that bears on it in its words, for who prints those and the chain of causes alone.
 fn whole(failure: Failure) -> anyhow::Error {
     let facts = failure.facts.iter().filter(|fact| fact.label != "state");
     let facts: Vec<_> = facts.map(|fact| format!("{}: {}", fact.label, fact.value)).collect();
@@ -68,10 +71,16 @@ fn whole(failure: Failure) -> anyhow::Error {
         return failure.into();
     }
     let what = format!("{} ({})", failure.what, facts.join("; "));
-    match failure.source {
-        Some(source) => source.context(what),
-        None => anyhow::anyhow!(what),
-    }
+    Failure { what, ..failure }.into()
+}
+
+/// As [`whole`], of the archive's file: nobody can go on with a pipe while Docker is held, and a signal has no remedy.
+fn unwritten(failure: Failure) -> anyhow::Error {
+    let next = match failure.next {
+        Some(_) => "make room there, or name a file on another file system, then run the same command again",
+        None => "run the same command again",
+    };
+    whole(failure.next(next))
 }
 
 impl WriteArchive {
@@ -105,9 +114,9 @@ impl WriteArchive {
                 self.hold.still_stands()?;
                 let used = self.hold.used_past()?;
                 ensure!(used.is_empty(), "somebody has started Docker while it was held ({})", used.join(", "));
-                output.finish().map_err(whole)?;
+                output.finish().map_err(unwritten)?;
             }
-            Err(Unsaved::Output(e)) => return Err(whole(output.broken(&e))),
+            Err(Unsaved::Output(e)) => return Err(unwritten(output.broken(&e))),
             Err(Unsaved::Source(failure)) => return Err(whole(failure)),
         }
         let id = FileId::of(&self.file)?;
@@ -120,7 +129,8 @@ impl WriteArchive {
 impl Act for WriteArchive {
     fn sentence(&self) -> String {
         let (file, root) = (self.file.display(), self.hold.root.display());
-        format!("write {file} from {root}: about {}, and what containers have changed", self.size.human())
+        let more = if self.is_more { ", and what else containers have changed" } else { "" };
+        format!("write {file} from {root}: about {}{more}", self.size.human())
     }
 
     fn lasts(&self) -> bool {
@@ -176,6 +186,11 @@ mod tests {
             Failure::failed("cannot save it").fact("found", "a").fact("found", "b").fact("state", "as it was");
         let told = whole(failure.because(anyhow::anyhow!("EIO")));
         assert_eq!(format!("{told:#}"), "cannot save it (found: a; found: b): EIO");
+        let told = whole(Failure::failed("cannot save it").fact("found", "a").next("--without a"));
+        assert_eq!(
+            told.downcast::<Failure>().map(|failure| failure.next).ok().flatten().as_deref(),
+            Some("--without a")
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::kernel::interrupt::{Held, UntilSignal};
 use crate::ops::contents::archive::{Remark, Tell};
 use crate::ops::contents::sweep;
 use crate::ops::contents::tree::{Lost, shown};
+use crate::ops::daemon::stop_command;
 use crate::ops::rescue::copy::may_hold;
 use crate::ops::rescue::with_root;
 use crate::process::{as_root, quote, run_within};
@@ -94,7 +95,7 @@ fn docker_is_asked(objects: &Objects) -> Outcome<()> {
         Failure::refused("cannot restore volumes: Docker runs on this root, and cannot be told of them")
             .fact("cause", why)
             .fact("state", "nothing was touched")
-            .next("systemctl stop docker.socket docker.service")
+            .next(stop_command(&objects.path))
     };
     let asked = run_within("docker", &["info", "--format", "{{.DockerRootDir}}"], LIMIT, 4096);
     let answer = asked.map_err(|e| refused(e.to_string()))?;

@@ -10,7 +10,8 @@ use crate::engine::driver::Driver;
 use crate::ops::contents::archive::{Change, changes, measure_changes, unfit};
 use crate::ops::contents::layer;
 use crate::ops::contents::source::Reach;
-use crate::ops::contents::tree::shown;
+use crate::ops::contents::tree::{Tree, shown};
+use crate::units::Bytes;
 
 /// How many files are named that cannot be copied.
 const NAMED: usize = 5;
@@ -58,17 +59,13 @@ fn measure(objects: &Objects, parts: &[Part], reach: &Reach) -> Result<Size> {
     let mut wrong = Vec::new();
     let mut opener = Opener::while_used(&objects.path, Driver::Devicemapper, reach);
     for part in parts.iter().filter(|part| part.chain.is_none()) {
-        let Some((beneath, below)) = part.below.split_first() else { continue };
-        let mut open = |id: &str, below: &[String]| opener.open(id, below).with_context(|| part.whose.clone());
-        let (old, new) = (open(beneath, below)?, open(&part.id, &part.below)?);
-        let mut look = |change: &Change| {
+        let bytes = changed(&mut opener, part, &mut |new, change| {
             size.entries += 1;
-            if let Some(why) = change.entry.as_ref().and_then(|entry| unfit(&new, entry)) {
+            if let Some(why) = change.entry.as_ref().and_then(|entry| unfit(new, entry)) {
                 wrong.push(format!("{}: `/{}`: {why}", part.whose, shown(&change.path)));
             }
-        };
-        let counted = changes(&old, &new).flatten().inspect(|change| look(change));
-        size.bytes = size.bytes.saturating_add(measure_changes(counted).get());
+        })?;
+        size.bytes = size.bytes.saturating_add(bytes.get());
     }
     if !wrong.is_empty() {
         let more = wrong.len().saturating_sub(NAMED);
@@ -77,4 +74,19 @@ fn measure(objects: &Objects, parts: &[Part], reach: &Reach) -> Result<Size> {
         bail!("{}{more}", wrong.join("; "));
     }
     Ok(size)
+}
+
+/// Returns how many bytes of files a container's layer has over those beneath it; each change is shown to `look`.
+///
+/// # Errors
+/// When one of the layers cannot be read whole.
+pub(in crate::ops) fn changed(
+    opener: &mut Opener<'_>,
+    part: &Part,
+    look: &mut dyn FnMut(&Tree, &Change),
+) -> Result<Bytes> {
+    let Some((beneath, below)) = part.below.split_first() else { return Ok(Bytes::default()) };
+    let mut open = |id: &str, below: &[String]| opener.open(id, below).with_context(|| part.whose.clone());
+    let (old, new) = (open(beneath, below)?, open(&part.id, &part.below)?);
+    Ok(measure_changes(changes(&old, &new).flatten().inspect(|change| look(&new, change))))
 }

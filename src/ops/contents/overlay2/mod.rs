@@ -23,7 +23,7 @@ mod verify;
 pub(in crate::ops) use ground::{Ground, Host, has_no_default_acl};
 pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers, of_chain, remove_half_made};
 pub use measure::Size;
-pub(in crate::ops) use measure::measured;
+pub(in crate::ops) use measure::{changed, measured};
 pub use parts::{Part, is_name, parts, parts_of};
 pub(in crate::ops) use records::{records, with_driver};
 pub(in crate::ops) use remove::remove_tree;
@@ -68,7 +68,7 @@ impl<'a> Opener<'a> {
     }
 
     /// As [`Self::new`], also of layers that are mounted.
-    fn while_used(root: &'a Path, driver: Driver, reach: &'a Reach) -> Self {
+    pub(in crate::ops) fn while_used(root: &'a Path, driver: Driver, reach: &'a Reach) -> Self {
         Self { mounted_too: true, ..Self::new(root, driver, reach) }
     }
 
