@@ -142,11 +142,12 @@ fn docker_is_stopped_held_and_started_again_with_all_that_ran() {
     let run = |args: &[&str], line: &str| {
         host.docker.cmd(["run", "-d"]).args(args).args([IMAGE, "sh", "-c", line]).run().checked().unwrap();
     };
-    let waits = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    // Processes that are started ten times a second are most of what a guest has to do.
+    let waits = "trap 'exit 0' TERM; sleep 100000 & wait";
     run(&["--network", "none", "--name", "web"], waits);
     run(&["--network", "container:web", "--name", "beside"], waits);
     run(&["--network", "none", "--name", "paused"], waits);
-    run(&["--network", "none", "--name", "deaf", "--stop-timeout", "1"], "trap '' TERM; while :; do sleep 0.1; done");
+    run(&["--network", "none", "--name", "deaf", "--stop-timeout", "1"], "trap '' TERM; sleep 100000");
     host.docker.cmd(["pause", "paused"]).run().checked().unwrap();
     let vanishing = || {
         run(&["--network", "none", "--rm", "--name", "job", "-v", "/x"], waits);
