@@ -125,7 +125,7 @@ fn a_smaller_base_device_and_another_file_system_have_the_same_files() {
         stop_odd(&docker);
         sound(&bench, &docker, size);
         assert_eq!([device_size("kept"), device_size("big")], [size, 2048 * M]);
-        for image in [IMAGE, "dmpool-test-two:1"] {
+        for image in [IMAGE, "dmpool-test-two:1"].into_iter().skip(if boot::full() { 0 } else { 1 }) {
             assert!((350 * M..500 * M).contains(&inside(&docker, image)), "{image}: {}", inside(&docker, image));
         }
         docker.cmd(["start", "odd"]).run().checked().unwrap();
