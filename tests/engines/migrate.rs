@@ -13,6 +13,7 @@ use lab::guest::run::Cmd;
 use lab::guest::sys::{self, dmsetup};
 
 use crate::host::assert_refused;
+use crate::migrate_prepared::is_for_nothing_else;
 use crate::support::Bench;
 use crate::support::lvm::Group;
 
@@ -31,8 +32,8 @@ const SAME: [&str; 11] = [
     "/Driver",
 ];
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
-/// Runs until it is told to end.
-pub(crate) const WAITS: [&str; 3] = ["sh", "-c", "trap exit TERM; while :; do sleep 1; done"];
+/// Runs until it is told to end, and ends at once.
+pub(crate) const WAITS: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"];
 
 /// What Docker says of a container, and everything in it.
 pub(crate) fn of_container(docker: &Docker, name: &str) -> String {
@@ -184,8 +185,8 @@ fn a_loop_pool_migrates_to_other_blocks_and_then_to_a_pool_of_its_own() {
     let in_two = "echo two > /two; rm /by-hand; dd if=/dev/urandom of=/noise bs=4k seek=3 count=2 conv=notrunc";
     docker.cmd(["run", "--name", "two", "dmpool-test-two:1", "sh", "-c", in_two]).run().checked().unwrap();
     docker.run_detached(&["--name", "done"], &["sh", "-c", "echo precious > /kept"]).unwrap();
-    docker.stop().unwrap();
-    docker.up().unwrap();
+    docker.cmd(["stop", "web"]).run().checked().unwrap();
+    docker.cmd(["wait", "done"]).run().checked().unwrap();
     let pool = docker.storage_value("Pool Name").unwrap();
     let before = of_docker(&docker);
     let web = of_container(&docker, "web");
@@ -232,25 +233,13 @@ fn a_loop_pool_migrates_to_other_blocks_and_then_to_a_pool_of_its_own() {
 
     // Docker runs, and is stopped and started.
     let [stop, start] = by_scripts(&bench);
+    let ways = ["--stop-command", &stop, "--start-command", &start];
     docker.cmd(["start", "web"]).run().checked().unwrap();
     let (pool, dir) = (bench.pool(), bench.dir.to_str().unwrap().to_owned());
-    let ran = bench.run(&[
-        "migrate",
-        "docker",
-        "--name",
-        &pool,
-        "--dir",
-        &dir,
-        "--data-size",
-        "20G",
-        "--metadata-size",
-        "64M",
-        "--stop-command",
-        &stop,
-        "--start-command",
-        &start,
-        "--yes",
-    ]);
+    let target = ["--name", &pool, "--dir", &dir, "--data-size", "20G", "--metadata-size", "64M"];
+    bench.ok(&[&["migrate", "docker", "--prepare"], &target[..], &ways].concat());
+    is_for_nothing_else(&bench, &pool, &["--dir", &dir, "--data-size", "1G"]);
+    let ran = bench.run(&[&["migrate", "docker"], &target[..], &ways, &["--yes"]].concat());
     assert!(ran.ok(), "{ran}");
     println!("{ran}");
     assert_eq!(docker.exec("web", &["cat", "/by-hand"]).stdout, "by hand\n");

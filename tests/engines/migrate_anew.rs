@@ -18,7 +18,12 @@ use crate::support::Bench;
 const M: u64 = 1 << 20;
 /// Every file of every volume is written, and read again: no second is meant.
 const LIMIT: Duration = Duration::from_secs(400);
-const NAMES: [&str; 5] = ["kept", "big", "one", "two", "odd"];
+const NAMES: [&str; 5] = ["kept", "big", "odd", "one", "two"];
+
+/// The containers; of `one` and `two` CI has the images alone, whose files are those of the containers.
+fn names() -> &'static [&'static str] {
+    NAMES.get(..if boot::full() { 5 } else { 3 }).unwrap()
+}
 
 /// Makes images of layers that take from each other, and a container with what is easily lost.
 fn layers(docker: &Docker) {
@@ -29,6 +34,9 @@ fn layers(docker: &Docker) {
     for (name, from, does) in [("one", IMAGE, one), ("two", "dmpool-test-one:1", two)] {
         docker.cmd(["run", "--name", name, from, "sh", "-c", does]).run().checked().unwrap();
         docker.cmd(["commit", name, &format!("dmpool-test-{name}:1")]).run().checked().unwrap();
+        if !names().contains(&name) {
+            docker.cmd(["rm", name]).run().checked().unwrap();
+        }
     }
     let waits = ["run", "-d", "--network", "none", "--name", "odd", "dmpool-test-two:1"];
     docker.cmd([&waits[..], &WAITS].concat()).run().checked().unwrap();
@@ -92,7 +100,7 @@ fn a_smaller_base_device_and_another_file_system_have_the_same_files() {
     let bench = Bench::new();
     let (disk, docker) = docker_with(&bench, &["dm.basesize=1G", "dm.fs=xfs"]);
     let bench = bench.at(disk.dir());
-    let was = NAMES.map(|name| told_of(&docker, name, &SAME));
+    let was: Vec<_> = names().iter().map(|name| told_of(&docker, name, &SAME)).collect();
     let (had, of_odd) = (images(&docker), odd(&docker));
     println!("{of_odd}");
 
@@ -112,12 +120,12 @@ fn a_smaller_base_device_and_another_file_system_have_the_same_files() {
         println!("{ran}");
         assert_eq!(docker.storage_value("Base Device Size").unwrap(), "524.3MB");
         assert_eq!(docker.storage_value("Backing Filesystem").unwrap(), inner);
-        checked(&docker, &was, &NAMES, &had);
+        checked(&docker, &was, names(), &had);
         assert_eq!(odd(&docker), of_odd);
         stop_odd(&docker);
         sound(&bench, &docker, size);
         assert_eq!([device_size("kept"), device_size("big")], [size, 2048 * M]);
-        for image in [IMAGE, "dmpool-test-two:1"] {
+        for image in [IMAGE, "dmpool-test-two:1"].into_iter().skip(if boot::full() { 0 } else { 1 }) {
             assert!((350 * M..500 * M).contains(&inside(&docker, image)), "{image}: {}", inside(&docker, image));
         }
         docker.cmd(["start", "odd"]).run().checked().unwrap();

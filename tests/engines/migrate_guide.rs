@@ -128,14 +128,17 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
         assert!(was_shown.contains(&format!("aside, as {}", old.display())), "{old:?}: {was_shown}");
     }
 
-    // With Docker down: until it has run on the new pool the old one is all that is known to be good.
-    Cmd::new(&stop).run().checked().unwrap();
-    bench.ok(&["migrate", "--data-size", "2G", "--yes"]);
-    assert_eq!(olds(&docker).len(), 2);
     let delete = ["migrate", "--delete-old", "--yes"];
-    assert_refused(&bench.run(&delete), 3, &["Docker does not answer on what was made", "start Docker"]);
-    docker.up().unwrap();
-    let [first, last] = [0, 1].map(|at| olds(&docker)[at].clone());
+    // With Docker down: until it has run on the new pool the old one is all that is known to be good.
+    if boot::full() {
+        Cmd::new(&stop).run().checked().unwrap();
+        bench.ok(&["migrate", "--data-size", "2G", "--yes"]);
+        assert_eq!(olds(&docker).len(), 2);
+        assert_refused(&bench.run(&delete), 3, &["Docker does not answer on what was made", "start Docker"]);
+        docker.up().unwrap();
+    }
+    let all = olds(&docker);
+    let (first, last) = (all[0].clone(), all[all.len() - 1].clone());
     let attached = Cmd::new("losetup").args(["-f", "--show"]).arg(last.join("data")).run().checked().unwrap().stdout;
     assert_refused(&bench.run(&delete), 3, &["is still in use", attached.trim(), "losetup -d"]);
     Cmd::new("losetup").args(["-d", attached.trim()]).run().checked().unwrap();
@@ -155,9 +158,9 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
     let die = |at: &str| bench.cmd(&delete).env("DMPOOL_FAULT", at).run();
     assert!(!die("1:before:die").ok());
     assert!(bench.ok(&["undo"]).contains("taken back"));
-    assert_eq!(olds(&docker), [first, last]);
+    assert_eq!(olds(&docker), all);
     assert!(!die("1:after:die").ok());
-    assert_eq!(olds(&docker).len(), 1);
+    assert_eq!(olds(&docker).len(), all.len() - 1);
     assert_refused(&bench.run(&delete), 3, &["was interrupted", "dmpool continue"]);
     bench.ok(&["continue", "--yes"]);
     assert_eq!(olds(&docker), Vec::<PathBuf>::new());
@@ -167,5 +170,6 @@ fn somebody_at_a_terminal_is_asked_and_deletes_the_old_pool_in_the_end() {
 
     docker.cmd(["start", "web"]).run().checked().unwrap();
     assert_eq!(of_container(&docker, "web"), web);
+    Cmd::new(&stop).run().checked().unwrap();
     without_backups();
 }

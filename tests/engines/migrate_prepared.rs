@@ -11,7 +11,7 @@ use lab::guest::docker::{Config, Docker};
 use lab::guest::run::{Cmd, Ran};
 
 use crate::host::assert_refused;
-use crate::migrate::{by_scripts, entries, of_container, without_backups};
+use crate::migrate::{WAITS, by_scripts, entries, of_container, without_backups};
 use crate::support::Bench;
 use crate::support::lvm::Group;
 
@@ -78,7 +78,7 @@ fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
     let docker = docker_in(&disk);
     let home = disk.dir().join("root/devicemapper");
     image(&docker, "dmpool-test-busybox:1", "one", 8);
-    image(&docker, "dmpool-test-one:1", "gone", 1);
+    docker.cmd(["create", "--name", "gone", "dmpool-test-one:1", "cat", "/name"]).run().checked().unwrap();
     docker.run_detached(&["--name", "web"], &WRITES).unwrap();
     let [stop, start] = by_scripts(&bench);
     let ways = ["--stop-command", &stop, "--start-command", &start];
@@ -96,7 +96,6 @@ fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
     // Docker goes on, and its pool can be grown.
     bench.ok(&["grow", "docker", "5G"]);
     docker.cmd(["rm", "gone"]).run().checked().unwrap();
-    docker.cmd(["rmi", "dmpool-test-gone:1"]).run().checked().unwrap();
     image(&docker, "dmpool-test-one:1", "later", 1);
     let second = ok(bench.run(&prepare));
     assert!(copied(&second) < copied(&first), "only what is new");
@@ -117,26 +116,40 @@ fn what_was_prepared_is_not_copied_again_while_docker_is_down() {
     let left = entries(&home);
     assert!(!left.iter().any(|name| name.contains("prepared")), "{left:?}");
     docker.cmd(["run", "--rm", "dmpool-test-one:1", "cat", "/noise-one"]).run().checked().unwrap();
-    onto_a_disk(&bench, &docker, &ways);
     Cmd::new(&stop).run().checked().unwrap();
     without_backups();
 }
 
-/// A pool on a disk is prepared, switched to, and left again for new loop files.
-fn onto_a_disk(bench: &Bench, docker: &Docker, ways: &[&str]) {
-    let (pool, disk) = (bench.sweep.name("on-disk"), boot::scratch_disks()[1].display().to_string());
-    let target = ["migrate", "--name", &pool, "--data-device", &disk, "--wipe", "--prepare"];
-    let first = ok(bench.run(&[&target[..], ways].concat()));
+#[test]
+fn a_disk_is_prepared_switched_to_and_left_again_for_new_loop_files() {
+    if !boot::full() {
+        boot::skip("minutes: with --full");
+    }
+    boot::time_limit(Duration::from_secs(600));
+    let bench = Bench::new();
+    let scratch = boot::scratch_disks();
+    let disk = Mounted::format(Kind::Xfs, &scratch[0], &bench.sweep.path("docker")).unwrap();
+    let bench = bench.at(disk.dir());
+    let docker = docker_in(&disk);
+    image(&docker, "dmpool-test-busybox:1", "one", 8);
+    image(&docker, "dmpool-test-one:1", "later", 1);
+    docker.run_detached(&["--name", "web"], &WAITS).unwrap();
+    let [stop, start] = by_scripts(&bench);
+    let ways = ["--stop-command", &stop, "--start-command", &start];
+    let (pool, device) = (bench.sweep.name("on-disk"), scratch[1].display().to_string());
+    let target = ["migrate", "--name", &pool, "--data-device", &device, "--wipe", "--prepare"];
+    let first = ok(bench.run(&[&target[..], &ways].concat()));
     assert!(copied(&first) > 8 * M);
-    no_journal(bench);
-    is_for_nothing_else(bench, &pool, &disk);
+    no_journal(&bench);
+    is_for_nothing_else(&bench, &pool, &["--data-device", &device]);
     assert!(docker.exec("web", &["sh", "-c", "dd if=/dev/urandom of=/data/more bs=64k count=8; sync"]).ok());
-    image(docker, "dmpool-test-later:1", "last", 1);
-    let second = ok(bench.run(&[&["migrate", "--prepare"], ways].concat()));
+    image(&docker, "dmpool-test-later:1", "last", 1);
+    let second = ok(bench.run(&[&["migrate", "--prepare"], &ways[..]].concat()));
     assert!(copied(&second) > 0 && copied(&second) * 2 < copied(&first), "only what is new");
-    let contents = || ["web", "one", "late", "last"].map(|name| of_container(docker, name));
+    let contents = || ["web", "one", "later", "last"].map(|name| of_container(&docker, name));
     let before = contents();
-    let switched = ok(bench.cmd(&[&["migrate"], ways, &["--yes"]].concat()).limit(Duration::from_secs(180)).run());
+    let switch = [&["migrate"], &ways[..], &["--yes"]].concat();
+    let switched = ok(bench.cmd(&switch).limit(Duration::from_secs(180)).run());
     let (left, all) = (copied(&switched), copied(&first) + copied(&second));
     assert!(left * 2 < all, "{left} of {all} are copied while Docker is down");
     assert_eq!(docker.storage_value("Pool Name").unwrap(), pool);
@@ -145,24 +158,26 @@ fn onto_a_disk(bench: &Bench, docker: &Docker, ways: &[&str]) {
     assert!(!left.iter().any(|name| name.contains("prepared")), "{left:?}");
     docker.cmd(["run", "--rm", "dmpool-test-last:1", "cat", "/noise-last"]).run().checked().unwrap();
 
-    let back = [&["migrate", "--data-size", "5G"], ways, &["--yes"]].concat();
+    let back = [&["migrate", "--data-size", "5G"], &ways[..], &["--yes"]].concat();
     ok(bench.cmd(&back).limit(Duration::from_secs(180)).run());
     assert_eq!(docker.storage_value("Data Space Total").unwrap(), "5.369GB");
     assert!(docker.storage_value("Data loop file").unwrap().ends_with("devicemapper/devicemapper/data"));
     assert_eq!(contents(), before);
     let told = fs::read_to_string("/etc/docker/daemon.json").unwrap();
     assert!(!told.contains("dm.thinpooldev") && told.contains("dm.basesize=1G"), "{told}");
+    Cmd::new(&stop).run().checked().unwrap();
     bench.ok(&["destroy", &pool, "--with-volumes", "--yes"]);
+    without_backups();
 }
 
 /// What is prepared is shown as that, and nobody else gets it.
-fn is_for_nothing_else(bench: &Bench, pool: &str, disk: &str) {
+pub(crate) fn is_for_nothing_else(bench: &Bench, pool: &str, place: &[&str]) {
     for args in [
         &["activate", pool][..],
         &["destroy", pool, "--yes"],
         &["grow", pool, "max"],
         &["thin", "create", pool, "web", "--size", "1M"],
-        &["create", pool, "--data-device", disk, "--ensure"],
+        &[&["create", pool], place, &["--ensure"]].concat(),
     ] {
         assert_refused(&bench.run(args), 3, &["a migration into it is prepared", "--drop-prepared"]);
     }

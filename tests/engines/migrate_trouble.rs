@@ -15,6 +15,7 @@ use lab::guest::sys::{self, dmsetup};
 use lab::guest::wrap::{Behaviour, Wrapped};
 
 use crate::migrate::{WAITS, entries, of_container, without_backups};
+use crate::migrate_room::is_refused_without_room;
 use crate::support::Bench;
 
 const PID: &str = "/var/run/docker.pid";
@@ -202,6 +203,7 @@ fn a_docker_that_says_no_or_does_not_come_back_loses_nothing() {
     let it = Trouble::new(Bench::new());
 
     // Before anything is stopped.
+    is_refused_without_room(&it, 8 << 20);
     let pid = docker_pid();
     it.answer(&[("/info", "500")]);
     says(&it.migrate("3G"), 3, &["does not say what runs in it", "500: no luck today"]);

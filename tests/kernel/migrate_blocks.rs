@@ -34,9 +34,9 @@ fn volumes_are_the_same_in_blocks_of_another_length() {
     let old = HandMade::new(&bench, "old", 256 * M, 4 * M);
     let before = made(&bench, &old.name);
     let dir = bench.dir.to_str().unwrap();
-    let sizes = [("512K", 70 * M), ("192K", 56 * M), ("64K", 44 * M), ("16M", 200 * M)];
-    // The others are longer than what is written at once, and the same.
-    for (block, most) in sizes.into_iter().take(if boot::full() { 4 } else { 2 }) {
+    // The least regular one first; a whole Docker is carried to blocks of 512K elsewhere.
+    let sizes = [("192K", 56 * M), ("512K", 70 * M), ("64K", 44 * M), ("16M", 200 * M)];
+    for (block, most) in sizes.into_iter().take(if boot::full() { 4 } else { 1 }) {
         let pool = bench.sweep.name(&format!("n{block}"));
         let args =
             ["create", &pool, "--dir", dir, "--data-size", "384M", "--metadata-size", "4M", "--block-size", block];
@@ -56,7 +56,7 @@ fn volumes_are_the_same_in_blocks_of_another_length() {
         for (id, _) in VOLUMES {
             assert!(bytes(&bench, &pool, id) == before[&id], "volume {id} in blocks of {block}");
         }
-        if block == "512K" {
+        if ["192K", "512K"].contains(&block) {
             goes_on(&kit, &bench, &source, &family, &target);
         }
         bench.ok(&["destroy", &pool, "--with-volumes", "--yes"]);

@@ -1,6 +1,6 @@
 //! From devicemapper to overlay2: every layer becomes a directory, and Docker's names and ids stay.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::size;
 use super::{Own, Part as Planned, back};
 use crate::engine::configure::Obstacle;
 use crate::engine::configure::docker::{self as configure, Telling};
-use crate::engine::docker_objects::{self, Fields};
+use crate::engine::docker_objects::{self, Fields, Objects};
 use crate::engine::dockerd;
 use crate::engine::driver::Driver;
 use crate::engine::version::Version;
@@ -37,13 +37,12 @@ const NAMED: usize = 10;
 /// What was found out.
 #[derive(Debug)]
 struct Facts {
-    root: PathBuf,
+    objects: Objects,
     parts: Result<Vec<Part>, Vec<String>>,
     /// How many containers devicemapper has.
     containers: usize,
     /// Those with a size of their own, which overlay2 keeps only on XFS with project quotas.
     limited: Vec<String>,
-    size: Result<Size, String>,
     /// Layers that nothing names.
     nameless: usize,
     ground: Ground,
@@ -56,14 +55,10 @@ struct Facts {
 ///
 /// # Errors
 /// When there is no such root.
-fn look(root: &Path, reach: &Reach) -> Outcome<Facts> {
+fn look(root: &Path) -> Outcome<Facts> {
     let objects = docker_objects::read(root)
         .map_err(|e| Failure::refused(format!("cannot read the Docker root `{}`", root.display())).because(e))?;
     let parts = overlay2::parts(&objects);
-    let size = match &parts {
-        Ok(parts) => overlay2::measured(&objects, parts, reach).map_err(|e| format!("{e:#}")),
-        Err(_) => Ok(Size::default()),
-    };
     let of_driver =
         objects.containers.iter().filter(|container| container.driver() == Some(Driver::Devicemapper.name()));
     let of_driver: Vec<_> = of_driver.collect();
@@ -72,15 +67,14 @@ fn look(root: &Path, reach: &Reach) -> Outcome<Facts> {
     let store = objects.stores.iter().find(|store| store.driver == Driver::Devicemapper.name());
     let telling = configure::tell_overlay2(Path::new("/"), &dockerd::running());
     Ok(Facts {
-        root: objects.path.clone(),
         parts,
         containers: of_driver.len(),
         limited: limited.map(label).collect(),
-        size,
         nameless: store.map_or(0, |store| store.nameless(&objects.containers, &objects.volumes).len()),
         ground: Ground::look(&objects),
         missing: Vec::new(),
         telling,
+        objects,
     })
 }
 
@@ -98,18 +92,18 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
             .next("leave --offline out: Docker is stopped, and started on the copy"));
     }
     let state = migration.kit.state.clone();
-    let mut facts = look(&migration.root.path, &Reach { state: state.clone(), ..Reach::default() })?;
-    facts.missing = missing(migration, judged);
+    let mut facts = look(&migration.root.path)?;
     is_not_over(migration.kit, &facts, judged, &refuse)?;
-    let (layers, size, needed) = may_be_done(&facts, &refuse)?;
+    facts.missing = missing(migration, judged);
+    let (layers, size, needed) = may_be_done(&facts, &Reach { state: state.clone(), ..Reach::default() }, &refuse)?;
     let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, &refuse))?;
-    if telling.root != facts.root {
+    if telling.root != facts.objects.path {
         return Err(refuse("Docker is configured for another root".to_owned())
             .fact("found", telling.root.display().to_string())
             .next("set data-root to this one, or name that one"));
     }
     host(migration, judged, telling).has_overlay2(&refuse)?;
-    let to = facts.root.join(format!("dmpool-migrate-{}", migration.stamp));
+    let to = facts.objects.path.join(format!("dmpool-migrate-{}", migration.stamp));
     let report = state.saved.join(format!("docker-{}-compared.json", migration.stamp));
     let mut notes = notes(&facts, &to);
     notes.insert(0, cost::docker_stopped(cost::carry_files(layers, size.entries, Bytes::new(size.bytes))));
@@ -122,19 +116,19 @@ pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool
     }
     let pool = migration.root.own_pool();
     let old = migration.root.pool().or_else(|| Some(pool.clone()));
-    let room = reserved::can_be(&facts.root).then(|| ToReserve {
-        folder: facts.root.clone(),
+    let room = reserved::can_be(&facts.objects.path).then(|| ToReserve {
+        folder: facts.objects.path.clone(),
         room: needed,
         also: Bytes::default(),
     });
     if room.is_none() {
-        notes.push(reserved::cannot_be(&facts.root));
+        notes.push(reserved::cannot_be(&facts.objects.path));
     }
     let needed = room.as_ref().map_or_else(Bytes::default, |room| room.room);
     let edits = telling.edits.clone();
     let part = Planned { what, old, pool, edits, notes, room, first: Vec::new(), at_last: Vec::new() };
     let (_, origin) = size::origin_of(&migration.root);
-    let (root, containers, aside) = (facts.root.clone(), facts.containers, facts.ground.aside.clone());
+    let (root, containers, aside) = (facts.objects.path.clone(), facts.containers, facts.ground.aside.clone());
     let own: Own = Box::new(move |hold| {
         let of = || (root.clone(), to.clone(), hold.clone());
         let ((root, to, hold), verify, place, driver) = (of(), of(), of(), of());
@@ -153,7 +147,7 @@ fn is_not_over(kit: &Kit, facts: &Facts, judged: &Judged, refuse: &dyn Fn(String
     let Some(taken) = facts.ground.taken() else { return Ok(()) };
     let runs = judged.info.get("Driver").and_then(Value::as_str) == Some(Driver::Overlay2.name());
     let ended = over::recorded(&kit.state);
-    let over = ended.iter().find(|over| over.root == facts.root && over.new == Since::Overlay2);
+    let over = ended.iter().find(|over| over.root == facts.objects.path && over.new == Since::Overlay2);
     match over {
         Some(over) if runs => {
             let failure = refuse("it was migrated already, and Docker runs on overlay2".to_owned()).fact("found", taken);
@@ -172,7 +166,7 @@ fn is_not_over(kit: &Kit, facts: &Facts, judged: &Judged, refuse: &dyn Fn(String
                 true => "start Docker, which is told of overlay2",
                 false => "have Docker told of overlay2 again (its storage driver was changed since), then start it",
             };
-            let back = if back::leads_back(kit, &facts.root) { "; until then dmpool undo leads back" } else { "" };
+            let back = if back::leads_back(kit, &facts.objects.path) { "; until then dmpool undo leads back" } else { "" };
             Err(refuse("it was migrated already".to_owned()).fact("found", taken).next(format!("{start}{back}")))
         }
         _ => Ok(()),
@@ -180,13 +174,13 @@ fn is_not_over(kit: &Kit, facts: &Facts, judged: &Judged, refuse: &dyn Fn(String
 }
 
 /// Returns how many layers there are, how much is in them, and how much room that takes at most.
-fn may_be_done(facts: &Facts, refuse: &dyn Fn(String) -> Failure) -> Outcome<(usize, Size, Bytes)> {
+fn may_be_done(facts: &Facts, reach: &Reach, refuse: &dyn Fn(String) -> Failure) -> Outcome<(usize, Size, Bytes)> {
     let parts = facts.parts.as_ref().map_err(|broken| {
         let failure = refuse("not all of it is whole".to_owned());
         let more = broken.len().saturating_sub(NAMED);
         let failure = broken.iter().take(NAMED).fold(failure, |failure, why| failure.fact("found", why));
         let failure = if more > 0 { failure.fact("found", format!("{more} more")) } else { failure };
-        let root = quote(&facts.root.to_string_lossy());
+        let root = quote(&facts.objects.path.to_string_lossy());
         failure.next(format!("dmpool --root {root} rescue images --tree    # shows what is there"))
     })?;
     if let Some(part) = parts.iter().find(|part| facts.missing.contains(&part.id)) {
@@ -194,9 +188,10 @@ fn may_be_done(facts: &Facts, refuse: &dyn Fn(String) -> Failure) -> Outcome<(us
             .fact("found", format!("{}: the pool does not have the volume of {}", part.whose, part.id))
             .next("remove what needs it (docker rm, docker rmi), then run this again"));
     }
-    let size =
-        *facts.size.as_ref().map_err(|why| refuse("not all of it can be copied".to_owned()).fact("found", why))?;
-    facts.ground.may_have_overlay2(&facts.root, refuse)?;
+    facts.ground.may_have_overlay2(&facts.objects.path, refuse)?;
+    // Last of all that is looked at: every container is read for it.
+    let size = overlay2::measured(&facts.objects, parts, reach)
+        .map_err(|why| refuse("not all of it can be copied".to_owned()).fact("found", format!("{why:#}")))?;
     let needed = size.bytes.saturating_add(size.entries.saturating_mul(ENTRY)).saturating_add(SPARE);
     facts.ground.has_room(needed, size.entries, refuse)?;
     Ok((parts.len(), size, Bytes::new(needed)))
@@ -224,7 +219,7 @@ fn host(migration: &super::Ground<'_>, judged: &Judged, telling: &Telling) -> Ho
 }
 
 fn notes(facts: &Facts, to: &Path) -> Vec<String> {
-    let root = facts.root.display();
+    let root = facts.objects.path.display();
     let mut notes = vec![format!(
         "the pool and what devicemapper has in {root} stay as they are; when Docker has run well without them:  dmpool migrate --delete-old"
     )];
