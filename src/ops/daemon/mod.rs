@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::api::{Api, ApiError};
+use crate::engine::configuration::Configuration;
 use crate::engine::start::Starter;
 use crate::engine::stuck::{Stuck, stuck};
 use crate::engine::{roots, start};
@@ -121,8 +122,11 @@ pub fn nobody_runs_on(root: &Path) -> Result<()> {
 
 /// Returns the command that stops the Docker of a root, as this machine does it.
 pub fn stop_command(root: &Path) -> String {
-    let base = Path::new("/");
-    match (start::read(base).starter(base), pids_on(root).first()) {
+    let next = Configuration::of_next(Path::new("/"));
+    let next_root = next.root();
+    // That of another root would stop another Docker.
+    let is_next = next_root == root || next_root.canonicalize().is_ok_and(|next| next == root);
+    match (next.starter.filter(|_| is_next), pids_on(root).first()) {
         (Some(script @ Starter::Script(_)), _) => script.command("stop"),
         (_, Some(pid)) => stopped_by(*pid),
         (Some(unit), None) => unit.command("stop"),

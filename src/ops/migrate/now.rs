@@ -66,10 +66,7 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
     let judged = preflight::judge(&facts, &options.answered(&facts))?;
     let (pool, origin) = size::origin_of(root);
     gate::no_interrupted(kit, &pool)?;
-    let source = source(&ground, &judged, &pool, origin);
-    if source.is_err() {
-        files::plan(&ground, &judged, false).map(drop)?;
-    }
+    let source = source(&ground, &judged, &pool, origin)?;
     let needs_check = source.as_ref().is_ok_and(|source| source.metadata.superblock.needs_check);
     Ok(Now {
         name: root.as_typed(),
@@ -81,11 +78,27 @@ pub fn now(kit: &Kit, root: Option<&str>, options: &preflight::Options) -> Outco
     })
 }
 
-/// Opens the pool of a root; says why it can become no other pool.
-fn source(ground: &Ground<'_>, judged: &Judged, pool: &str, origin: Origin) -> Result<Source, String> {
-    told::is_one(&ground.root, &judged.info, pool, &|why: String| Failure::refused(why))
-        .map_err(|failure| failure.what)?;
-    opened(&ground.kit.dm, pool, origin).map_err(|e| format!("its pool cannot be read as a whole: {e:#}"))
+/// Opens the pool of a root; says why it can become no other pool, where it can be carried to overlay2.
+///
+/// # Errors
+/// Refused where it can become neither, and where Docker is told of another pool than it uses.
+fn source(ground: &Ground<'_>, judged: &Judged, pool: &str, origin: Origin) -> Outcome<Result<Source, String>> {
+    let (root, info) = (&ground.root, &judged.info);
+    let cannot = |why: String| format!("cannot migrate the pool of the Docker root `{}`: {why}", root.path.display());
+    if let Err(other) = told::uses_the_driver(root, info, &Failure::refused) {
+        // One that was migrated already is on another driver for that.
+        files::is_over(ground, judged)?;
+        return match files::may_begin(ground, judged) {
+            Ok(()) => Ok(Err(other.what)),
+            Err(_) => Err(Failure { what: cannot(other.what), ..other }),
+        };
+    }
+    told::is_told_of_it(root, info, pool, &|why: String| Failure::refused(cannot(why)))?;
+    let opened = opened(&ground.kit.dm, pool, origin).map_err(|e| format!("its pool cannot be read as a whole: {e:#}"));
+    if let Err(why) = &opened {
+        files::may_begin(ground, judged).map_err(|failure| failure.fact("pool", why))?;
+    }
+    Ok(opened)
 }
 
 fn opened(dm: &Dm, pool: &str, origin: Origin) -> anyhow::Result<Source> {

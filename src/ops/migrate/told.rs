@@ -16,11 +16,28 @@ use crate::error::{Failure, Outcome};
 /// Refused with who says what.
 pub(super) fn is_one(root: &DockerRoot, info: &Value, pool: &str, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     uses_the_driver(root, info, refuse)?;
+    is_told_of_it(root, info, pool, refuse)
+}
+
+/// Refuses a Docker that is told of another pool than it uses, or will be.
+///
+/// # Errors
+/// Refused with who says what.
+pub(super) fn is_told_of_it(
+    root: &DockerRoot,
+    info: &Value,
+    pool: &str,
+    refuse: &impl Fn(String) -> Failure,
+) -> Outcome<()> {
     same_when_started(&root.options, &root.next_options, refuse)?;
     same_as_used(&root.options, info, pool, refuse)
 }
 
-fn uses_the_driver(root: &DockerRoot, info: &Value, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
+/// Refuses a Docker that runs on another driver, or that would.
+///
+/// # Errors
+/// Refused with which one.
+pub(super) fn uses_the_driver(root: &DockerRoot, info: &Value, refuse: &impl Fn(String) -> Failure) -> Outcome<()> {
     let own = Driver::Devicemapper.name();
     let runs = info.get("Driver").and_then(Value::as_str);
     if runs == Some(own) {

@@ -66,7 +66,8 @@ pub fn look(root: &Path, options: &Options) -> Facts {
         orphans: if daemon.is_none() { shims(&root) } else { Vec::new() },
         pid,
         is_stopped: stopped.is_some(),
-        starter: next.starter,
+        // That of another root would stop another Docker.
+        starter: next.starter.filter(|_| is_next),
         root,
         socket,
         asked,

@@ -63,7 +63,7 @@ impl Written {
     }
 }
 
-/// Returns a failure with all that bears on it in its words, for who prints those and the chain of causes alone.
+/// Returns a failure with all that bears on it, for who prints the chain of causes alone.
 fn whole(failure: Failure) -> anyhow::Error {
     let facts = failure.facts.iter().filter(|fact| fact.label != "state");
     let facts: Vec<_> = facts.map(|fact| format!("{}: {}", fact.label, fact.value)).collect();
@@ -71,16 +71,10 @@ fn whole(failure: Failure) -> anyhow::Error {
         return failure.into();
     }
     let what = format!("{} ({})", failure.what, facts.join("; "));
-    Failure { what, ..failure }.into()
-}
-
-/// As [`whole`], of the archive's file: nobody can go on with a pipe while Docker is held, and a signal has no remedy.
-fn unwritten(failure: Failure) -> anyhow::Error {
-    let next = match failure.next {
-        Some(_) => "make room there, or name a file on another file system, then run the same command again",
-        None => "run the same command again",
-    };
-    whole(failure.next(next))
+    match failure.source {
+        Some(source) => source.context(what),
+        None => anyhow::anyhow!(what),
+    }
 }
 
 impl WriteArchive {
@@ -114,9 +108,9 @@ impl WriteArchive {
                 self.hold.still_stands()?;
                 let used = self.hold.used_past()?;
                 ensure!(used.is_empty(), "somebody has started Docker while it was held ({})", used.join(", "));
-                output.finish().map_err(unwritten)?;
+                output.finish().map_err(whole)?;
             }
-            Err(Unsaved::Output(e)) => return Err(unwritten(output.broken(&e))),
+            Err(Unsaved::Output(e)) => return Err(whole(output.broken(&e))),
             Err(Unsaved::Source(failure)) => return Err(whole(failure)),
         }
         let id = FileId::of(&self.file)?;
@@ -186,11 +180,6 @@ mod tests {
             Failure::failed("cannot save it").fact("found", "a").fact("found", "b").fact("state", "as it was");
         let told = whole(failure.because(anyhow::anyhow!("EIO")));
         assert_eq!(format!("{told:#}"), "cannot save it (found: a; found: b): EIO");
-        let told = whole(Failure::failed("cannot save it").fact("found", "a").next("--without a"));
-        assert_eq!(
-            told.downcast::<Failure>().map(|failure| failure.next).ok().flatten().as_deref(),
-            Some("--without a")
-        );
     }
 
     #[test]

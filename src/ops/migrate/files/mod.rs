@@ -78,31 +78,64 @@ fn look(root: &Path) -> Outcome<Facts> {
     })
 }
 
+fn refusing(migration: &super::Ground<'_>) -> (String, impl Fn(String) -> Failure + use<>) {
+    let what = format!("migrate the Docker root `{}` to overlay2", migration.root.path.display());
+    let cannot = what.clone();
+    (what, move |why: String| Failure::refused(format!("cannot {cannot}: {why}")).fact("state", "nothing was touched"))
+}
+
+/// Refuses what was carried over before.
+///
+/// # Errors
+/// Refused with what is left to be done.
+pub(super) fn is_over(migration: &super::Ground<'_>, judged: &Judged) -> Outcome<()> {
+    is_not_over(migration.kit, &look(&migration.root.path)?, judged, &refusing(migration).1)
+}
+
+/// Refuses with every reason not to do it that is seen without reading what would be copied.
+///
+/// # Errors
+/// That reason.
+pub(super) fn may_begin(migration: &super::Ground<'_>, judged: &Judged) -> Outcome<()> {
+    checked(migration, judged, &refusing(migration).1).map(drop)
+}
+
+fn checked(migration: &super::Ground<'_>, judged: &Judged, refuse: &impl Fn(String) -> Failure) -> Outcome<Facts> {
+    let facts = look(&migration.root.path)?;
+    is_not_over(migration.kit, &facts, judged, refuse)?;
+    let runs = judged.info.get("Driver").and_then(Value::as_str);
+    let ours = [Driver::Devicemapper.name(), Driver::Overlay2.name()];
+    if let Some(other) = runs.filter(|runs| !ours.contains(runs)) {
+        return Err(refuse(format!("Docker runs on the {other} driver, and has other images and containers there"))
+            .next("dmpool rescue images    # shows what each driver has; rescue save and rescue export carry it over one by one"));
+    }
+    let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, refuse))?;
+    if telling.root != facts.objects.path {
+        return Err(refuse("Docker is configured for another root".to_owned())
+            .fact("found", telling.root.display().to_string())
+            .next("set data-root to this one, or name that one"));
+    }
+    host(migration, judged, telling).has_overlay2(refuse)?;
+    facts.ground.may_have_overlay2(&facts.objects.path, refuse)?;
+    Ok(facts)
+}
+
 /// Returns the steps between those that stop Docker and those that start it.
 ///
 /// # Errors
 /// Every reason not to do it.
 pub(super) fn plan(migration: &super::Ground<'_>, judged: &Judged, offline: bool) -> Outcome<(Planned, Own)> {
-    let root = migration.root.path.display();
-    let what = format!("migrate the Docker root `{root}` to overlay2");
-    let refuse = |why: String| Failure::refused(format!("cannot {what}: {why}")).fact("state", "nothing was touched");
+    let (what, refuse) = refusing(migration);
     if let Some(daemon) = judged.daemon.as_ref().filter(|_| offline) {
         return Err(refuse("its Docker runs, and --offline is for one that does not".to_owned())
             .fact("found", format!("it listens at {}", daemon.socket.display()))
             .next("leave --offline out: Docker is stopped, and started on the copy"));
     }
     let state = migration.kit.state.clone();
-    let mut facts = look(&migration.root.path)?;
-    is_not_over(migration.kit, &facts, judged, &refuse)?;
+    let mut facts = checked(migration, judged, &refuse)?;
+    let telling = facts.telling.clone().map_err(|obstacle| refusal(&obstacle, &refuse))?;
     facts.missing = missing(migration, judged);
     let (layers, size, needed) = may_be_done(&facts, &Reach { state: state.clone(), ..Reach::default() }, &refuse)?;
-    let telling = facts.telling.as_ref().map_err(|obstacle| refusal(obstacle, &refuse))?;
-    if telling.root != facts.objects.path {
-        return Err(refuse("Docker is configured for another root".to_owned())
-            .fact("found", telling.root.display().to_string())
-            .next("set data-root to this one, or name that one"));
-    }
-    host(migration, judged, telling).has_overlay2(&refuse)?;
     let to = facts.objects.path.join(format!("dmpool-migrate-{}", migration.stamp));
     let report = state.saved.join(format!("docker-{}-compared.json", migration.stamp));
     let mut notes = notes(&facts, &to);
@@ -188,7 +221,6 @@ fn may_be_done(facts: &Facts, reach: &Reach, refuse: &dyn Fn(String) -> Failure)
             .fact("found", format!("{}: the pool does not have the volume of {}", part.whose, part.id))
             .next("remove what needs it (docker rm, docker rmi), then run this again"));
     }
-    facts.ground.may_have_overlay2(&facts.objects.path, refuse)?;
     // Last of all that is looked at: every container is read for it.
     let size = overlay2::measured(&facts.objects, parts, reach)
         .map_err(|why| refuse("not all of it can be copied".to_owned()).fact("found", format!("{why:#}")))?;
