@@ -315,6 +315,43 @@ fn a_dead_docker_comes_to_overlay2() {
     }
 }
 
+/// What devicemapper has left beside it is carried nowhere; and one that is told of another pool than it uses is told so, and not to leave it.
+#[test]
+fn a_docker_on_a_third_driver_is_let_be() {
+    if !boot::full() {
+        boot::skip("a minute: with --full");
+    }
+    let config = |root: &Path| {
+        Config::new(root).option("dm.loopdatasize=400M").option("dm.loopmetadatasize=16M").option("dm.basesize=1G")
+    };
+    let mut stopped = Stopped::new(Kind::Xfs, config, small);
+    let root = stopped.root.to_str().unwrap().to_owned();
+    let refused = |stopped: &mut Stopped, what: &[&str], why: &str| {
+        let ways = ["--stop-command", "true", "--start-command", "true"];
+        let said = stopped.dmpool(&[&["migrate", &root, "--yes"], what, &ways[..]].concat(), "", 3);
+        assert!(said.contains(why) && said.contains("nothing was touched"), "{said}");
+        let asked = on_a_terminal(&stopped.bench, &[&["migrate", root.as_str()], &ways[..]].concat(), &[(why, "")]);
+        assert!(asked.code() == Some(3) && !asked.stdout.contains("What shall it become?"), "{asked}");
+        asked.stdout
+    };
+    let mut docker =
+        Docker::start(Config { driver: "vfs".to_owned(), options: Vec::new(), ..Config::new(&stopped.root) }).unwrap();
+    for what in [&["--to-driver", "overlay2"][..], &["--data-size", "3G"]] {
+        let said = refused(&mut stopped, what, "Docker runs on the vfs driver");
+        assert!(said.contains("rescue images"), "{said}");
+    }
+    docker.stop().unwrap();
+    std::mem::forget(docker);
+
+    let docker = Docker::start(config(&stopped.root)).unwrap();
+    let json = fs::read_to_string(DAEMON_JSON).unwrap();
+    fs::write(DAEMON_JSON, json.replace("dm.basesize=1G", "dm.thinpooldev=/dev/mapper/other")).unwrap();
+    let said = refused(&mut stopped, &["--data-size", "3G"], "Docker has not been started with what it is told now");
+    assert!(said.contains("make the configuration say what the pool is"), "{said}");
+    fs::write(DAEMON_JSON, json).unwrap();
+    drop(docker);
+}
+
 /// Dear: with one of everything.
 #[test]
 fn one_of_everything_comes_to_overlay2() {
