@@ -6,8 +6,9 @@ use std::sync::Mutex;
 
 use crate::engine::docker_objects::Objects;
 use crate::engine::driver::Driver;
-use crate::ops::contents::overlay2::{self, Opener, Part};
+use crate::ops::contents::overlay2::{self, Opener, Over, Part};
 use crate::ops::contents::source::Reach;
+use crate::ops::contents::tree::shown;
 use crate::units::Bytes;
 
 /// How much it is.
@@ -40,15 +41,31 @@ pub(super) fn changed(objects: &Objects, driver: Driver, parts: &[Part], reach: 
 }
 
 fn measure(root: &Path, driver: Driver, parts: &[&Part], reach: &Reach) -> Changed {
-    let mut opener = Opener::while_used(root, driver, reach);
     let mut found = Changed::default();
-    for part in parts {
-        match overlay2::changed(&mut opener, part, &mut |_, _| ()) {
-            Ok(bytes) => found.bytes = Bytes::new(found.bytes.get().saturating_add(bytes.get())),
-            Err(why) => found.unmeasured.push(format!("{why:#}; what it has changed is not in the size that is told")),
+    for container in overlay2::of_containers(parts) {
+        let mut opener = Opener::while_used(root, driver, reach);
+        for part in container {
+            match overlay2::changed(&mut opener, part, &mut |_, _| ()) {
+                Ok(over) => {
+                    found.bytes = Bytes::new(found.bytes.get().saturating_add(over.bytes.get()));
+                    found.unmeasured.extend(unread(part, &over));
+                }
+                Err(why) => {
+                    found.unmeasured.push(format!("{why:#}; what it has changed is not in the size that is told"));
+                    break;
+                }
+            }
         }
     }
     found
+}
+
+/// Says what of a layer is not measured.
+fn unread(part: &Part, over: &Over) -> Option<String> {
+    let first = over.first.as_ref()?;
+    let more = if over.lost > 1 { format!(", and {} more", over.lost - 1) } else { String::new() };
+    let (whose, path, why) = (&part.whose, shown(&first.path), &first.why);
+    Some(format!("{whose}: `/{path}`: {why}{more}; what could not be read is not in the size that is told"))
 }
 
 /// Returns the driver's names for the layers of containers.
