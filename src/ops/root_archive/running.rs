@@ -142,15 +142,31 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     let options = Options { file: Some(file.clone()), ..wanted.options.clone() };
     let reach = Reach { state: kit.state.clone(), ..Reach::default() };
     let found = look(objects, &reach, &options)?;
-    let judged = preflight::judge(&preflight::look(&root, &wanted.docker), &wanted.docker)?;
-    if judged.daemon.is_none() {
-        return Err(refuse("its Docker has just stopped".to_owned()).next("run this again: it is saved as it is then"));
-    }
+    let judge = || {
+        let judged = preflight::judge(&preflight::look(&root, &wanted.docker), &wanted.docker)?;
+        if judged.daemon.is_some() {
+            return Ok(judged);
+        }
+        Err(refuse("its Docker has just stopped".to_owned()).next("run this again: it is saved as it is then"))
+    };
+    let judged = judge()?;
+    let contents = found.contents().clone();
+    // What is to be kept of them is in the archive: once it was saved, by its own container.
+    let is_lost = !wanted.docker.keep_rm || wanted.docker.saved.is_some();
+    let vanish: Vec<_> =
+        judged.running.iter().filter(|ran| ran.vanishes && is_lost).map(|ran| ran.id.as_str()).collect();
+    let (changed, is_new) = found.changed(&vanish, &kit.watcher).map_err(|why| {
+        let failure = Failure::failed(format!(
+            "cannot save the Docker root `{}`: how much there is was not measured to the end",
+            root.display()
+        ));
+        let state = if wanted.docker.saved.is_some() { "nothing was stopped" } else { "nothing was touched" };
+        failure.fact("state", state).because(why)
+    })?;
+    // Who is asked is told what runs by now.
+    let judged = if is_new { judge()? } else { judged };
     let stamp = journal::stamp(wanted.docker.begun.unwrap_or_else(SystemTime::now));
     let around = around(&judged, &kit.state, &format!("docker-{stamp}"), pool.as_deref(), &[], &[])?;
-    let contents = found.contents().clone();
-    let vanish: Vec<_> = judged.running.iter().filter(|ran| ran.vanishes).map(|ran| ran.id.as_str()).collect();
-    let changed = found.changed(&vanish);
     let size = Bytes::new(contents.bytes.saturating_add(changed.bytes.get()));
     // Each file is in the archive with all its bytes: what has too little room for them has none for the whole.
     may_hold(size, folder, &file)?;

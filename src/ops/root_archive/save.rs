@@ -265,9 +265,13 @@ impl Save<'_> {
         &self.contents
     }
 
-    /// Measures what containers have changed, but for those of `without`, which is not in the size that the contents tell.
-    pub(super) fn changed(&self, without: &[&str]) -> Changed {
-        changed(&self.objects, self.driver, &self.parts, self.reach, without)
+    /// Measures what containers have changed, but for those of `without`, which is not in the size that the contents tell; says whether
+    /// it was measured just now.
+    ///
+    /// # Errors
+    /// When somebody wanted an end.
+    pub(super) fn changed(&self, without: &[&str], watcher: &Watcher) -> anyhow::Result<(Changed, bool)> {
+        changed(&self.objects, self.driver, &self.parts, self.reach, without, watcher)
     }
 
     /// Returns the same with what Docker is told by when nobody holds it: the files of the host have the hold in them.
