@@ -17,7 +17,7 @@ use crate::units::Bytes;
 /// How much it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changed {
-    /// Bytes of files, without holes: what the archive has of them takes no less.
+    /// Bytes of files as the archive has them, but for small ones with holes, which it may have with less.
     pub bytes: Bytes,
     /// Why some of it is not in that, each a sentence.
     pub unmeasured: Vec<String>,
@@ -121,7 +121,10 @@ fn layers_of<'o>(objects: &'o Objects, driver: Driver, containers: &[&str]) -> B
 mod tests {
     use std::fs::{File, create_dir_all, write};
 
+    use nix::fcntl::{FallocateFlags, fallocate};
+
     use super::*;
+    use crate::kernel::folder::Content;
 
     fn part(id: &str, below: &[&str]) -> Part {
         let below = below.iter().map(|id| (*id).to_owned()).collect();
@@ -142,9 +145,16 @@ mod tests {
         let measured =
             |parts: &[&Part]| measure(&root, Driver::Overlay2, parts, &Reach::default(), &Watcher::none()).unwrap();
         assert_eq!(measured(&[&init, &web]), Changed { bytes: Bytes::new(5000), unmeasured: Vec::new() });
+        // What is allocated and was never written counts as it is written.
+        let allocated = File::create(diff("web").join("allocated")).unwrap();
+        allocated.set_len(16 << 20).unwrap();
+        let _ = fallocate(&allocated, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 4 << 20);
+        let content = Content::of(allocated).unwrap();
+        let written: u64 = content.extents().iter().map(|extent| extent.end - extent.start).sum();
+        assert_eq!(measured(&[&init, &web]).bytes, Bytes::new(5000 + written));
         // What cannot be read hides nothing of the others.
         let found = measured(&[&part("gone", &["image"]), &web]);
-        assert_eq!((found.bytes, found.unmeasured.len()), (Bytes::new(5000), 1));
+        assert_eq!((found.bytes, found.unmeasured.len()), (Bytes::new(5000 + written), 1));
         assert!(found.unmeasured.iter().all(|why| why.starts_with("container gone: ")), "{found:?}");
         // Where many cannot, some are named and the others counted.
         let gone: Vec<_> = (0..8).map(|number| part(&format!("gone{number}"), &["image"])).collect();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::contents::{Contents, Item};
+use super::room::room;
 use super::save::{Options, look};
 use crate::engine::docker_objects::Objects;
 use crate::engine::docker_root::DockerRoot;
@@ -15,9 +16,9 @@ use crate::ops::around::around;
 use crate::ops::contents::source::Reach;
 use crate::ops::daemon::Way;
 use crate::ops::daemon::saved::Saved as Kept;
+use crate::ops::daemon::vanishing;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::preflight::{self, Judged};
-use crate::ops::rescue::copy::may_hold;
 use crate::ops::steps::write_archive::{WriteArchive, Written};
 use crate::ops::steps::{KeepRecords, Kit, Step};
 use crate::ops::{cost, docker, gate, journal, keep_rm, named_file, rescue};
@@ -163,13 +164,15 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
         let state = if wanted.docker.saved.is_some() { "nothing was stopped" } else { "nothing was touched" };
         failure.fact("state", state).because(why)
     })?;
+    let volumes = vanishing::gone_with(&judged.containers, &vanish);
+    let known = found.bytes(&vanish, &volumes.iter().map(String::as_str).collect());
     // Who is asked is told what runs by now.
     let judged = if is_new { judge()? } else { judged };
     let stamp = journal::stamp(wanted.docker.begun.unwrap_or_else(SystemTime::now));
     let around = around(&judged, &kit.state, &format!("docker-{stamp}"), pool.as_deref(), &[], &[])?;
-    let size = Bytes::new(contents.bytes.saturating_add(changed.bytes.get()));
+    let size = Bytes::new(known.get().saturating_add(changed.bytes.get()));
     // Each file is in the archive with all its bytes: what has too little room for them has none for the whole.
-    may_hold(size, folder, &file)?;
+    let narrow = room(size, folder, &file)?;
     let limit = file_size_limit().map_err(|e| refuse("how long a file may be cannot be told".to_owned()).because(e))?;
     gate::file_size(size, limit, &refuse)?;
     let mut notes = vec![cost::docker_stopped(cost::save(found.layers(), size))];
@@ -177,6 +180,7 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     notes.extend(stopped(&judged, &contents));
     let is_more = !changed.unmeasured.is_empty();
     notes.extend(changed.unmeasured);
+    notes.extend(narrow);
     notes.extend(judged.notes);
     let write = WriteArchive {
         hold: around.hold.clone(),
