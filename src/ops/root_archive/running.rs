@@ -156,6 +156,10 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     let is_lost = !wanted.docker.keep_rm || wanted.docker.saved.is_some();
     let vanish: Vec<_> =
         judged.running.iter().filter(|ran| ran.vanishes && is_lost).map(|ran| ran.id.as_str()).collect();
+    let volumes = vanishing::gone_with(&judged.containers, &vanish);
+    let known = found.bytes(&vanish, &volumes.iter().map(String::as_str).collect());
+    // What is too much already is not measured first.
+    room(known, folder, &file)?;
     let (changed, is_new) = found.changed(&vanish, &kit.watcher).map_err(|why| {
         let failure = Failure::failed(format!(
             "cannot save the Docker root `{}`: how much there is was not measured to the end",
@@ -164,8 +168,6 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
         let state = if wanted.docker.saved.is_some() { "nothing was stopped" } else { "nothing was touched" };
         failure.fact("state", state).because(why)
     })?;
-    let volumes = vanishing::gone_with(&judged.containers, &vanish);
-    let known = found.bytes(&vanish, &volumes.iter().map(String::as_str).collect());
     // Who is asked is told what runs by now.
     let judged = if is_new { judge()? } else { judged };
     let stamp = journal::stamp(wanted.docker.begun.unwrap_or_else(SystemTime::now));
