@@ -122,6 +122,8 @@ impl Args {
         let mut wanted = Wanted { options, docker };
         wanted.docker.begun = Some(SystemTime::now());
         let mut kit = gate::open(state)?;
+        // Before anything is asked, what containers have changed is measured, which takes long.
+        kit.watcher = show::progress();
         let planned = running::describe(&kit, &wanted)?;
         if self.dry_run {
             let text = report::plan::text(&planned.plan);
@@ -133,7 +135,6 @@ impl Args {
             show::confirm(&report::migrate::question(&planned.plan, wanted.docker.keep_rm), &planned.plan.what, false)?;
             wanted.docker.agreed = Some(planned.plan.stops().into_iter().map(|ran| ran.id.clone()).collect());
         }
-        kit.watcher = show::progress();
         told(&running::save(&kit, &wanted)?)
     }
 }

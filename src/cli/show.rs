@@ -10,9 +10,10 @@ use nix::errno::Errno;
 use crate::error::{Failure, Kind, Outcome};
 use crate::ops::cost;
 use crate::ops::journal::Ended;
-use crate::ops::progress::{Told, Watcher};
+use crate::ops::progress::{Progress, Told, Watcher};
 use crate::ops::{Change, Done};
 use crate::report;
+use crate::units::Bytes;
 
 /// Prints a value.
 ///
@@ -120,9 +121,9 @@ pub(super) fn progress() -> Watcher {
     if !ProgressDrawTarget::stderr().is_hidden() {
         let shown: Cell<Option<(&'static str, ProgressBar)>> = Cell::new(None);
         return Watcher::new(move |told| {
-            let progress = match told {
-                Told::Progress(progress) => progress,
-                Told::Next(line) => {
+            let far = match Far::of(told) {
+                Ok(far) => far,
+                Err(line) => {
                     if let Some((_, bar)) = shown.take() {
                         bar.finish();
                     }
@@ -130,31 +131,31 @@ pub(super) fn progress() -> Watcher {
                 }
             };
             let bar = match shown.take() {
-                Some((what, bar)) if what == progress.what => bar,
+                Some((what, bar)) if what == far.what => bar,
                 before => {
                     if let Some((_, bar)) = before {
                         bar.finish();
                     }
-                    bar(progress.what, progress.total.get())
+                    far.bar()
                 }
             };
-            bar.set_position(progress.done.get());
-            if progress.done >= progress.total {
+            bar.set_position(far.done);
+            if far.done >= far.total {
                 bar.finish();
             }
-            shown.set(Some((progress.what, bar)));
+            shown.set(Some((far.what, bar)));
         });
     }
     let last = Cell::new(None);
     Watcher::new(move |told| {
-        let progress = match told {
-            Told::Progress(progress) => progress,
-            Told::Next(line) => return next(line),
+        let far = match Far::of(told) {
+            Ok(far) => far,
+            Err(line) => return next(line),
         };
-        let tenth = progress.done.get().saturating_mul(10).checked_div(progress.total.get()).unwrap_or(10);
-        let now = Some((progress.what, tenth));
+        let tenth = far.done.saturating_mul(10).checked_div(far.total).unwrap_or(10);
+        let now = Some((far.what, tenth));
         if last.replace(now) != now {
-            error(&format!("{}: {} of {}\n", progress.what, progress.done.human(), progress.total.human()));
+            error(&format!("{}: {} of {}\n", far.what, far.shown(far.done), far.shown(far.total)));
         }
     })
 }
@@ -163,13 +164,43 @@ fn next(line: &str) {
     error(&format!("{}\n", report::failure::printable(line)));
 }
 
-fn bar(what: &'static str, total: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left",
-    );
-    let bar = ProgressBar::new(total).with_message(what);
-    match style {
-        Ok(style) => bar.with_style(style.progress_chars("=> ")),
-        Err(_) => bar,
+/// How far something long has come.
+struct Far {
+    what: &'static str,
+    done: u64,
+    total: u64,
+    /// Whether these are bytes, and not things.
+    is_bytes: bool,
+}
+
+impl Far {
+    /// Returns what was told; the line when it is one.
+    fn of(told: Told<'_>) -> Result<Self, &str> {
+        match told {
+            Told::Progress(Progress { what, done, total }) => {
+                Ok(Self { what, done: done.get(), total: total.get(), is_bytes: true })
+            }
+            Told::Counted { what, done, total } => {
+                Ok(Self { what, done: done as u64, total: total as u64, is_bytes: false })
+            }
+            Told::Next(line) => Err(line),
+        }
+    }
+
+    fn shown(&self, amount: u64) -> String {
+        if self.is_bytes { Bytes::new(amount).human() } else { amount.to_string() }
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let style = ProgressStyle::with_template(if self.is_bytes {
+            "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left"
+        } else {
+            "{msg} [{bar:30}] {pos} of {len}, {eta} left"
+        });
+        let bar = ProgressBar::new(self.total).with_message(self.what);
+        match style {
+            Ok(style) => bar.with_style(style.progress_chars("=> ")),
+            Err(_) => bar,
+        }
     }
 }

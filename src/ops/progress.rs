@@ -25,6 +25,15 @@ pub enum Told<'t> {
     Next(&'t str),
     /// How far a long step has come.
     Progress(&'t Progress),
+    /// How many of what is gone through are done.
+    Counted {
+        /// What is done with them: "measuring what containers have changed".
+        what: &'static str,
+        /// How many are done.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
 }
 
 type Hears = dyn Fn(Told<'_>);
@@ -47,6 +56,11 @@ impl Watcher {
     /// Tells how far a step has come.
     pub fn tell(&self, progress: &Progress) {
         self.told(Told::Progress(progress));
+    }
+
+    /// Tells how many are done of what is gone through.
+    pub fn count(&self, what: &'static str, done: usize, total: usize) {
+        self.told(Told::Counted { what, done, total });
     }
 
     /// Tells what is begun next.

@@ -77,6 +77,14 @@ pub fn all<'i>(inspected: impl IntoIterator<Item = &'i Value, IntoIter: Clone>) 
     vanishing.map(of).collect()
 }
 
+/// Returns the names of the volumes that go with some of the containers, by their ids, when Docker removes these and no others.
+pub fn gone_with(inspected: &[Value], ids: &[&str]) -> BTreeSet<String> {
+    let (gone, other): (Vec<_>, Vec<_>) = all(inspected).into_iter().partition(|it| ids.contains(&it.id.as_str()));
+    let names = |of: Vec<Vanishing>| of.into_iter().flat_map(|it| it.volumes).map(|volume| volume.name).collect();
+    let (gone, other): (BTreeSet<String>, BTreeSet<String>) = (names(gone), names(other));
+    gone.difference(&other).cloned().collect()
+}
+
 /// Returns the volumes that a container has, each with where.
 fn mounted(inspected: &Value) -> impl Iterator<Item = (&str, &str)> {
     let mounts = inspected.get("Mounts").and_then(Value::as_array).into_iter().flatten();
@@ -122,9 +130,20 @@ mod tests {
         let web = json!({"Name": "/web", "HostConfig": {"AutoRemove": false}, "Mounts": [volume(&shared, "/c")]});
         let mut going = job.clone();
         going["State"]["RemovalInProgress"] = json!(true);
-        let found = still_there(&[web, job, going]);
+        let found = still_there(&[web.clone(), job.clone(), going]);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].to_string(), "job (with its volume at /a)");
         assert_eq!(found[0].volumes[0].name, anonymous);
+        // What one that stays for now has, too, stays with it.
+        let mut other = job.clone();
+        other["Id"] = json!("other");
+        let mut first = job;
+        first["Id"] = json!("first");
+        let alone = [first.clone(), web.clone()];
+        assert_eq!(gone_with(&alone, &["first"]), BTreeSet::from([anonymous.clone()]));
+        assert_eq!(gone_with(&alone, &[]), BTreeSet::new());
+        let both = [first, other, web];
+        assert_eq!(gone_with(&both, &["first"]), BTreeSet::new());
+        assert_eq!(gone_with(&both, &["first", "other"]), BTreeSet::from([anonymous]));
     }
 }

@@ -20,6 +20,7 @@ mod load;
 mod making;
 mod place;
 mod powers;
+mod room;
 pub mod running;
 mod save;
 mod taken;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::contents::{Contents, Item};
+use super::room::room;
 use super::save::{Options, look};
 use crate::engine::docker_objects::Objects;
 use crate::engine::docker_root::DockerRoot;
@@ -15,9 +16,9 @@ use crate::ops::around::around;
 use crate::ops::contents::source::Reach;
 use crate::ops::daemon::Way;
 use crate::ops::daemon::saved::Saved as Kept;
+use crate::ops::daemon::vanishing;
 use crate::ops::plan::{Operation, Plan};
 use crate::ops::preflight::{self, Judged};
-use crate::ops::rescue::copy::may_hold;
 use crate::ops::steps::write_archive::{WriteArchive, Written};
 use crate::ops::steps::{KeepRecords, Kit, Step};
 use crate::ops::{cost, docker, gate, journal, keep_rm, named_file, rescue};
@@ -142,18 +143,38 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     let options = Options { file: Some(file.clone()), ..wanted.options.clone() };
     let reach = Reach { state: kit.state.clone(), ..Reach::default() };
     let found = look(objects, &reach, &options)?;
-    let judged = preflight::judge(&preflight::look(&root, &wanted.docker), &wanted.docker)?;
-    if judged.daemon.is_none() {
-        return Err(refuse("its Docker has just stopped".to_owned()).next("run this again: it is saved as it is then"));
-    }
+    let judge = || {
+        let judged = preflight::judge(&preflight::look(&root, &wanted.docker), &wanted.docker)?;
+        if judged.daemon.is_some() {
+            return Ok(judged);
+        }
+        Err(refuse("its Docker has just stopped".to_owned()).next("run this again: it is saved as it is then"))
+    };
+    let judged = judge()?;
+    let contents = found.contents().clone();
+    // What is to be kept of them is in the archive: once it was saved, by its own container.
+    let is_lost = !wanted.docker.keep_rm || wanted.docker.saved.is_some();
+    let vanish: Vec<_> =
+        judged.running.iter().filter(|ran| ran.vanishes && is_lost).map(|ran| ran.id.as_str()).collect();
+    let volumes = vanishing::gone_with(&judged.containers, &vanish);
+    let known = found.bytes(&vanish, &volumes.iter().map(String::as_str).collect());
+    // What is too much already is not measured first.
+    room(known, folder, &file)?;
+    let (changed, is_new) = found.changed(&vanish, &kit.watcher).map_err(|why| {
+        let failure = Failure::failed(format!(
+            "cannot save the Docker root `{}`: how much there is was not measured to the end",
+            root.display()
+        ));
+        let state = if wanted.docker.saved.is_some() { "nothing was stopped" } else { "nothing was touched" };
+        failure.fact("state", state).because(why)
+    })?;
+    // Who is asked is told what runs by now.
+    let judged = if is_new { judge()? } else { judged };
     let stamp = journal::stamp(wanted.docker.begun.unwrap_or_else(SystemTime::now));
     let around = around(&judged, &kit.state, &format!("docker-{stamp}"), pool.as_deref(), &[], &[])?;
-    let contents = found.contents().clone();
-    let vanish: Vec<_> = judged.running.iter().filter(|ran| ran.vanishes).map(|ran| ran.id.as_str()).collect();
-    let changed = found.changed(&vanish);
-    let size = Bytes::new(contents.bytes.saturating_add(changed.bytes.get()));
+    let size = Bytes::new(known.get().saturating_add(changed.bytes.get()));
     // Each file is in the archive with all its bytes: what has too little room for them has none for the whole.
-    may_hold(size, folder, &file)?;
+    let narrow = room(size, folder, &file)?;
     let limit = file_size_limit().map_err(|e| refuse("how long a file may be cannot be told".to_owned()).because(e))?;
     gate::file_size(size, limit, &refuse)?;
     let mut notes = vec![cost::docker_stopped(cost::save(found.layers(), size))];
@@ -161,6 +182,7 @@ fn plan(kit: &Kit, wanted: &Wanted) -> Outcome<Planned> {
     notes.extend(stopped(&judged, &contents));
     let is_more = !changed.unmeasured.is_empty();
     notes.extend(changed.unmeasured);
+    notes.extend(narrow);
     notes.extend(judged.notes);
     let write = WriteArchive {
         hold: around.hold.clone(),

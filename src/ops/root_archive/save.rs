@@ -16,6 +16,7 @@ use super::changed::{Changed, changed};
 use super::contents::{CONTENTS, Contents, Item, SUMS, Sums, VOLUMES};
 use super::docker_needs::is_of_images;
 use super::host::{Told, host};
+use super::room::room;
 use super::taken::{self, Open};
 use super::whole;
 use crate::engine::docker_objects::{Container, Objects};
@@ -32,7 +33,7 @@ use crate::ops::contents::source::{Reach, opened};
 use crate::ops::contents::tree::{Entry, Lost};
 use crate::ops::fault::{self, Point};
 use crate::ops::progress::{Progress, Watcher};
-use crate::ops::rescue::copy::{may_hold, may_write};
+use crate::ops::rescue::copy::may_write;
 use crate::ops::rescue::with_root;
 use crate::ops::volumes_of_docker::LONGEST_PATH;
 use crate::process::{as_root, quote};
@@ -107,6 +108,9 @@ pub fn save<'a>(objects: Objects, reach: &'a Reach, options: &Options) -> Outcom
     let refuse = |why: String| refusal(&root, &why);
     docker_is_down(&root, &refuse)?;
     let save = look(objects, reach, options)?;
+    if let Some((file, folder)) = options.file.as_ref().and_then(|file| Some((file, folder_of(file)?))) {
+        room(Bytes::new(save.contents.bytes), &folder, file)?;
+    }
     no_container_runs(&root, save.driver, &refuse)?;
     Ok(save)
 }
@@ -119,7 +123,7 @@ fn refusal(root: &Path, why: &str) -> Failure {
 /// Finds what there is to be saved, as it is in this moment.
 ///
 /// # Errors
-/// As [`save`], but for a Docker that runs.
+/// As [`save`], but for a Docker that runs, and for the room.
 pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options) -> Outcome<Save<'a>> {
     let root = objects.path.clone();
     let refuse = |why: String| refusal(&root, &why);
@@ -165,11 +169,7 @@ pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options
             failure.next(format!("ls -ld {place}    # mend it; or say --damaged: it is left out then, and named"))
         );
     }
-    let archive = options
-        .file
-        .as_deref()
-        .map(|file| file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
-    let archive = archive.and_then(|directory| directory.canonicalize().ok());
+    let archive = options.file.as_deref().and_then(folder_of);
     if let Some(directory) = &archive {
         let elsewhere = "name a file elsewhere; where Docker is down, - writes to a pipe";
         may_write(&objects, directory).map_err(|failure| failure.next(elsewhere))?;
@@ -189,14 +189,16 @@ pub(super) fn look<'a>(mut objects: Objects, reach: &'a Reach, options: &Options
     contents.left_out.extend(lost);
     let sizes: Vec<u64> = contents.items.iter().map(|item| size(&objects, driver, &parts, &contents, item)).collect();
     contents.bytes = sizes.iter().fold(0, |sum, size| sum.saturating_add(*size));
-    if let (Some(file), Some(directory)) = (&options.file, &archive) {
-        may_hold(Bytes::new(contents.bytes), directory, file)?;
-    }
     let names = root.join("image").join(driver.name()).join(NAMES);
     let names = (!options.without.is_empty()).then(|| read_limited(&names, LONGEST_NAMES).ok().flatten()).flatten();
     let names = names.and_then(|json| taken::names_left(&json, &gone));
     let (damaged, told) = (options.damaged, Told::default());
     Ok(Save { objects, driver, parts, reach, contents, sizes, gone, unread, damaged, names, told })
+}
+
+/// Returns the folder of a file, when it is there.
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).canonicalize().ok()
 }
 
 fn contents(
@@ -265,9 +267,24 @@ impl Save<'_> {
         &self.contents
     }
 
-    /// Measures what containers have changed, but for those of `without`, which is not in the size that the contents tell.
-    pub(super) fn changed(&self, without: &[&str]) -> Changed {
-        changed(&self.objects, self.driver, &self.parts, self.reach, without)
+    /// Returns how much of it is known without opening layers, but for containers and volumes that are gone when it is written.
+    pub(super) fn bytes(&self, gone: &[&str], volumes: &BTreeSet<&str>) -> Bytes {
+        let stays = |item: &Item| match item {
+            Item::Container { id, .. } => !gone.contains(&id.as_str()),
+            Item::Volume { name } => !volumes.contains(name.as_str()),
+            _ => true,
+        };
+        let sizes = self.contents.items.iter().zip(&self.sizes).filter(|(item, _)| stays(item));
+        Bytes::new(sizes.fold(0, |sum, (_, size)| sum.saturating_add(*size)))
+    }
+
+    /// Measures what containers have changed, but for those of `without`, which is not in the size that the contents tell; says whether
+    /// it was measured just now.
+    ///
+    /// # Errors
+    /// When somebody wanted an end.
+    pub(super) fn changed(&self, without: &[&str], watcher: &Watcher) -> anyhow::Result<(Changed, bool)> {
+        changed(&self.objects, self.driver, &self.parts, self.reach, without, watcher)
     }
 
     /// Returns the same with what Docker is told by when nobody holds it: the files of the host have the hold in them.

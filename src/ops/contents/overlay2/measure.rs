@@ -10,7 +10,7 @@ use crate::engine::driver::Driver;
 use crate::ops::contents::archive::{Change, changes, measure_changes, unfit};
 use crate::ops::contents::layer;
 use crate::ops::contents::source::Reach;
-use crate::ops::contents::tree::{Tree, shown};
+use crate::ops::contents::tree::{Lost, Tree, shown};
 use crate::units::Bytes;
 
 /// How many files are named that cannot be copied.
@@ -57,15 +57,18 @@ fn measure(objects: &Objects, parts: &[Part], reach: &Reach) -> Result<Size> {
         }
     }
     let mut wrong = Vec::new();
-    let mut opener = Opener::while_used(&objects.path, Driver::Devicemapper, reach);
-    for part in parts.iter().filter(|part| part.chain.is_none()) {
-        let bytes = changed(&mut opener, part, &mut |new, change| {
-            size.entries += 1;
-            if let Some(why) = change.entry.as_ref().and_then(|entry| unfit(new, entry)) {
-                wrong.push(format!("{}: `/{}`: {why}", part.whose, shown(&change.path)));
-            }
-        })?;
-        size.bytes = size.bytes.saturating_add(bytes.get());
+    let parts: Vec<_> = parts.iter().filter(|part| part.chain.is_none()).collect();
+    for container in containers(&parts) {
+        let mut opener = Opener::while_used(&objects.path, Driver::Devicemapper, reach);
+        for part in container {
+            let over = changed(&mut opener, part, &mut |new, change| {
+                size.entries += 1;
+                if let Some(why) = change.entry.as_ref().and_then(|entry| unfit(new, entry)) {
+                    wrong.push(format!("{}: `/{}`: {why}", part.whose, shown(&change.path)));
+                }
+            })?;
+            size.bytes = size.bytes.saturating_add(over.bytes.get());
+        }
     }
     if !wrong.is_empty() {
         let more = wrong.len().saturating_sub(NAMED);
@@ -76,7 +79,24 @@ fn measure(objects: &Objects, parts: &[Part], reach: &Reach) -> Result<Size> {
     Ok(size)
 }
 
-/// Returns how many bytes of files a container's layer has over those beneath it; each change is shown to `look`.
+/// What a layer has over those beneath it.
+#[derive(Clone, Debug, Default)]
+pub(in crate::ops) struct Over {
+    /// Bytes of files, without holes.
+    pub bytes: Bytes,
+    /// How many paths cannot be compared, and are not in that.
+    pub lost: usize,
+    /// The first of them.
+    pub first: Option<Lost>,
+}
+
+/// Returns the layers of each container together, of those that containers have, as [`super::parts_of`] has them in order. Who reads a
+/// Docker that runs has an [`Opener`] for each: what is open keeps Docker from removing that container.
+pub(in crate::ops) fn containers<'s, 'p>(parts: &'s [&'p Part]) -> impl Iterator<Item = &'s [&'p Part]> {
+    parts.chunk_by(|before, _| !before.is_top)
+}
+
+/// Returns what a container's layer has over those beneath it; each change is shown to `look`.
 ///
 /// # Errors
 /// When one of the layers cannot be read whole.
@@ -84,9 +104,19 @@ pub(in crate::ops) fn changed(
     opener: &mut Opener<'_>,
     part: &Part,
     look: &mut dyn FnMut(&Tree, &Change),
-) -> Result<Bytes> {
-    let Some((beneath, below)) = part.below.split_first() else { return Ok(Bytes::default()) };
+) -> Result<Over> {
+    let Some((beneath, below)) = part.below.split_first() else { return Ok(Over::default()) };
     let mut open = |id: &str, below: &[String]| opener.open(id, below).with_context(|| part.whose.clone());
     let (old, new) = (open(beneath, below)?, open(&part.id, &part.below)?);
-    Ok(measure_changes(changes(&old, &new).flatten().inspect(|change| look(&new, change))))
+    let mut over = Over::default();
+    let found = changes(&old, &new).filter_map(|change| match change {
+        Ok(change) => Some(change),
+        Err(lost) => {
+            over.lost += 1;
+            over.first.get_or_insert(lost);
+            None
+        }
+    });
+    let bytes = measure_changes(found.inspect(|change| look(&new, change)));
+    Ok(Over { bytes, ..over })
 }

@@ -23,7 +23,7 @@ mod verify;
 pub(in crate::ops) use ground::{Ground, Host, has_no_default_acl};
 pub(in crate::ops) use made::{always, copy_database, copy_layers, dress_layers, of_chain, remove_half_made};
 pub use measure::Size;
-pub(in crate::ops) use measure::{changed, measured};
+pub(in crate::ops) use measure::{Over, changed, containers as of_containers, measured};
 pub use parts::{Part, is_name, parts, parts_of};
 pub(in crate::ops) use records::{records, with_driver};
 pub(in crate::ops) use remove::remove_tree;

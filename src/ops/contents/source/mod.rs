@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 pub use below::Below;
 pub use chain::{aufs_layers, cache_id, lower_links};
-pub(in crate::ops) use devicemapper::volume;
 pub use devicemapper::{Head, Seen, compare};
+pub(in crate::ops) use devicemapper::{out_of_service, volume};
 
 use crate::engine::driver::Driver;
 use crate::engine::small_file::Directory;

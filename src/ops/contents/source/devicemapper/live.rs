@@ -56,6 +56,14 @@ impl Gives {
         Self::Nothing(Why { words, may_write: true })
     }
 
+    /// Returns why it is not all, in words.
+    pub(super) fn why_not_all(self) -> Option<String> {
+        match self {
+            Self::All => None,
+            Self::Volumes(why) | Self::Nothing(why) => Some(why.words),
+        }
+    }
+
     /// Whether the pool may write its metadata while that is copied.
     pub(super) const fn may_write(&self) -> bool {
         match self {

@@ -32,6 +32,7 @@ use crate::engine::driver::Driver;
 use crate::engine::roots;
 use crate::engine::small_file::Directory;
 use crate::error::{Failure, Outcome};
+use crate::kernel::dm::Dm;
 use crate::kernel::folder::Folder;
 use crate::kernel::identity;
 use crate::kernel::interrupt::Held;
@@ -105,6 +106,24 @@ pub(in crate::ops) fn volume(root: &Path, name: &str, reach: &Reach) -> Outcome<
     }
     let layer = Layer::new(folder, Marks::None).map_err(|e| unread(&place, e.into()))?;
     Ok(Tree::new(vec![layer]))
+}
+
+/// Returns what keeps the pool of a Docker that runs from giving all that is on it, in words; nothing of one that is in service.
+pub(in crate::ops) fn out_of_service(root: &Path) -> Option<String> {
+    let dm = match Dm::open() {
+        Ok(dm) => dm,
+        Err(e) => return Some(e.to_string()),
+    };
+    let pool = match roots::at(root, &docker::answers) {
+        Ok(Some(root)) => live::Pool::of(&dm, &root),
+        Ok(None) => Ok(None),
+        Err(e) => Err(e.into()),
+    };
+    match pool {
+        Ok(Some(pool)) => pool.gives(&dm).why_not_all().map(|why| format!("of the pool `{}`: {why}", pool.name)),
+        Ok(None) => Some("its pool is not active".to_owned()),
+        Err(e) => Some(format!("{e:#}")),
+    }
 }
 
 /// Reads what Docker has written down of the layer's device; why not, when it says nothing.
